@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* Every map, once. Capacities are defaults: the agent sets them from its configuration at load. */
+#pragma once
+
+#include "types.h"
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#define MAP(map_name, map_type, entries, key_type, value_type)                                     \
+	struct {                                                                                   \
+		__uint(type, map_type);                                                            \
+		__uint(max_entries, entries);                                                      \
+		__type(key, key_type);                                                             \
+		__type(value, value_type);                                                         \
+		__uint(pinning, LIBBPF_PIN_BY_NAME);                                               \
+	} map_name SEC(".maps")
+
+MAP(settings, BPF_MAP_TYPE_ARRAY, 1, __u32, struct settings);
+MAP(state, BPF_MAP_TYPE_ARRAY, 1, __u32, struct state);
+MAP(generations, BPF_MAP_TYPE_ARRAY, GENERATIONS, __u32, struct generation_flags);
+
+/* What a name matches. */
+MAP(name_index, BPF_MAP_TYPE_ARRAY, 1 << 15, __u32, struct name_bucket);
+MAP(name_cells, BPF_MAP_TYPE_ARRAY, 160 << 10, __u32, struct name_cell);
+
+/* Who opens a connection. */
+MAP(interfaces, BPF_MAP_TYPE_HASH, 4096, __u32, struct interface_classes);
+MAP(workloads, BPF_MAP_TYPE_HASH, 65536, struct workload_key, struct workload);
+
+/* What it may do. */
+MAP(verdicts, BPF_MAP_TYPE_HASH, 131072, struct verdict_key, struct verdict);
+
+/* What is known of the world. */
+MAP(mappings, BPF_MAP_TYPE_LRU_HASH, 262144, struct mapping_key, struct mapping);
+MAP(queries, BPF_MAP_TYPE_LRU_HASH, 65536, struct query_key, struct query);
+MAP(answers, BPF_MAP_TYPE_LRU_HASH, 65536, __u64, struct answer);
+MAP(endpoints, BPF_MAP_TYPE_HASH, 1024, struct endpoint_key, __u32);
+
+MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, COUNTER_MAX, __u32, __u64);
+
+#define PREFIX_MAP(map_name, entries)                                                              \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_LPM_TRIE);                                               \
+		__uint(max_entries, entries);                                                      \
+		__uint(map_flags, BPF_F_NO_PREALLOC);                                              \
+		__type(key, struct prefix_key);                                                    \
+		__type(value, __u32);                                                              \
+		__uint(pinning, LIBBPF_PIN_BY_NAME);                                               \
+	} map_name SEC(".maps")
+
+PREFIX_MAP(sources, 65536);	 /* class of a source address */
+PREFIX_MAP(destinations, 65536); /* class of a destination address */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} events SEC(".maps");

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* Every struct and limit that the programs and the agent share; bpf2go makes the Go types from it. */
+#pragma once
+
+#include <linux/types.h>
+#include <stddef.h>
+
+#define NAME_MAX_BYTES 255    /* a name in wire form, root label included (RFC 1035, 3.1) */
+#define MESSAGE_MAX 65535     /* bytes of a DNS message */
+#define CHAIN_MAX 16	      /* names on a CNAME chain, the asked one included */
+#define ANSWER_ADDRESSES 1000 /* addresses learned from one response */
+#define NAME_CELL_TEXT 44     /* bytes of a name in its first cell */
+#define NAME_CELL_BYTES 64
+#define BUCKET_SLOTS 8	   /* index slots in a cache line */
+#define BUCKET_PROBES 4	   /* neighbouring buckets that a slot may be in */
+#define MAPPING_SLOTS 8	   /* match sets in one page of a mapping */
+#define MAPPING_PAGES 8	   /* pages of one address */
+#define QUERY_SLOTS 2	   /* questions under one client address, port and id */
+#define VERDICT_ENTRIES 10 /* ordered rules in one page of a verdict */
+#define VERDICT_PAGES 8	   /* pages of one verdict */
+#define SCRATCH_LEVELS 4   /* programs that may interrupt one another on one CPU */
+#define GENERATIONS 2
+
+/* An address of either family; IPv4 as ::ffff:a.b.c.d. */
+struct address {
+	__u8 bytes[16];
+};
+_Static_assert(sizeof(struct address) == 16, "address");
+
+/* Settings that hold as long as the pins do, or until the agent changes them. */
+struct settings {
+	__u64 hash_key[4]; /* random, made with the map; never changes, since index and mappings rest on it */
+	__u64 query_timeout_ns;
+	__u64 min_ttl_ns;
+	__u64 max_ttl_ns;
+	__u64 ttl_grace_ns;
+	__u64 next_match_set; /* the agent's: ids below were given out at some time */
+	__u32 cpus;	      /* scratch holds SCRATCH_LEVELS for each */
+	__u32 index_mask;     /* buckets of name_index - 1; a power of two less one */
+	__u32 addresses_per_name;
+	__u32 pad;
+};
+_Static_assert(sizeof(struct settings) == 88, "settings has no hidden padding");
+
+/* Which of the two generations of a rule set is in force. One aligned word: switched in one store. */
+struct state {
+	__u32 active;	/* generation that judges */
+	__u32 learning; /* generation that is learned for besides; equal to active outside of a switch */
+};
+_Static_assert(sizeof(struct state) == 8, "state is one word");
+
+/* The flags of a generation: what may be passed over. */
+struct generation_flags {
+	__u32 flags; /* enum generation_flag */
+};
+
+enum generation_flag {
+	GENERATION_ENFORCES = 1,    /* a rule set is in force at all */
+	GENERATION_SOURCES = 2,	    /* some workload is selected by source address */
+	GENERATION_INTERFACES = 4,  /* some workload is selected by interface */
+	GENERATION_DESTINATIONS = 8 /* some rule has a CIDR destination */
+};
+
+/*
+ * A pattern's name, in one or more cells of name_cells. Bytes are the canonical wire form: length
+ * octets and lower-case labels, without the root label. A name longer than NAME_CELL_TEXT goes on in
+ * the next cells, all 64 bytes of each. A match set of 0 is empty.
+ */
+struct name_cell {
+	__u32 exact[GENERATIONS]; /* match set of the name itself */
+	__u32 below[GENERATIONS]; /* match set of every name below it */
+	__u8 length;		  /* bytes of the name */
+	__u8 pad[3];
+	__u8 text[NAME_CELL_TEXT];
+};
+_Static_assert(sizeof(struct name_cell) == NAME_CELL_BYTES, "name_cell is a cache line");
+
+/* 64 bits a slot: 40 bits of the suffix hash (its high bits), 24 bits of cell index + 1; 0 is free. */
+struct name_bucket {
+	__u64 slots[BUCKET_SLOTS];
+};
+_Static_assert(sizeof(struct name_bucket) == 64, "name_bucket is a cache line");
+
+/* Key of sources and destinations: the longest matching prefix wins. */
+struct prefix_key {
+	__u32 prefixlen; /* 32 + bits of the address that count (an IPv4 prefix: + 96) */
+	__u32 generation; /* whole: always counts */
+	struct address address;
+};
+_Static_assert(sizeof(struct prefix_key) == 24, "prefix_key has no hidden padding");
+
+/* Class of an interface in each generation; 0: no workload selects by it. */
+struct interface_classes {
+	__u32 class[GENERATIONS];
+};
+
+enum origin { ORIGIN_FORWARDED = 0, ORIGIN_LOCAL = 1 };
+
+/* Who opens a connection: every class that the connection has, in one key. */
+struct workload_key {
+	__u32 generation;
+	enum origin origin;
+	__u32 source;	 /* class of the source address, or of the user id; 0: none */
+	__u32 interface; /* class of the incoming interface, or of the control group; 0: none */
+};
+_Static_assert(sizeof(struct workload_key) == 16, "workload_key has no hidden padding");
+
+enum workload_flag {
+	WORKLOAD_ENFORCED = 1, /* some policy in mode ENFORCE selects it */
+	WORKLOAD_AUDITED = 2   /* some policy in mode AUDIT selects it */
+};
+
+/* A set of policies that select the same connections. */
+struct workload {
+	__u32 id;
+	__u32 flags; /* enum workload_flag */
+};
+_Static_assert(sizeof(struct workload) == 8, "workload has no hidden padding");
+
+enum component {
+	COMPONENT_ANY = 0,	 /* rules without a destination */
+	COMPONENT_CIDR = 1,	 /* id: class of the destination address */
+	COMPONENT_MATCH_SET = 2, /* id: match set of a live mapping */
+	COMPONENT_SHIFT = 28	 /* the kind is above the id */
+};
+
+/* The rules of a workload that one component of a destination can match. */
+struct verdict_key {
+	__u32 generation;
+	__u32 workload;
+	__u32 component; /* kind << COMPONENT_SHIFT | id */
+	__u32 page;
+};
+_Static_assert(sizeof(struct verdict_key) == 16, "verdict_key has no hidden padding");
+
+enum verdict_flag {
+	VERDICT_DENY = 1, /* the rule's action is DENY */
+	VERDICT_AUDIT = 2 /* the rule is of a policy in mode AUDIT */
+};
+
+struct verdict_entry {
+	__u32 position;	  /* of the rule among all rules of the node, in order of evaluation */
+	__u16 first_port; /* host byte order */
+	__u16 last_port;  /* inclusive */
+	__u8 protocol;	  /* IP protocol number; 0: any, and ports do not count; ICMPv6 is 1 */
+	__u8 flags;	  /* enum verdict_flag */
+	__u8 pad[2];
+};
+_Static_assert(sizeof(struct verdict_entry) == 12, "verdict_entry has no hidden padding");
+
+/* Entries in order of position. The first that fits protocol and port is the component's answer. */
+struct verdict {
+	__u32 count; /* entries in this page */
+	__u32 more;  /* 1: the next page goes on */
+	struct verdict_entry entries[VERDICT_ENTRIES];
+};
+_Static_assert(sizeof(struct verdict) == 128, "verdict has no hidden padding");
+
+/* An address and the match sets of the names that it belongs to. */
+struct mapping_key {
+	struct address address;
+	__u32 page;
+};
+_Static_assert(sizeof(struct mapping_key) == 20, "mapping_key has no hidden padding");
+
+/*
+ * 64 bits a slot, changed by compare-and-swap: 36 bits of expiry in ticks of 2^24 ns of the boot clock
+ * (rounded up), 28 bits of match set; 0 is free. An expired slot is free too.
+ */
+struct mapping {
+	__u64 slots[MAPPING_SLOTS];
+};
+_Static_assert(sizeof(struct mapping) == 64, "mapping is a cache line");
+
+enum mapping_slot { MAPPING_TICK_SHIFT = 24, MAPPING_MATCH_SET_BITS = 28 };
+
+/* A client's outstanding questions. */
+struct query_key {
+	struct address client;
+	__be16 port;
+	__be16 id;
+	__u32 protocol; /* IP protocol number */
+};
+_Static_assert(sizeof(struct query_key) == 24, "query_key has no hidden padding");
+
+struct query {
+	__u64 question[QUERY_SLOTS]; /* hash of name, type and class; 0: free */
+	__u64 asked_at_ns[QUERY_SLOTS]; /* boot clock; 0: answered */
+};
+_Static_assert(sizeof(struct query) == 32, "query has no hidden padding");
+
+enum endpoint_flag {
+	ENDPOINT_RESOLVER = 1, /* DNS server that the node trusts */
+	ENDPOINT_SERVER = 2    /* policy server: the node itself may always reach it */
+};
+
+/* An address and port with a role; the value is a set of enum endpoint_flag. */
+struct endpoint_key {
+	struct address address;
+	__be16 port;
+	__u16 protocol; /* IP protocol number */
+};
+_Static_assert(sizeof(struct endpoint_key) == 20, "endpoint_key has no hidden padding");
+
+/* What was last told to the agent of one asked name (hash of name and type). */
+struct answer {
+	__u64 digest;	  /* of names and addresses */
+	__u64 expires_at; /* ticks; true at every moment: prolonged with the mapping */
+	__u64 reported;	  /* ticks: the expiry that the agent was told */
+};
+_Static_assert(sizeof(struct answer) == 24, "answer has no hidden padding");
+
+enum event_type { EVENT_ANSWER = 1 };
+
+/*
+ * In the ring buffer: a response that was learned. Behind the header come `addresses` times struct
+ * answer_address, then `names` names in canonical wire form with the root label, the asked one
+ * first, in order of the chain: `names_bytes` in all. Padded to 8 bytes.
+ */
+struct answer_event {
+	enum event_type type;
+	__u32 learning; /* generations that were learned for: bit 0, bit 1 */
+	__u64 learned_at_ns; /* boot clock */
+	__u64 expires_at; /* ticks */
+	struct address client;
+	__u16 addresses;
+	__u16 names;
+	__u16 names_bytes;
+	__u16 question_type;
+};
+_Static_assert(sizeof(struct answer_event) == 48, "answer_event has no hidden padding");
+
+struct answer_address {
+	struct address address;
+	__u32 names; /* the first so many names of the chain own the address */
+};
+_Static_assert(sizeof(struct answer_address) == 20, "answer_address has no hidden padding");
+
+/* In the context of remap: match sets that the agent adds to addresses; `count` of them follow. */
+struct remap_request {
+	__u32 count;
+	__u32 failed; /* out: entries that found no place */
+};
+
+struct remap_entry {
+	struct address address;
+	__u32 match_set;
+	__u32 pad;
+	__u64 expires_at; /* ticks */
+};
+_Static_assert(sizeof(struct remap_entry) == 32, "remap_entry has no hidden padding");
+
+/* Indices of counters: the result of each DNS response, query and verdict, and every loss. */
+enum counter {
+	COUNTER_LEARNED,	/* response: learned, some pattern matches */
+	COUNTER_UNMATCHED,	/* response: well-formed, no pattern of any policy */
+	COUNTER_NO_ADDRESS,	/* response: well-formed, no address in it */
+	COUNTER_MALFORMED,	/* response */
+	COUNTER_TRUNCATED,	/* response: TC=1 */
+	COUNTER_NO_QUERY,	/* response: no outstanding query under client, port and id */
+	COUNTER_WRONG_QUESTION, /* response: the outstanding query asked something else */
+	COUNTER_UNTRUSTED,	/* response: of a resolver that is not trusted */
+	COUNTER_LATE,		/* response: the query was asked too long ago */
+	COUNTER_DUPLICATE,	/* response: the query was answered already */
+	COUNTER_RCODE,		/* response: RCODE is not 0 */
+	COUNTER_CLASS,		/* response: class is not IN */
+	COUNTER_OPCODE,		/* response: opcode is not 0 */
+	COUNTER_QUESTION_COUNT, /* response: not exactly one question */
+	COUNTER_NOT_RESPONSE,	/* response: QR=0 */
+	COUNTER_CHAIN_TOO_LONG, /* response: more than CHAIN_MAX names */
+	COUNTER_BUSY,		/* response or query: no scratch free */
+	COUNTER_SPECIAL_ADDRESS, /* address that is never learned */
+	COUNTER_ADDRESSES_OVER_LIMIT, /* addresses beyond the limit of a response */
+	COUNTER_MAPPING_CREATED, /* entries made in mappings: with what the agent deletes and sees, gives evictions */
+	COUNTER_MAPPING_EVICTED, /* live match sets that gave way to newer ones of the same address */
+	COUNTER_MAPPING_FULL,	/* addresses that found no place */
+	COUNTER_EVENT_LOST,	/* events that found no place in the ring buffer */
+	COUNTER_QUERY,		/* queries remembered */
+	COUNTER_QUERY_MALFORMED,
+	COUNTER_VERDICT_ALLOW,
+	COUNTER_VERDICT_DENY,
+	COUNTER_VERDICT_AUDIT,	  /* passed, but an AUDIT policy would have denied it */
+	COUNTER_VERDICT_MALFORMED, /* denied: the packet's headers cannot be read */
+	COUNTER_UNKNOWN_INTERFACE, /* denied: policies select by interface and this one is not known yet */
+	COUNTER_MAX
+};
