@@ -1,0 +1,91 @@
+package ruleset
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash"
+)
+
+// ID identifies a rule set by its content. Equal ids mean that there is nothing to do.
+type ID [sha256.Size]byte
+
+// ParseID reads an id of the wire.
+func ParseID(b []byte) (ID, error) {
+	if len(b) != sha256.Size {
+		return ID{}, fmt.Errorf("read rule set id: %d bytes are not %d", len(b), sha256.Size)
+	}
+	return ID(b), nil
+}
+
+// String returns the id in hexadecimal.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// IsZero reports whether id is that of no rule set.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// ID returns the SHA-256 digest of the rule set's canonical form: every field of every policy in the
+// order of the Go types, numbers as 8 bytes big-endian, each text and list preceded by its length. Not
+// protobuf bytes, which are not canonical.
+func (rs *RuleSet) ID() ID {
+	d := digest{sha256.New()}
+	d.number(len(rs.Policies))
+	for _, p := range rs.Policies {
+		d.text(p.Name)
+		d.number(int(p.Priority))
+		d.number(int(p.Mode))
+		d.number(int(p.Established))
+		d.number(len(p.Workloads))
+		for _, w := range p.Workloads {
+			d.list(texts(w.CIDRs))
+			d.text(w.Interface)
+			d.flag(w.Host)
+		}
+		d.number(len(p.Rules))
+		for _, r := range p.Rules {
+			d.rule(r)
+		}
+	}
+	return ID(d.hash.Sum(nil))
+}
+
+type digest struct{ hash hash.Hash }
+
+func (d digest) rule(r Rule) {
+	d.number(int(r.Action))
+	d.list(texts(r.Domains))
+	d.list(texts(r.CIDRs))
+	d.number(len(r.Ports))
+	for _, p := range r.Ports {
+		d.number(int(p.Protocol))
+		d.number(int(p.First))
+		d.number(int(p.Last))
+	}
+}
+
+func (d digest) number(n int) {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(n)) //nolint:gosec // two's complement is as canonical
+	d.hash.Write(b[:])
+}
+
+func (d digest) flag(set bool) {
+	if set {
+		d.number(1)
+		return
+	}
+	d.number(0)
+}
+
+func (d digest) text(s string) {
+	d.number(len(s))
+	d.hash.Write([]byte(s))
+}
+
+func (d digest) list(list []string) {
+	d.number(len(list))
+	for _, s := range list {
+		d.text(s)
+	}
+}
