@@ -41,15 +41,18 @@ func Cases() []Case {
 		{"a top-level name alone", "localdomain", []string{"localdomain"}, true},
 		{
 			"a long label", "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz0.example",
-			[]string{"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefghijklmnopqrstuvwxyz0", "example"}, true,
+			[]string{"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefghijklmnopqrstuvwxyz0", "example"},
+			true,
 		},
 		{
 			"a long label that differs in its last byte", "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz0.example",
-			[]string{"abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz1", "example"}, false,
+			[]string{"abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz1", "example"},
+			false,
 		},
 		{
 			"deep below", "*.example.com",
-			[]string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "example", "com"}, true,
+			[]string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "example", "com"},
+			true,
 		},
 	}
 }

@@ -1,0 +1,123 @@
+# `make` alone says what there is. The two commands of the README: `make demo` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := $(CURDIR)/.bin
+GO ?= go
+PACKAGES := ./...
+export PATH := $(BIN):$(PATH)
+
+# Debian packages, each with the program by which its absence shows.
+RUNTIME_PACKAGES := iptables:iptables iproute2:ip kmod:modprobe
+TEST_PACKAGES := $(RUNTIME_PACKAGES) knot:knotd conntrack:conntrack util-linux:nsenter procps:pgrep
+GENERATE_PACKAGES := clang-14:clang-14 llvm-14:llvm-strip-14 clang-format-14:clang-format-14 libbpf-dev:/usr/include/bpf/bpf_helpers.h
+
+# A package is installed only when its program is not there.
+lacking = $(strip $(foreach p,$(1),$(shell f='$(lastword $(subst :, ,$(p)))'; command -v "$$f" >/dev/null || [ -e "$$f" ] || echo $(firstword $(subst :, ,$(p))))))
+define install
+	@lacking="$(call lacking,$(1))"; if [ -n "$$lacking" ]; then \
+		echo "installing: $$lacking"; \
+		[ "$$(id -u)" = 0 ] || { echo "this needs root (or install them yourself: apt-get install $$lacking)" >&2; exit 1; }; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$lacking; } >/dev/null; \
+	fi
+endef
+
+.PHONY: help
+help: ## Say what there is
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1\t/' | awk -F'\t' '{ printf "  %-16s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: ## Build the three programs into bin/
+	$(GO) build -trimpath -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: install-runtime build ## Show the main job on a small internet in network namespaces (root)
+	$(GO) run ./e2e/demo -bin bin
+
+.PHONY: test
+test: install-test ## Pass every test, the privileged and end-to-end ones included (root)
+	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 15m $(PACKAGES)
+
+.PHONY: test-unprivileged
+test-unprivileged: ## Pass the tests that need no root
+	$(GO) test $(PACKAGES)
+
+.PHONY: test-privileged
+test-privileged: install-test ## Pass the tests of bpf and dataplane on this kernel (root)
+	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 15m ./bpf/... ./dataplane/...
+
+.PHONY: e2e
+e2e: install-test ## Pass the end-to-end tests (root)
+	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 15m -v ./e2e/...
+
+.PHONY: fuzz
+fuzz: ## Fuzz every parser, FUZZTIME each (1m)
+	for package in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
+		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$package/*_test.go | cut -c6-); do \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-1m} $$package; \
+		done; \
+	done
+
+.PHONY: bench
+bench: install-test ## Run the benchmarks, each with its baseline in the same run
+	REQUIRE_PRIVILEGED=1 $(GO) test -run '^$$' -bench . -benchtime $${BENCHTIME:-1s} -timeout 60m $(PACKAGES)
+
+.PHONY: generate
+generate: tools-protobuf generate-bpf ## Generate the Go of protos and BPF programs (committed)
+	buf generate --path proto/nameward
+
+.PHONY: generate-bpf
+generate-bpf: ## Generate the Go of the BPF programs alone
+	$(call install,$(GENERATE_PACKAGES))
+	$(GO) generate ./bpf
+
+.PHONY: lint
+lint: tools ## Check style, import directions and protos
+	golangci-lint run
+	buf lint
+	$(MAKE) --no-print-directory breaking
+	$(call install,$(GENERATE_PACKAGES))
+	clang-format-14 --dry-run --Werror bpf/*.c bpf/*.h
+
+.PHONY: breaking
+breaking: tools-protobuf ## Hold the protos against those of BASE (the main branch)
+	@base=$${BASE:-main}; if [ -z "$$(git ls-tree -d $$base proto 2>/dev/null)" ]; then echo "no protos at $$base: nothing to break"; \
+	else buf breaking --path proto/nameward --against ".git#ref=$$base,subdir=" ; fi
+
+.PHONY: format
+format: tools ## Format Go and C
+	golangci-lint fmt
+	clang-format-14 -i bpf/*.c bpf/*.h
+
+.PHONY: tools tools-protobuf tools-lint tools-grpcurl
+tools: tools-protobuf tools-lint tools-grpcurl ## Install the pinned tools into .bin/
+tools-protobuf: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/include/buf/validate/validate.proto
+tools-lint: $(BIN)/golangci-lint
+tools-grpcurl: $(BIN)/grpcurl
+
+$(BIN)/buf: tools/buf/go.mod
+	cd tools/buf && GOBIN=$(BIN) $(GO) install tool
+	@touch $@
+$(BIN)/protoc-gen-go: tools/protobuf/go.mod
+	cd tools/protobuf && GOBIN=$(BIN) $(GO) install tool
+	@touch $@
+$(BIN)/include/buf/validate/validate.proto: tools/protobuf/go.mod tools/protobuf/printvalidate/main.go
+	mkdir -p $(BIN)/include && cd tools/protobuf && $(GO) run ./printvalidate $(BIN)/include
+	@touch $@
+$(BIN)/golangci-lint: tools/lint/go.mod
+	cd tools/lint && GOBIN=$(BIN) $(GO) install tool
+	@touch $@
+$(BIN)/grpcurl: tools/grpcurl/go.mod
+	cd tools/grpcurl && GOBIN=$(BIN) $(GO) install tool
+	@touch $@
+
+.PHONY: install-runtime install-test
+install-runtime:
+	$(call install,$(TEST_PACKAGES))
+install-test: tools-grpcurl
+	$(call install,$(TEST_PACKAGES))
+
+.PHONY: clean
+clean: ## Remove what was built, but not the tools
+	rm -rf bin dist

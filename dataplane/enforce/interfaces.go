@@ -1,0 +1,21 @@
+package enforce
+
+import (
+	"context"
+
+	"github.com/nameward/nameward/api/ruleset"
+)
+
+// Maps is the part of the datapath that holds rules.
+type Maps interface {
+	// Apply puts a rule set in force, whole: each packet is judged by what was in force before or by
+	// this one. On error what was in force before stays. ErrFull when a map cannot hold it.
+	Apply(ctx context.Context, rules *ruleset.RuleSet) error
+}
+
+// Hooks is the part of the node's packet filter that calls the programs.
+type Hooks interface {
+	// Ensure makes the chains, rules and jumps what they should be, and names what it had to mend;
+	// nothing when all stood.
+	Ensure(ctx context.Context) (mended []string, err error)
+}
