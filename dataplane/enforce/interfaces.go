@@ -2,9 +2,13 @@ package enforce
 
 import (
 	"context"
+	"errors"
 
 	"github.com/nameward/nameward/api/ruleset"
 )
+
+// ErrFull says that a rule set does not fit into the datapath. The error that wraps it names what is full.
+var ErrFull = errors.New("does not fit into the datapath")
 
 // Maps is the part of the datapath that holds rules.
 type Maps interface {

@@ -1,0 +1,51 @@
+// Package observe holds what the node knows of the world: which name had which address, until when,
+// and who asked. The datapath records each response that the kernel learned; the reporter and the
+// local server read. Everything is bounded, and what had to go is counted.
+package observe
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/nameward/nameward/api/domain"
+)
+
+// Answer is one learned DNS response.
+type Answer struct {
+	Names     []domain.Name // the name that was asked, then its aliases in order of the chain
+	Addresses []Address
+	Client    netip.Addr // who asked
+	LearnedAt time.Time
+	ExpiresAt time.Time // until when the kernel lets the names open the addresses
+}
+
+// Address is one address of an answer.
+type Address struct {
+	Address netip.Addr
+	Names   int // the first so many names of the chain own the address
+}
+
+// Mapping is an observed fact: a name that was asked had an address.
+type Mapping struct {
+	Domain    domain.Name   // the name that was asked
+	Chain     []domain.Name // its aliases up to the owner of the address, as last seen; not to be changed
+	Address   netip.Addr
+	Client    netip.Addr // who asked last
+	FirstSeen time.Time
+	LastSeen  time.Time
+	ExpiresAt time.Time
+}
+
+// Owns reports whether name is the name that was asked or one of its aliases.
+func (m *Mapping) Owns(name domain.Name) bool {
+	return m.Domain == name || slices.Contains(m.Chain, name)
+}
+
+// Ownership says that an address belongs to a name: of every mapping the asked name and each alias,
+// also of aliases that it had before while those live.
+type Ownership struct {
+	Name      domain.Name
+	Address   netip.Addr
+	ExpiresAt time.Time
+}

@@ -1,0 +1,247 @@
+package observe
+
+import (
+	"cmp"
+	"container/heap"
+	"iter"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nameward/nameward/api/domain"
+)
+
+const (
+	// DefaultCapacity is how many mappings a table holds unless it is told otherwise.
+	DefaultCapacity = 262_144
+	// DefaultAddressesPerName is how many addresses a table holds of one name unless told otherwise.
+	DefaultAddressesPerName = 1000
+
+	maxFormer = 16 // aliases of earlier chains that a mapping remembers
+)
+
+// Table holds the known mappings, one for each pair of asked name and address. At its limits the
+// mapping that expires first goes first. It is safe for concurrent use.
+type Table struct {
+	capacity         int
+	addressesPerName int
+
+	mu      sync.Mutex // guards all below
+	entries map[pair]*entry
+	byName  map[domain.Name][]*entry
+	expiry  expiryHeap
+	changes changeLog
+	changed chan struct{} // closed and made anew at each change
+	evicted uint64
+}
+
+type pair struct {
+	name    domain.Name
+	address netip.Addr
+}
+
+// entry is a mapping with its places in the orders of the table.
+type entry struct {
+	mapping  Mapping
+	former   []alias // aliases that left the chain and still live
+	position int     // in the heap
+	sequence uint64  // of the last change
+}
+
+type alias struct {
+	name      domain.Name
+	expiresAt time.Time
+}
+
+// NewTable returns an empty table; a limit of 0 means the default.
+func NewTable(capacity, addressesPerName int) *Table {
+	return &Table{
+		capacity:         cmp.Or(capacity, DefaultCapacity),
+		addressesPerName: cmp.Or(addressesPerName, DefaultAddressesPerName),
+		entries:          map[pair]*entry{},
+		byName:           map[domain.Name][]*entry{},
+		changed:          make(chan struct{}),
+	}
+}
+
+// Record takes in an answer. An expiry is prolonged, never shortened.
+func (t *Table) Record(answer Answer) {
+	if len(answer.Names) == 0 || len(answer.Addresses) == 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, a := range answer.Addresses {
+		owners := min(max(a.Names, 1), len(answer.Names))
+		t.put(&Mapping{
+			Domain:    answer.Names[0],
+			Chain:     answer.Names[1:owners:owners],
+			Address:   a.Address.Unmap(),
+			Client:    answer.Client,
+			FirstSeen: answer.LearnedAt,
+			LastSeen:  answer.LearnedAt,
+			ExpiresAt: answer.ExpiresAt,
+		})
+	}
+	t.announce()
+}
+
+// Restore takes in mappings that were known before, with the times that they had.
+func (t *Table) Restore(mappings []Mapping) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range mappings {
+		t.put(&mappings[i])
+	}
+	t.announce()
+}
+
+func (t *Table) put(m *Mapping) {
+	key := pair{m.Domain, m.Address}
+	e, known := t.entries[key]
+	if known {
+		e.merge(m)
+		heap.Fix(&t.expiry, e.position)
+		t.changes.add(e, len(t.entries))
+		return
+	}
+	if siblings := t.byName[m.Domain]; len(siblings) >= t.addressesPerName {
+		t.evict(slices.MinFunc(siblings, byExpiry))
+	}
+	if len(t.entries) >= t.capacity {
+		t.evict(t.expiry[0])
+	}
+	e = &entry{mapping: *m}
+	t.entries[key] = e
+	t.byName[m.Domain] = append(t.byName[m.Domain], e)
+	heap.Push(&t.expiry, e)
+	t.changes.add(e, len(t.entries))
+}
+
+func (e *entry) merge(m *Mapping) {
+	now := m.LastSeen
+	e.former = slices.DeleteFunc(e.former, func(a alias) bool {
+		return !a.expiresAt.After(now) || slices.Contains(m.Chain, a.name)
+	})
+	for _, name := range e.mapping.Chain {
+		if !slices.Contains(m.Chain, name) && len(e.former) < maxFormer {
+			e.former = append(e.former, alias{name, e.mapping.ExpiresAt})
+		}
+	}
+	e.mapping.Chain = m.Chain
+	e.mapping.Client = m.Client
+	e.mapping.FirstSeen = earlier(e.mapping.FirstSeen, m.FirstSeen)
+	e.mapping.LastSeen = later(e.mapping.LastSeen, m.LastSeen)
+	e.mapping.ExpiresAt = later(e.mapping.ExpiresAt, m.ExpiresAt)
+}
+
+// Live returns the mappings that live now and that keep accepts (nil: all), sorted by name and address.
+func (t *Table) Live(now time.Time, keep func(*Mapping) bool) []Mapping {
+	t.mu.Lock()
+	live := make([]Mapping, 0, len(t.entries))
+	for _, e := range t.entries {
+		if e.mapping.ExpiresAt.After(now) && (keep == nil || keep(&e.mapping)) {
+			live = append(live, e.mapping)
+		}
+	}
+	t.mu.Unlock()
+	slices.SortFunc(live, func(a, b Mapping) int {
+		return cmp.Or(strings.Compare(a.Domain.String(), b.Domain.String()), a.Address.Compare(b.Address))
+	})
+	return live
+}
+
+// Owners yields, of what lives now, each name with each of its addresses; a pair may come more than
+// once. The table is locked meanwhile: the caller must not call it.
+func (t *Table) Owners(now time.Time) iter.Seq[Ownership] {
+	return func(yield func(Ownership) bool) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		for _, e := range t.entries {
+			if !e.owners(now, yield) {
+				return
+			}
+		}
+	}
+}
+
+func (e *entry) owners(now time.Time, yield func(Ownership) bool) bool {
+	m := &e.mapping
+	if m.ExpiresAt.After(now) {
+		if !yield(Ownership{m.Domain, m.Address, m.ExpiresAt}) {
+			return false
+		}
+		for _, name := range m.Chain {
+			if !yield(Ownership{name, m.Address, m.ExpiresAt}) {
+				return false
+			}
+		}
+	}
+	for _, a := range e.former {
+		if a.expiresAt.After(now) && !yield(Ownership{a.name, m.Address, a.expiresAt}) {
+			return false
+		}
+	}
+	return true
+}
+
+// Len returns how many mappings are held, expired ones that were not collected yet included.
+func (t *Table) Len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.entries)
+}
+
+// Evicted returns how many live mappings had to give way to newer ones.
+func (t *Table) Evicted() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.evicted
+}
+
+// Expire forgets the mappings that no longer live and returns how many those were.
+func (t *Table) Expire(now time.Time) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for len(t.expiry) > 0 && !t.expiry[0].mapping.ExpiresAt.After(now) {
+		t.remove(t.expiry[0])
+		n++
+	}
+	return n
+}
+
+func (t *Table) evict(e *entry) {
+	t.remove(e)
+	t.evicted++
+}
+
+func (t *Table) remove(e *entry) {
+	heap.Remove(&t.expiry, e.position)
+	delete(t.entries, pair{e.mapping.Domain, e.mapping.Address})
+	siblings := t.byName[e.mapping.Domain]
+	if i := slices.Index(siblings, e); len(siblings) > 1 {
+		t.byName[e.mapping.Domain] = slices.Delete(siblings, i, i+1)
+	} else {
+		delete(t.byName, e.mapping.Domain)
+	}
+	e.sequence = 0
+}
+
+func byExpiry(a, b *entry) int { return a.mapping.ExpiresAt.Compare(b.mapping.ExpiresAt) }
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
