@@ -1,0 +1,83 @@
+// Package policy holds policies as the policy server works with them: parsed, valid and immutable. A
+// message of the API or of the storage goes in, a Policy comes out or every fault of the message. What is
+// behind the parser never meets a pattern or a CIDR as text.
+package policy
+
+import (
+	"errors"
+	"regexp"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/ruleset"
+)
+
+// Collection precedes the id in the name of a policy.
+const Collection = "policies/"
+
+// resourceName is the constraint of policy.proto on `name`: a storage may hold what no interceptor saw.
+var resourceName = regexp.MustCompile(`^policies/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+
+// Policy is a named, ordered list of rules for the workloads it selects on the nodes it selects. It is
+// immutable: holders share it and everything that it points to.
+type Policy struct {
+	// Name is the resource name, `policies/{policy}`.
+	Name        string
+	Description string
+	// Selector holds the labels that a node must have; empty selects every node.
+	Selector map[string]string
+	// Rules is the checked form of everything that nodes evaluate: priority, mode, workloads, rules.
+	Rules ruleset.Policy
+	// Etag, Revision and the times are the store's. They are zero in a policy that was not stored.
+	Etag       string
+	Revision   uint64
+	CreateTime time.Time
+	UpdateTime time.Time
+	// Message is the policy as clients wrote it and read it back.
+	Message *namewardv1.Policy
+}
+
+// Parse checks a message and makes a policy of it, which owns the message from then on. An error joins a
+// *ruleset.FieldError for every fault, with paths from the policy: `rules[0].domains[1]`.
+func Parse(message *namewardv1.Policy) (*Policy, error) {
+	rules, err := ruleset.ParsePolicy(message)
+	if !resourceName.MatchString(message.GetName()) {
+		err = errors.Join(&ruleset.FieldError{
+			Field: "name", Value: message.GetName(),
+			Reason: "is not `policies/` and 1 to 63 lower-case letters, digits, `-` and `.`, a letter or a digit first and last",
+		}, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Policy{
+		Name:        message.GetName(),
+		Description: message.GetDescription(),
+		Selector:    message.GetNodeSelector().GetMatchLabels(),
+		Rules:       rules,
+		Etag:        message.GetEtag(),
+		CreateTime:  readTime(message.GetCreateTime()),
+		UpdateTime:  readTime(message.GetUpdateTime()),
+		Message:     message,
+	}, nil
+}
+
+// Selects reports whether the policy applies to a node with these labels.
+func (p *Policy) Selects(labels map[string]string) bool {
+	for key, want := range p.Selector {
+		if got, ok := labels[key]; !ok || got != want {
+			return false
+		}
+	}
+	return true
+}
+
+// readTime tells an absent time from 1970, which AsTime makes of it.
+func readTime(message *timestamppb.Timestamp) time.Time {
+	if message == nil {
+		return time.Time{}
+	}
+	return message.AsTime()
+}

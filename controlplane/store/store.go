@@ -1,0 +1,126 @@
+// Package store is the policy server's memory: policies and nodes, read from immutable snapshots that
+// never wait for a writer, and kept by a storage behind it. A change is on disk before a reader or a
+// watcher sees it, and all see changes in the order of their revisions.
+//
+// Everything that the store hands out is immutable.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-memdb"
+
+	"github.com/nameward/nameward/controlplane/policy"
+	"github.com/nameward/nameward/controlplane/storage"
+)
+
+var (
+	// ErrNotFound says that there is no such object.
+	ErrNotFound = errors.New("not found")
+	// ErrExists says that there is one already.
+	ErrExists = errors.New("already exists")
+	// ErrStale says that the object is not the one that the etag stands for.
+	ErrStale = errors.New("has changed since it was read: the etag is stale")
+)
+
+// ResourceError is ErrNotFound, ErrExists or ErrStale, and the resource that it is about.
+type ResourceError struct {
+	// Name is the resource name, as in `policies/web`.
+	Name string
+	Err  error
+}
+
+// Error returns the name and the error.
+func (e *ResourceError) Error() string { return e.Name + ": " + e.Err.Error() }
+
+// Unwrap returns the sentinel.
+func (e *ResourceError) Unwrap() error { return e.Err }
+
+// Store holds policies and nodes. It starts no goroutine and is safe for concurrent use.
+type Store struct {
+	backend storage.Backend
+	id      string
+	db      *memdb.MemDB
+
+	// mu guards what belongs together: the policies in db, the position behind the last change of them,
+	// and the revisions. Writers of policies hold it while they change db; where both are needed, mu is
+	// taken before memdb's own writer lock.
+	mu             sync.RWMutex
+	revision       uint64
+	policyRevision uint64
+	history        *history
+}
+
+// Open reads everything that the backend holds. The backend stays the caller's to close, after the last
+// use of the store.
+func Open(ctx context.Context, backend storage.Backend) (*Store, error) {
+	db, err := memdb.NewMemDB(schema())
+	if err != nil {
+		return nil, fmt.Errorf("make read model: %w", err)
+	}
+	s := &Store{backend: backend, db: db}
+	txn := db.Txn(true)
+	defer txn.Abort()
+	meta, err := backend.Load(func(record storage.Record) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return load(txn, record)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load store: %w", err)
+	}
+	txn.Commit()
+	s.id = meta.StoreID
+	s.revision = meta.Revision
+	// A store without a policy has always had the state that its first revision had.
+	s.policyRevision = max(meta.Collections[collectionOf(policy.Collection)], firstRevision)
+	s.history = newHistory(s.policyRevision, historyEvents, historyBytes)
+	return s, nil
+}
+
+// firstRevision is that of a store in which nothing was ever written.
+const firstRevision = 1
+
+func load(txn *memdb.Txn, record storage.Record) error {
+	switch collection := collectionOf(record.Key); collection {
+	case collectionOf(policy.Collection):
+		p, err := readPolicy(record)
+		if err != nil {
+			return err
+		}
+		return txn.Insert(tablePolicies, p)
+	case collectionOf(nodeCollection):
+		n, err := readNode(record)
+		if err != nil {
+			return err
+		}
+		return txn.Insert(tableNodes, n)
+	default:
+		return fmt.Errorf("%w: %q: no collection %q is known to this version", storage.ErrCorrupt, record.Key, collection)
+	}
+}
+
+func collectionOf(key string) string {
+	collection, _, _ := strings.Cut(key, "/")
+	return collection
+}
+
+// ID returns the random id that the store got when it was made. Revisions of stores with different ids
+// have nothing to do with each other.
+func (s *Store) ID() string { return s.id }
+
+// Revision returns the revision of the last commit, of whatever object. It is never 0.
+func (s *Store) Revision() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.revision
+}
+
+// now is the time as messages carry it and as it comes back from the disk.
+func now() time.Time { return time.Now().UTC().Round(0) }
