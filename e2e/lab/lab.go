@@ -1,0 +1,163 @@
+// Package lab builds a small internet in network namespaces: a client, a node that routes for it, and
+// the rest of the world with a DNS server and services on many addresses. The end-to-end tests and the
+// demo run the programs in it. Everything it makes has names of its own, and goes with Close.
+//
+//	client ── veth ── node (policy server, agent) ── veth ── world (knot, services)
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+)
+
+// Addresses of the lab. The service prefixes are all local to the world: each address in them answers.
+var (
+	ClientV4   = netip.MustParseAddr("10.91.1.2")
+	ClientV6   = netip.MustParseAddr("fd91:1::2")
+	NodeV4     = netip.MustParseAddr("10.91.1.1")
+	NodeV6     = netip.MustParseAddr("fd91:1::1")
+	ResolverV4 = netip.MustParseAddr("10.91.2.2")
+	ResolverV6 = netip.MustParseAddr("fd91:2::2")
+	ServicesV4 = netip.MustParsePrefix("198.18.0.0/15")
+	ServicesV6 = netip.MustParsePrefix("2001:db8:18::/48")
+)
+
+// ServicePort and OtherPort are the TCP ports on which every service address answers.
+const (
+	ServicePort = 443
+	OtherPort   = 8080
+)
+
+// Lab is a small internet. It is made by New and removed by Close.
+type Lab struct {
+	// Dir holds every file of the lab.
+	Dir string
+	// BPFDir is where the agent pins, unless its flags say otherwise.
+	BPFDir string
+	// Client, Node and World are the network namespaces.
+	Client, Node, World *Namespace
+
+	bin     string
+	cleanup []func() error
+}
+
+var counter atomic.Uint32
+
+// New builds a lab that runs the programs of the directory bin. It needs root.
+func New(ctx context.Context, bin string) (*Lab, error) {
+	dir, err := os.MkdirTemp("", "nameward-lab-")
+	if err != nil {
+		return nil, err
+	}
+	id := fmt.Sprintf("nw%d-%d", os.Getpid(), counter.Add(1))
+	l := &Lab{Dir: dir, BPFDir: filepath.Join("/sys/fs/bpf", id), bin: bin}
+	l.cleanup = append(l.cleanup, func() error { return os.RemoveAll(dir) }, func() error { return removePins(l.BPFDir) })
+	if err := l.build(ctx, id); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// Close ends every process of the lab and removes all that New and the programs made.
+func (l *Lab) Close() error {
+	var errs []error
+	for len(l.cleanup) > 0 {
+		last := len(l.cleanup) - 1
+		errs = append(errs, l.cleanup[last]())
+		l.cleanup = l.cleanup[:last]
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Lab) build(ctx context.Context, id string) error {
+	for _, side := range []struct {
+		name string
+		at   **Namespace
+	}{{"client", &l.Client}, {"node", &l.Node}, {"world", &l.World}} {
+		ns, err := newNamespace(ctx, id+"-"+side.name)
+		if err != nil {
+			return err
+		}
+		*side.at = ns
+		l.cleanup = append(l.cleanup, ns.remove)
+	}
+	if err := l.wire(ctx); err != nil {
+		return err
+	}
+	if err := l.startServices(); err != nil {
+		return err
+	}
+	return l.startDNS(ctx)
+}
+
+// wire lays cables, addresses and routes. Duplicate address detection is off: it would hold IPv6 back
+// for a second.
+func (l *Lab) wire(ctx context.Context) error {
+	client, node, world := l.Client.Name, l.Node.Name, l.World.Name
+	script := fmt.Sprintf(`
+-n %[1]s link add eth0 type veth peer name client0 netns %[2]s
+-n %[2]s link add world0 type veth peer name eth0 netns %[3]s
+-n %[1]s addr add 10.91.1.2/24 dev eth0
+-n %[1]s addr add fd91:1::2/64 dev eth0 nodad
+-n %[2]s addr add 10.91.1.1/24 dev client0
+-n %[2]s addr add fd91:1::1/64 dev client0 nodad
+-n %[2]s addr add 10.91.2.1/24 dev world0
+-n %[2]s addr add fd91:2::1/64 dev world0 nodad
+-n %[3]s addr add 10.91.2.2/24 dev eth0
+-n %[3]s addr add fd91:2::2/64 dev eth0 nodad
+-n %[1]s link set eth0 up
+-n %[2]s link set client0 up
+-n %[2]s link set world0 up
+-n %[3]s link set eth0 up
+-n %[1]s route add default via 10.91.1.1
+-n %[1]s -6 route add default via fd91:1::1
+-n %[2]s route add default via 10.91.2.2
+-n %[2]s -6 route add default via fd91:2::2
+-n %[3]s route add default via 10.91.2.1
+-n %[3]s -6 route add default via fd91:2::1
+-n %[3]s route add local %[4]s dev lo
+-n %[3]s -6 route add local %[5]s dev lo
+`, client, node, world, ServicesV4, ServicesV6)
+	for line := range strings.SplitSeq(strings.TrimSpace(script), "\n") {
+		if err := run(ctx, "ip", strings.Fields(line)...); err != nil {
+			return err
+		}
+	}
+	return l.Node.Do(func() error {
+		for _, file := range []string{"/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"} {
+			if err := os.WriteFile(file, []byte("1"), 0); err != nil {
+				return fmt.Errorf("switch forwarding on: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+func run(ctx context.Context, name string, args ...string) error {
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// removePins removes a directory of bpffs and what is pinned in it.
+func removePins(dir string) error {
+	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		return os.Remove(path)
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, os.RemoveAll(dir))
+}

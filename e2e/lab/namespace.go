@@ -1,0 +1,79 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Namespace is a network namespace of the lab.
+type Namespace struct {
+	// Name is the name under which `ip netns` knows it.
+	Name string
+	file *os.File
+}
+
+func newNamespace(ctx context.Context, name string) (*Namespace, error) {
+	if err := run(ctx, "ip", "netns", "add", name); err != nil {
+		return nil, err
+	}
+	file, err := os.Open("/run/netns/" + name)
+	if err != nil {
+		return nil, err
+	}
+	return &Namespace{name, file}, run(ctx, "ip", "-n", name, "link", "set", "lo", "up")
+}
+
+// remove ends what still runs in the namespace, and the namespace.
+func (n *Namespace) remove() error {
+	_ = n.file.Close()
+	return run(context.Background(), "ip", "netns", "del", n.Name)
+}
+
+// Do runs f on a thread that is in the namespace. Sockets that f makes stay in it.
+func (n *Namespace) Do(f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		// The thread is not unlocked when the way back fails: it then ends with the goroutine.
+		runtime.LockOSThread()
+		home, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			result <- err
+			return
+		}
+		defer home.Close() //nolint:errcheck // read only
+		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
+			result <- fmt.Errorf("enter namespace %s: %w", n.Name, err)
+			return
+		}
+		err = f()
+		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+		result <- err
+	}()
+	return <-result
+}
+
+// Dial connects from the namespace. A connection attempt whose first packet is lost would take a second
+// at least; timeout below that tells.
+func (n *Namespace) Dial(network, address string, timeout time.Duration) (net.Conn, error) {
+	var conn net.Conn
+	err := n.Do(func() (err error) {
+		conn, err = (&net.Dialer{Timeout: timeout, FallbackDelay: -1}).Dial(network, address)
+		return err
+	})
+	return conn, err
+}
+
+// Command is a command that will run in the namespace, with the mount namespace of the caller: unlike
+// `ip netns exec`, which hides bpffs.
+func (n *Namespace) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=/run/netns/" + n.Name, "--", name}, args...)...)
+}
