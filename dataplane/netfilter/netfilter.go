@@ -1,0 +1,151 @@
+// Package netfilter keeps the node's iptables rules: chains of our own in mangle and filter, of both
+// address families, that call the pinned programs, and one jump a hook. What is wanted comes in once,
+// with New; Ensure makes it so, again and again. Nothing outside our chains and jumps is touched.
+//
+// A table is read whole with iptables-save and written in one transaction with iptables-restore
+// --noflush, so that no packet ever meets a chain that is half filled; go-iptables, which cannot do
+// that, lists and removes. Rules are compared by the text that iptables prints, never with -C, and
+// deleted by number, never by specification: a rule that names a pinned program equals its own
+// specification only by chance.
+package netfilter
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Backends of iptables.
+const (
+	Auto   = "auto"   // the one that holds the node's other rules
+	NFT    = "nft"    // iptables-nft
+	Legacy = "legacy" // iptables-legacy
+)
+
+// Targets of a denied packet.
+const (
+	Reject = "REJECT" // reset for TCP, port unreachable otherwise
+	Drop   = "DROP"
+)
+
+// Programs are the paths of the pinned programs that the rules call.
+type Programs struct {
+	DNSQuery        string // remembers a question; matches nothing
+	DNSResponse     string // learns from a trusted answer; matches nothing
+	DNSUntrusted    string // counts an answer of another resolver; matches nothing
+	EgressForwarded string // matches a forwarded connection that is denied
+	EgressLocal     string // matches a connection of the node itself that is denied
+}
+
+// Config is what the rules should be.
+type Config struct {
+	Backend      string // Auto, NFT or Legacy
+	Programs     Programs
+	Resolvers    []netip.AddrPort // trusted, of both families
+	Mark         uint32           // the bit that carries a denial from mangle to filter
+	DeniedTarget string           // Reject or Drop
+}
+
+// Netfilter keeps the rules of one node. It is safe for concurrent use.
+type Netfilter struct {
+	backend  string
+	families []*family
+
+	mu       sync.Mutex // guards all below; one writer of tables at a time
+	deserted bool       // the other backend holds nothing of ours
+}
+
+// New picks the backend and finds its programs. It changes nothing.
+func New(ctx context.Context, cfg Config) (*Netfilter, error) {
+	backend, err := chooseBackend(ctx, cfg.Backend)
+	if err != nil {
+		return nil, err
+	}
+	n := &Netfilter{backend: backend}
+	for _, p := range protocols() {
+		tools, err := findTools(ctx, p, backend)
+		if err != nil {
+			return nil, err
+		}
+		n.families = append(n.families, &family{tools: tools, tables: wantedTables(cfg, p)})
+	}
+	return n, nil
+}
+
+// Backend returns the backend in use: NFT or Legacy.
+func (n *Netfilter) Backend() string { return n.backend }
+
+// IPv6 reports whether the node has IPv6, and so rules for it.
+func (n *Netfilter) IPv6() bool { return len(n.families) > 1 }
+
+// Ensure makes chains, rules and jumps what they should be, and names what it had to mend; nothing
+// when all stood. The first time it also removes what an earlier agent left in the other backend.
+func (n *Netfilter) Ensure(ctx context.Context) ([]string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var mended []string
+	for _, f := range n.families {
+		for _, t := range f.tables {
+			names, err := f.ensure(ctx, t)
+			if err != nil {
+				return mended, fmt.Errorf("ensure rules of %s %s: %w", f.tools.protocol, t.name, err)
+			}
+			mended = append(mended, names...)
+		}
+	}
+	if n.deserted {
+		return mended, nil
+	}
+	// After ours stand, so that no moment is without rules.
+	other := map[string]string{NFT: Legacy, Legacy: NFT}[n.backend]
+	if _, err := removeFrom(ctx, other); err != nil {
+		return mended, fmt.Errorf("remove rules from the %s backend: %w", other, err)
+	}
+	n.deserted = true
+	return mended, nil
+}
+
+// family is the rules of one address family.
+type family struct {
+	tools  tools
+	tables []*table
+}
+
+// ensure brings one table to what is wanted.
+func (f *family) ensure(ctx context.Context, t *table) ([]string, error) {
+	before, err := f.read(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	faults := t.faults(before)
+	if len(faults) == 0 {
+		return nil, nil
+	}
+	if err := f.tools.restore(ctx, t.transaction(before)); err != nil {
+		return nil, err
+	}
+	after, err := f.read(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.accept(after); err != nil {
+		return nil, err
+	}
+	for i := range faults {
+		faults[i] = fmt.Sprintf("%s %s: %s", f.tools.protocol, t.name, faults[i])
+	}
+	return faults, nil
+}
+
+func (f *family) read(ctx context.Context, t *table) (listing, error) {
+	text, err := f.tools.save(ctx, t.name)
+	if err != nil {
+		return nil, err
+	}
+	return parseListing(text), nil
+}
+
+// lockWait is how long iptables-legacy waits for its lock while somebody else holds it.
+const lockWait = 5 * time.Second

@@ -1,0 +1,105 @@
+package netfilter_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
+	"github.com/nameward/nameward/dataplane/netfilter"
+)
+
+// enterNode moves the test into network and mount namespaces of its own, with a bpffs, and returns
+// where that is. All of it ends with the test's goroutine, whose thread is never unlocked.
+func enterNode(t *testing.T) (bpfDir string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	bpfDir = t.TempDir()
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("bpf", bpfDir, "bpf", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(bpfDir, unix.MNT_DETACH) })
+	return bpfDir
+}
+
+// pinPrograms pins programs of a build, each of which matches nothing.
+func pinPrograms(t *testing.T, bpfDir, build string) netfilter.Programs {
+	t.Helper()
+	pin := func(name string) string {
+		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Type:         ebpf.SocketFilter,
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+			License:      "GPL",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer program.Close()
+		path := filepath.Join(bpfDir, name+"-"+build)
+		if err := program.Pin(path); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	return netfilter.Programs{
+		DNSQuery:        pin("dns_query"),
+		DNSResponse:     pin("dns_response"),
+		DNSUntrusted:    pin("dns_untrusted"),
+		EgressForwarded: pin("egress_forwarded"),
+		EgressLocal:     pin("egress_local"),
+	}
+}
+
+func removePins(t *testing.T, programs netfilter.Programs) {
+	t.Helper()
+	for _, pin := range []string{
+		programs.DNSQuery, programs.DNSResponse, programs.DNSUntrusted, programs.EgressForwarded, programs.EgressLocal,
+	} {
+		if err := os.Remove(pin); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// command runs a program in the test's namespaces.
+func command(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	output, err := exec.Command(name, args...).Output()
+	if err != nil {
+		var stderr string
+		if exit, ok := err.(*exec.ExitError); ok { //nolint:errorlint // Output returns it as it is
+			stderr = string(exit.Stderr)
+		}
+		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, stderr)
+	}
+	return string(output)
+}
+
+// rules returns every rule and user-defined chain of both families.
+func rules(t *testing.T, backend string) string {
+	t.Helper()
+	var lines []string
+	for _, family := range []string{"iptables", "ip6tables"} {
+		for line := range strings.Lines(command(t, family+"-"+backend+"-save")) {
+			if strings.HasPrefix(line, "-A") || strings.HasPrefix(line, ":") && strings.Contains(line, " - ") {
+				lines = append(lines, family+" "+line)
+			}
+		}
+	}
+	return strings.Join(lines, "")
+}
