@@ -59,7 +59,7 @@ func (l *Lab) startDNS(ctx context.Context) error {
 	}
 	config := fmt.Sprintf(`server:
     rundir: %[1]s
-    listen: [ %[2]s@53, %[3]s@53 ]
+    listen: [ %[2]s@53, %[3]s@53, %[4]s@53, %[5]s@53 ]
     udp-workers: 1
     tcp-workers: 1
     background-workers: 1
@@ -77,7 +77,7 @@ template:
 zone:
   - domain: example
     file: example.zone
-`, dir, ResolverV4, ResolverV6)
+`, dir, ResolverV4, ResolverV6, RogueV4, RogueV6)
 	for name, content := range map[string]string{"example.zone": text.String(), "knot.conf": config} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			return err

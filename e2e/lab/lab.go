@@ -25,6 +25,9 @@ var (
 	NodeV6     = netip.MustParseAddr("fd91:1::1")
 	ResolverV4 = netip.MustParseAddr("10.91.2.2")
 	ResolverV6 = netip.MustParseAddr("fd91:2::2")
+	// RogueV4 and RogueV6 answer like the resolvers, but no node trusts them.
+	RogueV4    = netip.MustParseAddr("10.91.2.3")
+	RogueV6    = netip.MustParseAddr("fd91:2::3")
 	ServicesV4 = netip.MustParsePrefix("198.18.0.0/15")
 	ServicesV6 = netip.MustParsePrefix("2001:db8:18::/48")
 )
@@ -112,6 +115,8 @@ func (l *Lab) wire(ctx context.Context) error {
 -n %[2]s addr add fd91:2::1/64 dev world0 nodad
 -n %[3]s addr add 10.91.2.2/24 dev eth0
 -n %[3]s addr add fd91:2::2/64 dev eth0 nodad
+-n %[3]s addr add 10.91.2.3/24 dev eth0
+-n %[3]s addr add fd91:2::3/64 dev eth0 nodad
 -n %[1]s link set eth0 up
 -n %[2]s link set client0 up
 -n %[2]s link set world0 up
@@ -138,6 +143,20 @@ func (l *Lab) wire(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// ForgetKernelState removes rules and pins behind the agent's back, as a reboot does.
+func (l *Lab) ForgetKernelState(ctx context.Context) error {
+	for _, program := range []string{"iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"} {
+		for _, table := range []string{"mangle", "filter"} {
+			for _, command := range []string{"-F", "-X"} {
+				if out, err := l.Node.Command(ctx, program, "-w", "-t", table, command).CombinedOutput(); err != nil {
+					return fmt.Errorf("%s -t %s %s: %w: %s", program, table, command, err, out)
+				}
+			}
+		}
+	}
+	return removePins(l.BPFDir)
 }
 
 func run(ctx context.Context, name string, args ...string) error {

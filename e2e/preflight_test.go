@@ -1,0 +1,85 @@
+package e2e_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/nameward/nameward/e2e/lab"
+)
+
+// TestPreflight: an agent on a machine that cannot do it says what is missing and how to mend it, and
+// exits without having changed anything.
+func TestPreflight(t *testing.T) {
+	l := newLab(t)
+	agent := append([]string{l.Program("nameward-agent")}, l.AgentFlags()...)
+	emptyPath := t.TempDir()
+	tests := []struct {
+		fact    string
+		command []string
+		says    []string
+	}{
+		{
+			"no bpffs",
+			append([]string{"unshare", "--mount", "sh", "-c", `umount -l /sys/fs/bpf && exec "$0" "$@"`}, agent...),
+			[]string{"bpffs", "mount -t bpf"},
+		},
+		{
+			"no capability",
+			append([]string{"setpriv", "--bounding-set=-bpf,-net_admin,-sys_admin,-perfmon", "--inh-caps=-all", "--"}, agent...),
+			[]string{"CAP_BPF", "CAP_NET_ADMIN"},
+		},
+		{
+			"no iptables",
+			append([]string{"env", "PATH=" + emptyPath}, agent...),
+			[]string{"iptables", "install"},
+		},
+	}
+	for _, test := range tests {
+		for _, mode := range []string{"run", "check"} {
+			t.Run(test.fact+", "+mode, func(t *testing.T) {
+				command := append([]string{}, test.command...)
+				for i, arg := range command {
+					if arg == agent[0] {
+						command = append(command[:i+1], append([]string{mode}, command[i+1:]...)...)
+						break
+					}
+				}
+				out, err := l.Node.Command(t.Context(), command[0], command[1:]...).CombinedOutput()
+				if err == nil {
+					t.Fatalf("succeeded:\n%s", out)
+				}
+				for _, want := range test.says {
+					if !strings.Contains(string(out), want) {
+						t.Errorf("does not say %q:\n%s", want, out)
+					}
+				}
+				expectUntouched(t, l)
+			})
+		}
+	}
+	t.Run("a machine that can", func(t *testing.T) {
+		out, err := l.Node.Command(t.Context(), agent[0], append([]string{"check"}, agent[1:]...)...).CombinedOutput()
+		if err != nil {
+			t.Errorf("check: %v\n%s", err, out)
+		}
+		expectUntouched(t, l)
+	})
+}
+
+// expectUntouched fails the test when rules, pins or files are there that the lab did not make.
+func expectUntouched(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	for _, program := range []string{"iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"} {
+		out, err := l.Node.Command(t.Context(), program).CombinedOutput()
+		if err != nil || strings.Contains(string(out), "NAMEWARD") {
+			t.Errorf("%s: %v\n%s", program, err, out)
+		}
+	}
+	for _, path := range []string{l.BPFDir, l.Socket(), filepath.Join(l.Dir, "agent")} {
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("%s was made (%v)", path, err)
+		}
+	}
+}
