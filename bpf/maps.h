@@ -6,6 +6,17 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+/* Not preallocated: tables that the agent writes and no packet grows, at rest smaller than they may be. */
+#define TABLE(map_name, entries, key_type, value_type)                                             \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_HASH);                                                   \
+		__uint(max_entries, entries);                                                      \
+		__uint(map_flags, BPF_F_NO_PREALLOC);                                              \
+		__type(key, key_type);                                                             \
+		__type(value, value_type);                                                         \
+		__uint(pinning, LIBBPF_PIN_BY_NAME);                                               \
+	} map_name SEC(".maps")
+
 #define MAP(map_name, map_type, entries, key_type, value_type)                                     \
 	struct {                                                                                   \
 		__uint(type, map_type);                                                            \
@@ -24,19 +35,19 @@ MAP(name_index, BPF_MAP_TYPE_ARRAY, 1 << 15, __u32, struct name_bucket);
 MAP(name_cells, BPF_MAP_TYPE_ARRAY, 160 << 10, __u32, struct name_cell);
 
 /* Who opens a connection. */
-MAP(interfaces, BPF_MAP_TYPE_HASH, 4096, __u32, struct interface_classes);
-MAP(workloads, BPF_MAP_TYPE_HASH, 65536, struct workload_key, struct workload);
+TABLE(interfaces, 4096, __u32, struct interface_classes);
+TABLE(workloads, 65536, struct workload_key, struct workload);
 
 /* What it may do. */
-MAP(verdicts, BPF_MAP_TYPE_HASH, 131072, struct verdict_key, struct verdict);
+TABLE(verdicts, 131072, struct verdict_key, struct verdict);
 
 /* What is known of the world. */
 MAP(mappings, BPF_MAP_TYPE_LRU_HASH, 262144, struct mapping_key, struct mapping);
 MAP(queries, BPF_MAP_TYPE_LRU_HASH, 65536, struct query_key, struct query);
 MAP(answers, BPF_MAP_TYPE_LRU_HASH, 65536, __u64, struct answer);
-MAP(endpoints, BPF_MAP_TYPE_HASH, 1024, struct endpoint_key, __u32);
+TABLE(endpoints, 1024, struct endpoint_key, enum endpoint_flag);
 
-MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, COUNTER_MAX, __u32, __u64);
+MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, COUNTER_MAX, enum counter, __u64);
 
 #define PREFIX_MAP(map_name, entries)                                                              \
 	struct {                                                                                   \

@@ -14,11 +14,9 @@
 #define BUCKET_SLOTS 8	   /* index slots in a cache line */
 #define BUCKET_PROBES 4	   /* neighbouring buckets that a slot may be in */
 #define MAPPING_SLOTS 8	   /* match sets in one page of a mapping */
-#define MAPPING_PAGES 8	   /* pages of one address */
 #define QUERY_SLOTS 2	   /* questions under one client address, port and id */
 #define VERDICT_ENTRIES 10 /* ordered rules in one page of a verdict */
-#define VERDICT_PAGES 8	   /* pages of one verdict */
-#define SCRATCH_LEVELS 4   /* programs that may interrupt one another on one CPU */
+#define REMAP_ENTRIES 64   /* entries of one call of remap */
 #define GENERATIONS 2
 
 /* An address of either family; IPv4 as ::ffff:a.b.c.d. */
@@ -35,12 +33,10 @@ struct settings {
 	__u64 max_ttl_ns;
 	__u64 ttl_grace_ns;
 	__u64 next_match_set; /* the agent's: ids below were given out at some time */
-	__u32 cpus;	      /* scratch holds SCRATCH_LEVELS for each */
 	__u32 index_mask;     /* buckets of name_index - 1; a power of two less one */
-	__u32 addresses_per_name;
-	__u32 pad;
+	__u32 addresses_per_name; /* of one response; ANSWER_ADDRESSES at most */
 };
-_Static_assert(sizeof(struct settings) == 88, "settings has no hidden padding");
+_Static_assert(sizeof(struct settings) == 80, "settings has no hidden padding");
 
 /* Which of the two generations of a rule set is in force. One aligned word: switched in one store. */
 struct state {
@@ -49,17 +45,18 @@ struct state {
 };
 _Static_assert(sizeof(struct state) == 8, "state is one word");
 
-/* The flags of a generation: what may be passed over. */
-struct generation_flags {
-	__u32 flags; /* enum generation_flag */
-};
-
 enum generation_flag {
 	GENERATION_ENFORCES = 1,    /* a rule set is in force at all */
 	GENERATION_SOURCES = 2,	    /* some workload is selected by source address */
 	GENERATION_INTERFACES = 4,  /* some workload is selected by interface */
 	GENERATION_DESTINATIONS = 8 /* some rule has a CIDR destination */
 };
+
+/* The flags of a generation: what may be passed over. */
+struct generation_flags {
+	enum generation_flag flags;
+};
+_Static_assert(sizeof(struct generation_flags) == 4, "generation_flags has no hidden padding");
 
 /*
  * A pattern's name, in one or more cells of name_cells. Bytes are the canonical wire form: length
@@ -113,37 +110,44 @@ enum workload_flag {
 /* A set of policies that select the same connections. */
 struct workload {
 	__u32 id;
-	__u32 flags; /* enum workload_flag */
+	enum workload_flag flags;
 };
 _Static_assert(sizeof(struct workload) == 8, "workload has no hidden padding");
 
+/* What a destination may match: kind << COMPONENT_SHIFT | id. */
 enum component {
-	COMPONENT_ANY = 0,	 /* rules without a destination */
-	COMPONENT_CIDR = 1,	 /* id: class of the destination address */
-	COMPONENT_MATCH_SET = 2, /* id: match set of a live mapping */
+	COMPONENT_ANY = 0,	 /* kind: rules without a destination; id 0 */
+	COMPONENT_CIDR = 1,	 /* kind; id: class of the destination address */
+	COMPONENT_MATCH_SET = 2, /* kind; id: match set of a live mapping */
 	COMPONENT_SHIFT = 28	 /* the kind is above the id */
+};
+
+enum verdict_limit {
+	VERDICT_PAGES = 8 /* pages of one verdict */
 };
 
 /* The rules of a workload that one component of a destination can match. */
 struct verdict_key {
 	__u32 generation;
 	__u32 workload;
-	__u32 component; /* kind << COMPONENT_SHIFT | id */
-	__u32 page;
+	enum component component;
+	enum verdict_limit page; /* below VERDICT_PAGES */
 };
 _Static_assert(sizeof(struct verdict_key) == 16, "verdict_key has no hidden padding");
 
+/* One byte: the attribute makes an enum as small as its values. */
 enum verdict_flag {
 	VERDICT_DENY = 1, /* the rule's action is DENY */
 	VERDICT_AUDIT = 2 /* the rule is of a policy in mode AUDIT */
-};
+} __attribute__((packed));
+_Static_assert(sizeof(enum verdict_flag) == 1, "verdict_flag is a byte");
 
 struct verdict_entry {
 	__u32 position;	  /* of the rule among all rules of the node, in order of evaluation */
 	__u16 first_port; /* host byte order */
 	__u16 last_port;  /* inclusive */
 	__u8 protocol;	  /* IP protocol number; 0: any, and ports do not count; ICMPv6 is 1 */
-	__u8 flags;	  /* enum verdict_flag */
+	enum verdict_flag flags;
 	__u8 pad[2];
 };
 _Static_assert(sizeof(struct verdict_entry) == 12, "verdict_entry has no hidden padding");
@@ -156,10 +160,16 @@ struct verdict {
 };
 _Static_assert(sizeof(struct verdict) == 128, "verdict has no hidden padding");
 
+enum mapping_limit {
+	MAPPING_PAGES = 8,	     /* pages of one address */
+	MAPPING_TICK_SHIFT = 24,     /* a tick is so many times doubled ns */
+	MAPPING_MATCH_SET_BITS = 28, /* of a slot; the expiry is above them */
+};
+
 /* An address and the match sets of the names that it belongs to. */
 struct mapping_key {
 	struct address address;
-	__u32 page;
+	enum mapping_limit page; /* below MAPPING_PAGES; there is a next one only if this one is full */
 };
 _Static_assert(sizeof(struct mapping_key) == 20, "mapping_key has no hidden padding");
 
@@ -171,8 +181,6 @@ struct mapping {
 	__u64 slots[MAPPING_SLOTS];
 };
 _Static_assert(sizeof(struct mapping) == 64, "mapping is a cache line");
-
-enum mapping_slot { MAPPING_TICK_SHIFT = 24, MAPPING_MATCH_SET_BITS = 28 };
 
 /* A client's outstanding questions. */
 struct query_key {
@@ -236,12 +244,6 @@ struct answer_address {
 };
 _Static_assert(sizeof(struct answer_address) == 20, "answer_address has no hidden padding");
 
-/* In the context of remap: match sets that the agent adds to addresses; `count` of them follow. */
-struct remap_request {
-	__u32 count;
-	__u32 failed; /* out: entries that found no place */
-};
-
 struct remap_entry {
 	struct address address;
 	__u32 match_set;
@@ -249,6 +251,14 @@ struct remap_entry {
 	__u64 expires_at; /* ticks */
 };
 _Static_assert(sizeof(struct remap_entry) == 32, "remap_entry has no hidden padding");
+
+/* The context of remap: match sets that the agent adds to addresses. Always given whole. */
+struct remap_request {
+	__u32 count;  /* of entries that count */
+	__u32 failed; /* out: entries that found no place */
+	struct remap_entry entries[REMAP_ENTRIES];
+};
+_Static_assert(sizeof(struct remap_request) == 8 + 32 * REMAP_ENTRIES, "remap_request");
 
 /* Indices of counters: the result of each DNS response, query and verdict, and every loss. */
 enum counter {

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* Working memory that is too big for the stack: claimed for one run of a program. */
+#pragma once
+
+#include "types.h"
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#define LABELS_MAX 127		 /* labels of a name */
+#define TEXT_STRIDE 512		 /* room for one name in canonical form; 255 bytes and a word at most are used */
+#define TEXT_NAMES 32		 /* names in text; CHAIN_MAX and one to spare, rounded up for masks */
+#define NAME_SPARE CHAIN_MAX	 /* place in text of a name that is not on the chain */
+#define EVENT_TAIL_MAX (1 << 15) /* addresses and names of an event, rounded up for masks */
+_Static_assert(sizeof(struct answer_address) * ANSWER_ADDRESSES + CHAIN_MAX * NAME_MAX_BYTES + 8 <=
+		       EVENT_TAIL_MAX,
+	       "the largest event fits");
+
+/* A name on the CNAME chain; its text is in `text` at its place. */
+struct chain_name {
+	__u64 hash;	/* of the whole name */
+	__u32 position; /* in the message: where it was read */
+	__u32 bytes;	/* of the canonical form, root label included */
+};
+
+/* A match set to learn, for addresses that the first `names` names or more own. */
+struct learned_set {
+	__u32 match_set;
+	__u32 names;
+};
+
+enum scratch_limit {
+	SCRATCH_LEVELS = 4 /* programs that may interrupt one another on one CPU */
+};
+
+struct scratch {
+	__u32 claimed;
+	__u32 zero; /* always 0, which the verifier cannot know */
+
+	/* The message, and the name that was read last. */
+	__u32 message_bytes;
+	__u32 labels;	/* of the name */
+	__u32 bytes;	/* of its canonical form, root label included */
+	__u32 odd;	/* it has bytes that no pattern has */
+	__u64 hash;	/* of the whole name */
+	__u64 label_hash[LABELS_MAX + 1]; /* then hashes of the suffix that begins with the label */
+	__u8 label_at[LABELS_MAX + 1];	  /* where the label begins in the canonical form */
+
+	/* What the answer says, so far. */
+	struct chain_name chain[CHAIN_MAX];
+	struct learned_set sets[CHAIN_MAX * GENERATIONS];
+	__u32 chain_names;
+	__u32 set_count;
+	__u32 addresses;
+	__u32 min_ttl;
+	__u32 special;
+	__u32 over_limit;
+
+	__u8 message[MESSAGE_MAX + 1 + 8]; /* words may be read up to its last byte */
+	__u8 text[TEXT_NAMES * TEXT_STRIDE];
+	struct answer_event event;
+	union {
+		struct answer_address event_addresses[ANSWER_ADDRESSES];
+		__u8 event_tail[EVENT_TAIL_MAX + 512];
+	};
+};
+
+/* Not pinned: its layout is each build's own business. The agent sets max_entries to CPUs × SCRATCH_LEVELS. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SCRATCH_LEVELS);
+	__type(key, enum scratch_limit);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
