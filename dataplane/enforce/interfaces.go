@@ -1,3 +1,6 @@
+// Package enforce is the only writer of kernel state: it takes the newest wanted rule set, brings the
+// maps and the packet filter's hooks to it, keeps them there, and says what is in force. A rule set
+// that cannot be applied leaves the last good one where it is.
 package enforce
 
 import (
@@ -22,4 +25,10 @@ type Hooks interface {
 	// Ensure makes the chains, rules and jumps what they should be, and names what it had to mend;
 	// nothing when all stood.
 	Ensure(ctx context.Context) (mended []string, err error)
+}
+
+// Saver keeps the last good rule set over a restart of the node.
+type Saver interface {
+	// Save replaces what was saved before. On error that stays.
+	Save(revision *Revision) error
 }

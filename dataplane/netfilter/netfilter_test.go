@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nameward/nameward/dataplane/enforce/enforcetest"
 	"github.com/nameward/nameward/dataplane/netfilter"
 )
 
@@ -235,5 +236,34 @@ func TestProbeLeavesNothing(t *testing.T) {
 		if text := rules(t, backend); text != "" {
 			t.Errorf("Probe left:\n%s", text)
 		}
+	})
+}
+
+// hooksSubject breaks what stands by taking a jump away.
+type hooksSubject struct {
+	*netfilter.Netfilter
+	t *testing.T
+}
+
+func (s hooksSubject) Break() {
+	command(s.t, "ip6tables-"+s.Backend(), "-t", "mangle", "-D", "PREROUTING", "1")
+}
+
+func (s hooksSubject) Stand() bool {
+	for _, family := range []string{"iptables", "ip6tables"} {
+		for _, table := range []string{"mangle", "filter"} {
+			if !strings.Contains(command(s.t, family+"-"+s.Backend()+"-save", "-t", table), "-A OUTPUT") {
+				return false
+			}
+		}
+	}
+	return strings.Contains(command(s.t, "ip6tables-"+s.Backend()+"-save", "-t", "mangle"), "-A PREROUTING")
+}
+
+func TestHooks(t *testing.T) {
+	eachBackend(t, func(t *testing.T, backend string) {
+		enforcetest.TestHooks(t, func(t *testing.T) enforcetest.HooksSubject {
+			return hooksSubject{open(t, config(backend, pinPrograms(t, enterNode(t), "1"))), t}
+		})
 	})
 }
