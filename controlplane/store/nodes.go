@@ -2,7 +2,14 @@ package store
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
 	"time"
+
+	"github.com/hashicorp/go-memdb"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/node"
@@ -22,6 +29,9 @@ type Node struct {
 	IptablesBackend string
 	// Status is in memory only: the zero value after a start of the server.
 	Status NodeStatus
+
+	// revision is that of the commit which wrote the durable part.
+	revision uint64
 }
 
 // NodeStatus is how a node does.
@@ -40,29 +50,178 @@ type NodeStatus struct {
 	Counters  map[string]uint64
 }
 
-// Message returns the node as clients read it.
-func (n *Node) Message() *namewardv1.Node { panic("written next") }
+// Message returns the node as clients read it. Its maps are the node's: not to be changed.
+func (n *Node) Message() *namewardv1.Node {
+	message := n.durable()
+	status := message.GetStatus()
+	status.Connected = n.Status.Connected
+	status.LastContactTime = writeTime(n.Status.LastContact)
+	status.WantedRevision = n.Status.WantedRevision
+	status.WantedTime = writeTime(n.Status.WantedTime)
+	status.AppliedRevision = n.Status.AppliedRevision
+	status.AppliedTime = writeTime(n.Status.AppliedTime)
+	if !n.Status.RuleSetID.IsZero() {
+		status.RuleSetId = n.Status.RuleSetID.String()
+	}
+	status.LastError = n.Status.LastError
+	status.Counters = n.Status.Counters
+	return message
+}
+
+// durable returns what of the node is kept on disk.
+func (n *Node) durable() *namewardv1.Node {
+	return &namewardv1.Node{
+		Name:   n.ID.ResourceName(),
+		Labels: n.Labels,
+		Status: &namewardv1.NodeStatus{AgentVersion: n.AgentVersion, Kernel: n.Kernel, IptablesBackend: n.IptablesBackend},
+	}
+}
 
 // Node returns a node, or ErrNotFound.
-func (s *Store) Node(id node.ID) (*Node, error) { panic("written next") }
+func (s *Store) Node(id node.ID) (*Node, error) {
+	n, err := findNode(s.db.Txn(false), id)
+	if err != nil {
+		return nil, err
+	}
+	if n == nil {
+		return nil, &ResourceError{Name: id.ResourceName(), Err: ErrNotFound}
+	}
+	return n, nil
+}
+
+// findNode returns nil when there is no such node.
+func findNode(txn *memdb.Txn, id node.ID) (*Node, error) {
+	object, err := txn.First(tableNodes, indexID, id.String())
+	if err != nil {
+		return nil, fmt.Errorf("look up %s: %w", id.ResourceName(), err)
+	}
+	n, _ := object.(*Node)
+	return n, nil
+}
 
 // ListNodes returns up to limit nodes whose ids come after the given one, in order of the ids, and whether
 // there are more.
 func (s *Store) ListNodes(after string, limit int) (nodes []*Node, more bool, err error) {
-	panic("written next")
+	return listAfter[*Node](s.db.Txn(false), tableNodes, after, limit)
 }
 
 // Nodes returns every node in order of the ids, and a channel that closes when any of them changes, its
 // status included.
-func (s *Store) Nodes() (nodes []*Node, changed <-chan struct{}) { panic("written next") }
+func (s *Store) Nodes() (nodes []*Node, changed <-chan struct{}) {
+	objects, err := s.db.Txn(false).Get(tableNodes, indexID)
+	if err != nil {
+		panic(fmt.Sprintf("walk nodes: %v", err)) // the schema lacks the index
+	}
+	for object := objects.Next(); object != nil; object = objects.Next() {
+		nodes = append(nodes, object.(*Node)) //nolint:forcetypeassert // the index refuses other types
+	}
+	return nodes, objects.WatchCh()
+}
 
 // RegisterNode keeps what a node said of itself; its status stays what it was. When that is what the store
 // holds already, nothing is written, so that a fleet that comes back costs no disk.
-func (s *Store) RegisterNode(ctx context.Context, n Node) error { panic("written next") }
+func (s *Store) RegisterNode(ctx context.Context, n Node) error {
+	n.Labels = maps.Clone(n.Labels)
+	name := n.ID.ResourceName()
+	value, err := proto.Marshal(n.durable())
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", name, err)
+	}
+	for {
+		current, err := findNode(s.db.Txn(false), n.ID)
+		if err != nil {
+			return err
+		}
+		expected := storage.ExpectAbsent()
+		if current != nil {
+			if proto.Equal(n.durable(), current.durable()) {
+				return nil
+			}
+			expected = storage.ExpectRevision(current.revision)
+		}
+		err = s.backend.Commit(ctx, []storage.Operation{{Key: name, Value: value, Expected: expected}}, func(revision uint64) {
+			s.applyNode(n, revision)
+		})
+		switch {
+		case errors.Is(err, storage.ErrConflict):
+			continue
+		case err != nil:
+			return fmt.Errorf("commit %s: %w", name, err)
+		default:
+			return nil
+		}
+	}
+}
+
+// applyNode makes a registration visible.
+func (s *Store) applyNode(n Node, revision uint64) {
+	n.revision = revision
+	txn := s.db.Txn(true)
+	defer txn.Abort()
+	current, err := findNode(txn, n.ID)
+	if err == nil {
+		n.Status = NodeStatus{}
+		if current != nil {
+			n.Status = current.Status
+		}
+		err = txn.Insert(tableNodes, &n)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("read model refused revision %d: %v", revision, err)) // the schema does not fit
+	}
+	txn.Commit()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.revision = revision
+}
 
 // UpdateNodeStatus lets change edit a copy of the node's status and puts it in place; ErrNotFound when the
 // node never registered. Nothing is written to disk and Revision does not move. A map must be replaced,
 // never edited: readers hold it. change must not call the store.
-func (s *Store) UpdateNodeStatus(id node.ID, change func(*NodeStatus)) error { panic("written next") }
+func (s *Store) UpdateNodeStatus(id node.ID, change func(*NodeStatus)) error {
+	txn := s.db.Txn(true)
+	defer txn.Abort()
+	current, err := findNode(txn, id)
+	if err != nil {
+		return err
+	}
+	if current == nil {
+		return &ResourceError{Name: id.ResourceName(), Err: ErrNotFound}
+	}
+	changed := *current
+	change(&changed.Status)
+	if err := txn.Insert(tableNodes, &changed); err != nil {
+		return fmt.Errorf("update %s: %w", id.ResourceName(), err)
+	}
+	txn.Commit()
+	return nil
+}
 
-func readNode(record storage.Record) (*Node, error) { panic("written next") }
+func readNode(record storage.Record) (*Node, error) {
+	message := &namewardv1.Node{}
+	if err := proto.Unmarshal(record.Value, message); err != nil {
+		return nil, fmt.Errorf("%w: %q: %w", storage.ErrCorrupt, record.Key, err)
+	}
+	id, err := node.ParseResourceName(message.GetName())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %q: %w", storage.ErrCorrupt, record.Key, err)
+	}
+	if message.GetName() != record.Key {
+		return nil, fmt.Errorf("%w: %q: holds the node %q", storage.ErrCorrupt, record.Key, message.GetName())
+	}
+	return &Node{
+		ID:              id,
+		Labels:          message.GetLabels(),
+		AgentVersion:    message.GetStatus().GetAgentVersion(),
+		Kernel:          message.GetStatus().GetKernel(),
+		IptablesBackend: message.GetStatus().GetIptablesBackend(),
+		revision:        record.Revision,
+	}, nil
+}
+
+func writeTime(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}

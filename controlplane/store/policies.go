@@ -2,7 +2,17 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
 
+	"github.com/hashicorp/go-memdb"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/controlplane/policy"
 	"github.com/nameward/nameward/controlplane/storage"
 )
@@ -17,33 +27,203 @@ type Guard struct {
 	MustNotExist bool
 }
 
+// Check returns what the guard says of a policy as it is now, nil for none.
+func (g Guard) Check(name string, current *policy.Policy) error {
+	var err error
+	switch {
+	case current == nil && g.MustExist:
+		err = ErrNotFound
+	case current == nil && g.Etag != "":
+		err = ErrStale
+	case current != nil && g.MustNotExist:
+		err = ErrExists
+	case current != nil && g.Etag != "" && g.Etag != current.Etag:
+		err = ErrStale
+	default:
+		return nil
+	}
+	return &ResourceError{Name: name, Err: err}
+}
+
 // Policy returns the policy of a resource name, or ErrNotFound.
-func (s *Store) Policy(name string) (*policy.Policy, error) { panic("written next") }
+func (s *Store) Policy(name string) (*policy.Policy, error) {
+	p, err := s.lookUp(name)
+	if err != nil {
+		return nil, err
+	}
+	if p == nil {
+		return nil, &ResourceError{Name: name, Err: ErrNotFound}
+	}
+	return p, nil
+}
+
+// lookUp returns nil when there is no such policy.
+func (s *Store) lookUp(name string) (*policy.Policy, error) {
+	object, err := s.db.Txn(false).First(tablePolicies, indexID, name)
+	if err != nil {
+		return nil, fmt.Errorf("look up %s: %w", name, err)
+	}
+	p, _ := object.(*policy.Policy)
+	return p, nil
+}
 
 // ListPolicies returns up to limit policies whose names come after the given one, in order of the names,
 // and whether there are more.
 func (s *Store) ListPolicies(after string, limit int) (policies []*policy.Policy, more bool, err error) {
-	panic("written next")
+	return listAfter[*policy.Policy](s.db.Txn(false), tablePolicies, after, limit)
+}
+
+func listAfter[T any](txn *memdb.Txn, table, after string, limit int) (list []T, more bool, err error) {
+	// One more zero byte makes a bound right behind the key of `after`.
+	objects, err := txn.LowerBound(table, indexID, after+"\x00")
+	if after == "" {
+		objects, err = txn.Get(table, indexID)
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("list %s: %w", table, err)
+	}
+	for object := objects.Next(); object != nil; object = objects.Next() {
+		if len(list) == limit {
+			return list, true, nil
+		}
+		list = append(list, object.(T)) //nolint:forcetypeassert // the index refuses other types
+	}
+	return list, false, nil
 }
 
 // Policies returns every policy in order of evaluation (priority, then name), the revision at which they
 // last changed, and a channel that closes when any of them changes. The revision stays the same over a
 // restart and is not moved by changes of other objects.
 func (s *Store) Policies() (policies []*policy.Policy, revision uint64, changed <-chan struct{}) {
-	panic("written next")
+	s.mu.RLock()
+	txn, revision := s.db.Txn(false), s.policyRevision
+	s.mu.RUnlock()
+	objects, err := txn.Get(tablePolicies, indexOrder)
+	if err != nil {
+		panic(fmt.Sprintf("walk policies: %v", err)) // the schema lacks the index
+	}
+	for object := objects.Next(); object != nil; object = objects.Next() {
+		policies = append(policies, object.(*policy.Policy)) //nolint:forcetypeassert // the index refuses other types
+	}
+	return policies, revision, objects.WatchCh()
 }
 
 // PutPolicy makes or replaces a policy and returns it as stored, with its new etag and times. It returns
 // when the policy is durable and visible to readers. Where it would change nothing, it writes nothing and
 // returns the policy that there is. Etag and times of p itself are ignored.
 func (s *Store) PutPolicy(ctx context.Context, p *policy.Policy, guard Guard) (*policy.Policy, error) {
-	panic("written next")
+	wanted := policy.WithoutOutput(p.Message)
+	for {
+		current, err := s.lookUp(p.Name)
+		if err != nil {
+			return nil, err
+		}
+		if err := guard.Check(p.Name, current); err != nil {
+			return nil, err
+		}
+		if current != nil && proto.Equal(wanted, policy.WithoutOutput(current.Message)) {
+			return current, nil
+		}
+		stored, err := s.writePolicy(ctx, p, wanted, current)
+		// Somebody was faster. The guard is judged anew by what that left; each round, somebody gets ahead.
+		if errors.Is(err, storage.ErrConflict) {
+			continue
+		}
+		return stored, err
+	}
+}
+
+// writePolicy commits wanted, whose checked form is p, in place of current.
+func (s *Store) writePolicy(ctx context.Context, p *policy.Policy, wanted *namewardv1.Policy, current *policy.Policy) (*policy.Policy, error) {
+	stored := *p
+	stored.UpdateTime = now()
+	stored.CreateTime = stored.UpdateTime
+	expected := storage.ExpectAbsent()
+	if current != nil {
+		stored.CreateTime = current.CreateTime
+		expected = storage.ExpectRevision(current.Revision)
+	}
+	stored.Message = policy.Copy(wanted)
+	stored.Message.CreateTime = timestamppb.New(stored.CreateTime)
+	stored.Message.UpdateTime = timestamppb.New(stored.UpdateTime)
+	value, err := proto.Marshal(stored.Message)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", p.Name, err)
+	}
+	content := sha256.Sum256(value)
+	operations := []storage.Operation{{Key: p.Name, Value: value, Expected: expected}}
+	err = s.backend.Commit(ctx, operations, func(revision uint64) {
+		identify(&stored, revision, content)
+		s.apply(revision, func(txn *memdb.Txn) error { return txn.Insert(tablePolicies, &stored) }, &stored, "")
+	})
+	if err != nil {
+		return nil, fmt.Errorf("commit %s: %w", p.Name, err)
+	}
+	return &stored, nil
 }
 
 // DeletePolicy deletes a policy; ErrNotFound when there is none. It returns when that is durable and
 // visible to readers.
 func (s *Store) DeletePolicy(ctx context.Context, name string, guard Guard) error {
-	panic("written next")
+	guard.MustExist = true
+	for {
+		current, err := s.lookUp(name)
+		if err != nil {
+			return err
+		}
+		if err := guard.Check(name, current); err != nil {
+			return err
+		}
+		operations := []storage.Operation{{Key: name, Expected: storage.ExpectRevision(current.Revision)}}
+		err = s.backend.Commit(ctx, operations, func(revision uint64) {
+			s.apply(revision, func(txn *memdb.Txn) error { return txn.Delete(tablePolicies, current) }, nil, name)
+		})
+		switch {
+		case errors.Is(err, storage.ErrConflict):
+			continue
+		case err != nil:
+			return fmt.Errorf("commit deletion of %s: %w", name, err)
+		default:
+			return nil
+		}
+	}
 }
 
-func readPolicy(record storage.Record) (*policy.Policy, error) { panic("written next") }
+// apply makes a durable change of a policy visible: to readers, and as an event to watchers.
+func (s *Store) apply(revision uint64, change func(*memdb.Txn) error, put *policy.Policy, deleted string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	txn := s.db.Txn(true)
+	if err := change(txn); err != nil {
+		// The guard of the commit says that the object was there as it should be, and the schema fits.
+		panic(fmt.Sprintf("read model refused revision %d: %v", revision, err))
+	}
+	txn.Commit()
+	s.revision, s.policyRevision = revision, revision
+	s.history.add(revision, put, deleted)
+}
+
+func readPolicy(record storage.Record) (*policy.Policy, error) {
+	message := &namewardv1.Policy{}
+	if err := proto.Unmarshal(record.Value, message); err != nil {
+		return nil, fmt.Errorf("%w: %q: %w", storage.ErrCorrupt, record.Key, err)
+	}
+	if message.GetName() != record.Key {
+		return nil, fmt.Errorf("%w: %q: holds the policy %q", storage.ErrCorrupt, record.Key, message.GetName())
+	}
+	p, err := policy.Parse(message)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %q: %w", storage.ErrCorrupt, record.Key, err)
+	}
+	identify(p, record.Revision, sha256.Sum256(record.Value))
+	return p, nil
+}
+
+// identify sets the revision, and the etag that it makes with the digest of what is on disk. Neither is
+// part of the latter: the revision is known only when that has been written.
+func identify(p *policy.Policy, revision uint64, content [sha256.Size]byte) {
+	p.Revision = revision
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(content[:], revision))
+	p.Etag = base64.RawURLEncoding.EncodeToString(sum[:12])
+	p.Message.Etag = p.Etag
+}
