@@ -2,18 +2,157 @@
 // answer; what went wrong becomes a gRPC status here and nowhere else.
 package adminserver
 
-import "log/slog"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/store"
+)
+
+var (
+	// errStopping ends streams when the server stops: the client connects anew.
+	errStopping = errors.New("server is stopping")
+	// errTooSlow ends a stream whose reader lets more pile up than is kept for it.
+	errTooSlow = errors.New("reader is too slow: what it missed can be listed")
+)
+
+const (
+	// errorDomain is the domain of each ErrorInfo: the reasons below are unique within it.
+	errorDomain = "nameward"
+	// maxViolations and maxValue bound the details: gRPC sends them in a header.
+	maxViolations = 100
+	maxValue      = 256
+)
+
+// verdict says what the client hears of an error.
+type verdict struct {
+	err    error
+	code   codes.Code
+	reason string
+}
+
+func verdicts() []verdict {
+	return []verdict{
+		{store.ErrNotFound, codes.NotFound, "NOT_FOUND"},
+		{store.ErrExists, codes.AlreadyExists, "ALREADY_EXISTS"},
+		{store.ErrStale, codes.Aborted, "STALE_ETAG"},
+		{errStopping, codes.Unavailable, "STOPPING"},
+		{errTooSlow, codes.ResourceExhausted, "TOO_SLOW"},
+		{context.Canceled, codes.Canceled, "CANCELED"},
+		{context.DeadlineExceeded, codes.DeadlineExceeded, "DEADLINE_EXCEEDED"},
+	}
+}
 
 // toStatus turns an error of any layer into a gRPC status with details, and logs what the client must not
-// see. Handlers return toStatus(log, err) and build no status themselves.
-func toStatus(log *slog.Logger, err error) error { panic("written next") }
+// see. Handlers return toStatus(log, err) and build no status themselves. Every *ruleset.FieldError in the
+// tree of err becomes a violation of its own.
+func toStatus(log *slog.Logger, err error) error {
+	if err == nil {
+		return nil
+	}
+	if faults := fieldErrors(err); len(faults) > 0 {
+		return invalid(faults)
+	}
+	for _, v := range verdicts() {
+		if !errors.Is(err, v.err) {
+			continue
+		}
+		info := &errdetails.ErrorInfo{Reason: v.reason, Domain: errorDomain}
+		message := err.Error()
+		var resource *store.ResourceError
+		if errors.As(err, &resource) {
+			info.Metadata = map[string]string{"resource": resource.Name}
+			message = resource.Error()
+		}
+		return withDetails(v.code, message, info)
+	}
+	// An error of gRPC itself, as a stream's Recv and Send return them.
+	if s, ok := status.FromError(err); ok {
+		return s.Err()
+	}
+	log.Error("request failed", "err", err)
+	return withDetails(codes.Internal, "internal error", &errdetails.ErrorInfo{Reason: "INTERNAL", Domain: errorDomain})
+}
 
-// pageToken returns an opaque token of the page of a collection (`policies`) that begins after a key.
-func pageToken(collection, after string) string { panic("written next") }
+// invalid answers with every fault at once.
+func invalid(faults []*ruleset.FieldError) error {
+	details := &errdetails.BadRequest{}
+	for _, fault := range faults[:min(len(faults), maxViolations)] {
+		details.FieldViolations = append(details.FieldViolations, &errdetails.BadRequest_FieldViolation{
+			Field: fault.Field, Description: describe(fault),
+		})
+	}
+	message := faults[0].Field + ": " + describe(faults[0])
+	if more := len(faults) - 1; more > 0 {
+		message += fmt.Sprintf(" (and %d more)", more)
+	}
+	info := &errdetails.ErrorInfo{
+		Reason: "INVALID_FIELD", Domain: errorDomain, Metadata: map[string]string{"violations": strconv.Itoa(len(faults))},
+	}
+	return withDetails(codes.InvalidArgument, message, details, info)
+}
 
-// parsePageToken returns the key that a token of that collection holds; "" for the empty token. An error
-// is a *ruleset.FieldError on `page_token`.
-func parsePageToken(collection, token string) (after string, err error) { panic("written next") }
+// describe returns value and reason; the value once, where the reason quotes it too.
+func describe(fault *ruleset.FieldError) string {
+	value := fault.Value
+	reason := fault.Reason
+	if len(value) > maxValue {
+		short := strings.ToValidUTF8(value[:maxValue], "") + "…"
+		reason = strings.ReplaceAll(reason, value, short)
+		value = short
+	}
+	quoted := strconv.Quote(value)
+	if strings.Contains(reason, quoted) {
+		return strings.ToValidUTF8(reason, "\uFFFD")
+	}
+	return strings.ToValidUTF8(quoted+": "+reason, "\uFFFD")
+}
 
-// pageSize returns how many items a page has: 100 when unset, at most 1,000.
-func pageSize(requested int32) int { panic("written next") }
+func withDetails(code codes.Code, message string, details ...protoadapt.MessageV1) error {
+	s := status.New(code, message)
+	detailed, err := s.WithDetails(details...)
+	if err != nil {
+		return s.Err() // a detail that cannot be encoded; the code matters more
+	}
+	return detailed.Err()
+}
+
+// fieldErrors collects the field errors of a tree of errors, in order.
+func fieldErrors(err error) []*ruleset.FieldError {
+	switch e := err.(type) { //nolint:errorlint // this is the walk that errors.As does, for all instead of the first
+	case *ruleset.FieldError:
+		return []*ruleset.FieldError{e}
+	case interface{ Unwrap() []error }:
+		var all []*ruleset.FieldError
+		for _, child := range e.Unwrap() {
+			all = append(all, fieldErrors(child)...)
+		}
+		return all
+	case interface{ Unwrap() error }:
+		return fieldErrors(e.Unwrap())
+	default:
+		return nil
+	}
+}
+
+// within returns the field errors of err as those of a message's field.
+func within(field string, err error) error {
+	var all []error
+	for _, fault := range fieldErrors(err) {
+		all = append(all, &ruleset.FieldError{Field: field + "." + fault.Field, Value: fault.Value, Reason: fault.Reason})
+	}
+	if len(all) == 0 {
+		return err
+	}
+	return errors.Join(all...)
+}

@@ -1,0 +1,146 @@
+package adminserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/policy"
+)
+
+// Validator enforces the constraints of the protos on every request before a handler sees it.
+type Validator struct {
+	rules protovalidate.Validator
+	log   *slog.Logger
+}
+
+// NewValidator returns a Validator. The constraints of a message are compiled when it is first met.
+func NewValidator(log *slog.Logger) (*Validator, error) {
+	rules, err := protovalidate.New()
+	if err != nil {
+		return nil, fmt.Errorf("make validator: %w", err)
+	}
+	return &Validator{rules: rules, log: log}, nil
+}
+
+// Unary is a grpc.UnaryServerInterceptor.
+func (v *Validator) Unary(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := v.check(request); err != nil {
+		return nil, toStatus(v.log, err)
+	}
+	return handler(ctx, request)
+}
+
+// Stream is a grpc.StreamServerInterceptor: each message of the client is checked as it is received.
+func (v *Validator) Stream(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	return handler(server, &checkedStream{stream, v})
+}
+
+type checkedStream struct {
+	grpc.ServerStream
+	validator *Validator
+}
+
+// RecvMsg receives a message and checks it.
+func (s *checkedStream) RecvMsg(message any) error {
+	if err := s.ServerStream.RecvMsg(message); err != nil {
+		return err //nolint:wrapcheck // io.EOF and status errors must stay what they are
+	}
+	return toStatus(s.validator.log, s.validator.check(message))
+}
+
+// check returns a *ruleset.FieldError for every fault.
+func (v *Validator) check(request any) error {
+	message, ok := request.(proto.Message)
+	if !ok {
+		return nil
+	}
+	err := v.rules.Validate(message)
+	if err == nil {
+		return nil
+	}
+	var found *protovalidate.ValidationError
+	if !errors.As(err, &found) {
+		return fmt.Errorf("validate %T: %w", request, err)
+	}
+	// The handler, which would find the faults that no constraint can state, does not get to see this
+	// request. The client shall hear of all of them at once.
+	faults := fieldErrors(policyFaults(message))
+	known := make(map[string]bool, len(faults))
+	for _, fault := range faults {
+		known[fault.Field] = true
+	}
+	var all []error
+	for _, violation := range found.Violations {
+		// Of two sayings about one field the parser's is in the operator's words.
+		if fault := toFieldError(violation); !known[fault.Field] {
+			all = append(all, fault)
+		}
+	}
+	for _, fault := range faults {
+		all = append(all, fault)
+	}
+	return errors.Join(all...)
+}
+
+// policyFaults parses the policy of a request that has one.
+func policyFaults(request proto.Message) error {
+	switch r := request.(type) {
+	case *namewardv1.CreatePolicyRequest:
+		if r.GetPolicy() == nil {
+			return nil
+		}
+		// The name is made of policy_id, which has a constraint of its own.
+		_, err := ruleset.ParsePolicy(r.GetPolicy())
+		return within("policy", err)
+	case *namewardv1.UpdatePolicyRequest:
+		if r.GetPolicy() == nil {
+			return nil
+		}
+		_, err := policy.Parse(policy.Copy(r.GetPolicy()))
+		return within("policy", err)
+	default:
+		return nil
+	}
+}
+
+func toFieldError(violation *protovalidate.Violation) *ruleset.FieldError {
+	reason := violation.Proto.GetMessage()
+	if reason == "" {
+		reason = violation.Proto.GetRuleId()
+	}
+	return &ruleset.FieldError{
+		Field:  protovalidate.FieldPathString(violation.Proto.GetField()),
+		Value:  text(violation.FieldDescriptor, violation.FieldValue),
+		Reason: reason,
+	}
+}
+
+// text returns the value of a field as the operator wrote it; of a list or message only how large it is.
+func text(field protoreflect.FieldDescriptor, value protoreflect.Value) string {
+	switch v := value.Interface().(type) {
+	case nil, protoreflect.Message:
+		return ""
+	case protoreflect.List:
+		return fmt.Sprintf("%d items", v.Len())
+	case protoreflect.Map:
+		return fmt.Sprintf("%d pairs", v.Len())
+	case protoreflect.EnumNumber:
+		if field != nil && field.Enum() != nil {
+			if name := field.Enum().Values().ByNumber(v); name != nil {
+				return string(name.Name())
+			}
+		}
+		return fmt.Sprint(v)
+	default:
+		return value.String()
+	}
+}
