@@ -1,0 +1,125 @@
+// Package ingest holds the live mappings of all nodes in memory. Batches of what nodes saw go in, lists
+// and watches by name, address and node come out. A mapping ends at its expiry, when its node says so by
+// a snapshot that lacks it, or when there are too many and it is the one that would end first: the last
+// is counted, never silent. Nothing of it is on disk: nodes send what lives when they connect.
+package ingest
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/nameward/nameward/api/domain"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/node"
+)
+
+// Mapping is a fact that a node observed: a name had an address. It is immutable.
+type Mapping struct {
+	Position
+	// Chain holds the aliases between the name and the address.
+	Chain []domain.Name
+	// Client asked last; the zero Addr when that is not known.
+	Client                       netip.Addr
+	Expires, FirstSeen, LastSeen time.Time
+}
+
+// Position identifies a mapping, and says where it stands in lists: domains in canonical order (by
+// labels from the right, RFC 4034, 6.1, so that a domain and all below it are neighbours), then
+// addresses, then nodes. The zero Position is before all others.
+type Position struct {
+	Domain  domain.Name
+	Address netip.Addr
+	Node    node.ID
+}
+
+// Compare orders positions.
+func (p Position) Compare(other Position) int {
+	return cmp.Or(
+		compareNames(p.Domain.String(), other.Domain.String()),
+		p.Address.Compare(other.Address),
+		strings.Compare(p.Node.String(), other.Node.String()),
+	)
+}
+
+// FromProto checks a mapping that a node reported. The node is who reported it, whatever the message says.
+func FromProto(reporter node.ID, message *namewardv1.Mapping) (*Mapping, error) {
+	name, err := domain.ParseCanonical(message.GetDomain())
+	if err != nil {
+		return nil, fmt.Errorf("read domain: %w", err)
+	}
+	address, err := netip.ParseAddr(message.GetAddress())
+	if err != nil {
+		return nil, fmt.Errorf("read address: %w", err)
+	}
+	if message.GetExpireTime() == nil {
+		return nil, errors.New("read expire time: there is none")
+	}
+	m := &Mapping{
+		Position:  Position{Domain: name, Address: address.Unmap().WithZone(""), Node: reporter},
+		Expires:   message.GetExpireTime().AsTime(),
+		FirstSeen: readTime(message.GetFirstSeenTime()),
+		LastSeen:  readTime(message.GetLastSeenTime()),
+	}
+	for _, text := range message.GetChain() {
+		alias, err := domain.ParseCanonical(text)
+		if err != nil {
+			return nil, fmt.Errorf("read chain: %w", err)
+		}
+		m.Chain = append(m.Chain, alias)
+	}
+	if message.GetClient() != "" {
+		if m.Client, err = netip.ParseAddr(message.GetClient()); err != nil {
+			return nil, fmt.Errorf("read client: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// Message returns the mapping as clients read it.
+func (m *Mapping) Message() *namewardv1.Mapping {
+	message := &namewardv1.Mapping{
+		Domain: m.Domain.String(), Address: m.Address.String(), Node: m.Node.ResourceName(),
+		ExpireTime:    timestamppb.New(m.Expires),
+		FirstSeenTime: writeTime(m.FirstSeen),
+		LastSeenTime:  writeTime(m.LastSeen),
+	}
+	for _, alias := range m.Chain {
+		message.Chain = append(message.Chain, alias.String())
+	}
+	if m.Client.IsValid() {
+		message.Client = m.Client.String()
+	}
+	return message
+}
+
+func readTime(message *timestamppb.Timestamp) time.Time {
+	if message == nil {
+		return time.Time{}
+	}
+	return message.AsTime()
+}
+
+func writeTime(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// compareNames orders names by their labels from the right; a name comes before those below it.
+func compareNames(a, b string) int {
+	for a != "" && b != "" {
+		i, j := strings.LastIndexByte(a, '.'), strings.LastIndexByte(b, '.')
+		if c := strings.Compare(a[i+1:], b[j+1:]); c != 0 {
+			return c
+		}
+		a, b = a[:max(i, 0)], b[:max(j, 0)]
+	}
+	return cmp.Compare(len(a), len(b))
+}
