@@ -1,0 +1,108 @@
+package compile
+
+import (
+	"fmt"
+
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/policy"
+)
+
+// What a node's datapath holds by default, per rule set.
+const (
+	// MaxPatterns bounds the distinct domain patterns.
+	MaxPatterns = 131072
+	// MaxCIDRs bounds the distinct destination CIDRs, and the distinct source CIDRs of workloads.
+	MaxCIDRs = 32768
+)
+
+// CapacityError says that a rule set is more than a node can hold.
+type CapacityError struct {
+	// What is too many, as in `domain patterns`.
+	What         string
+	Count, Limit int
+}
+
+// Error returns count and limit.
+func (e *CapacityError) Error() string {
+	return fmt.Sprintf("a node would hold %d %s, more than %d", e.Count, e.What, e.Limit)
+}
+
+// Check returns a *CapacityError when the policies are together more than a node can hold.
+func Check(selected []*policy.Policy) error {
+	if fits(selected) {
+		return nil
+	}
+	patterns, destinations, sources := set{}, set{}, set{}
+	for _, p := range selected {
+		for _, rule := range p.Rules.Rules {
+			addAll(patterns, rule.Domains)
+			addAll(destinations, rule.CIDRs)
+		}
+		for _, workload := range p.Rules.Workloads {
+			addAll(sources, workload.CIDRs)
+		}
+	}
+	for _, part := range []CapacityError{
+		{"domain patterns", len(patterns), MaxPatterns},
+		{"destination CIDRs", len(destinations), MaxCIDRs},
+		{"source CIDRs", len(sources), MaxCIDRs},
+	} {
+		if part.Count > part.Limit {
+			return &part
+		}
+	}
+	return nil
+}
+
+// fits counts duplicates too, which is quick and nearly always enough.
+func fits(selected []*policy.Policy) bool {
+	patterns, destinations, sources := 0, 0, 0
+	for _, p := range selected {
+		for _, rule := range p.Rules.Rules {
+			patterns += len(rule.Domains)
+			destinations += len(rule.CIDRs)
+		}
+		for _, workload := range p.Rules.Workloads {
+			sources += len(workload.CIDRs)
+		}
+	}
+	return patterns <= MaxPatterns && destinations <= MaxCIDRs && sources <= MaxCIDRs
+}
+
+// Admit returns a *CapacityError when putting a policy, in place of one of the same name, would make the
+// rule set of a node with any of these labels more than it can hold.
+func Admit(policies []*policy.Policy, added *policy.Policy, nodes []map[string]string) error {
+	next := make([]*policy.Policy, 0, len(policies)+1)
+	for _, p := range policies {
+		if p.Name != added.Name {
+			next = append(next, p)
+		}
+	}
+	next = append(next, added)
+	if added.Rules.Mode == ruleset.Disabled {
+		return nil
+	}
+	if err := Check([]*policy.Policy{added}); err != nil {
+		return err
+	}
+	keys, checked := Keys(next), map[string]bool{}
+	for _, labels := range nodes {
+		if !added.Selects(labels) || checked[Project(labels, keys)] {
+			continue
+		}
+		checked[Project(labels, keys)] = true
+		if err := Check(Select(next, labels)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// set holds what was seen of patterns or prefixes.
+type set map[any]struct{}
+
+func addAll[E comparable](s set, list []E) {
+	for _, e := range list {
+		s[e] = struct{}{}
+	}
+}

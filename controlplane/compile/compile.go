@@ -1,0 +1,70 @@
+// Package compile makes of policies and the labels of a node the rule set that the node holds. It is pure:
+// equal policies and labels give equal rule sets, on every server.
+package compile
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/policy"
+)
+
+// Compile returns the rule set of a node with these labels.
+func Compile(policies []*policy.Policy, labels map[string]string) *ruleset.RuleSet {
+	return Rules(Select(policies, labels))
+}
+
+// Select returns the policies that apply to a node with these labels, in the order given, without those
+// that are disabled.
+func Select(policies []*policy.Policy, labels map[string]string) []*policy.Policy {
+	var selected []*policy.Policy
+	for _, p := range policies {
+		if p.Rules.Mode != ruleset.Disabled && p.Selects(labels) {
+			selected = append(selected, p)
+		}
+	}
+	return selected
+}
+
+// Rules returns the rule set of the policies.
+func Rules(selected []*policy.Policy) *ruleset.RuleSet {
+	rules := make([]ruleset.Policy, 0, len(selected))
+	for _, p := range selected {
+		rules = append(rules, p.Rules)
+	}
+	return ruleset.New(rules)
+}
+
+// Keys returns the label keys that any of the policies selects by, sorted. Nodes that agree in these get
+// the same rule set.
+func Keys(policies []*policy.Policy) []string {
+	distinct := map[string]struct{}{}
+	for _, p := range policies {
+		for key := range p.Selector {
+			distinct[key] = struct{}{}
+		}
+	}
+	keys := make([]string, 0, len(distinct))
+	for key := range distinct {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// Project returns what labels say of the keys, as a text that is equal for equal answers.
+func Project(labels map[string]string, keys []string) string {
+	var text strings.Builder
+	for _, key := range keys {
+		value, ok := labels[key]
+		if !ok {
+			continue
+		}
+		// Label values are free text: the quoting keeps two labels apart from one that looks like both.
+		text.WriteString(strconv.Quote(key))
+		text.WriteString(strconv.Quote(value))
+	}
+	return text.String()
+}

@@ -1,0 +1,174 @@
+package compile_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+	"google.golang.org/protobuf/encoding/protojson"
+	"pgregory.net/rapid"
+	"sigs.k8s.io/yaml"
+
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/controlplane/compile"
+	"github.com/nameward/nameward/controlplane/policy"
+)
+
+var update = flag.Bool("update", false, "rewrite the rule sets in testdata")
+
+// Each archive has policies.yaml, and for each node a file `node LABELS` with the rule set that it gets.
+func TestCompile(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			policies := readPolicies(t, archive.Files[0].Data)
+			for i := range archive.Files[1:] {
+				node := &archive.Files[1+i]
+				got := ruleSetText(t, policies, node.Name)
+				if *update {
+					node.Data = got
+				} else if diff := cmp.Diff(string(node.Data), string(got)); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", node.Name, diff)
+				}
+			}
+			if *update {
+				if err := os.WriteFile(file, txtar.Format(archive), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func readPolicies(t *testing.T, documents []byte) []*policy.Policy {
+	t.Helper()
+	var policies []*policy.Policy
+	for document := range bytes.SplitSeq(documents, []byte("---\n")) {
+		text, err := yaml.YAMLToJSON(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		message := &namewardv1.Policy{}
+		if err := protojson.Unmarshal(text, message); err != nil {
+			t.Fatal(err)
+		}
+		p, err := policy.Parse(message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policies = append(policies, p)
+	}
+	return policies
+}
+
+func ruleSetText(t *testing.T, policies []*policy.Policy, node string) []byte {
+	t.Helper()
+	labels := map[string]string{}
+	for _, label := range strings.Fields(node)[1:] {
+		key, value, _ := strings.Cut(label, "=")
+		labels[key] = value
+	}
+	text, err := protojson.Marshal(compile.Compile(policies, labels).ToProto())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, text, "", "  "); err != nil {
+		t.Fatal(err)
+	}
+	out.WriteByte('\n')
+	return out.Bytes()
+}
+
+// What Project says of two nodes decides that they share a rule set: it must never be wrong.
+func TestEqualProjectionsGetEqualRuleSets(t *testing.T) {
+	labels := rapid.MapOf(rapid.SampledFrom([]string{"a", `a"`, "b", ""}), rapid.SampledFrom([]string{"", "1", `"a"`, "2"}))
+	rapid.Check(t, func(t *rapid.T) {
+		var policies []*policy.Policy
+		for i, selector := range rapid.SliceOfN(labels, 0, 5).Draw(t, "selectors") {
+			p, err := policy.Parse(&namewardv1.Policy{
+				Name: fmt.Sprintf("policies/p%d", i), NodeSelector: &namewardv1.NodeSelector{MatchLabels: selector},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			policies = append(policies, p)
+		}
+		one, other := labels.Draw(t, "one"), labels.Draw(t, "other")
+		keys := compile.Keys(policies)
+		if compile.Project(one, keys) == compile.Project(other, keys) &&
+			compile.Compile(policies, one).ID() != compile.Compile(policies, other).ID() {
+			t.Errorf("labels %q and %q look equal", one, other)
+		}
+	})
+}
+
+// withPatterns makes a policy of that many patterns below its own name.
+func withPatterns(t *testing.T, name string, count int, selector map[string]string) *policy.Policy {
+	t.Helper()
+	rule := &namewardv1.Rule{Action: namewardv1.Rule_ALLOW}
+	for i := range count {
+		rule.Domains = append(rule.Domains, fmt.Sprintf("h%d.%s.example", i, name))
+	}
+	p, err := policy.Parse(&namewardv1.Policy{
+		Name: "policies/" + name, NodeSelector: &namewardv1.NodeSelector{MatchLabels: selector}, Rules: []*namewardv1.Rule{rule},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestAdmit(t *testing.T) {
+	half := compile.MaxPatterns / 2
+	web := map[string]string{"role": "web"}
+	big := withPatterns(t, "big", half+1, nil)
+	bigOfWeb := withPatterns(t, "web", half+1, web)
+	tests := []struct {
+		fact     string
+		policies []*policy.Policy
+		added    *policy.Policy
+		nodes    []map[string]string
+		refused  bool
+	}{
+		{"one policy is too big for any node", nil, withPatterns(t, "huge", compile.MaxPatterns+1, nil), nil, true},
+		{"a node has both", []*policy.Policy{big}, bigOfWeb, []map[string]string{nil, web}, true},
+		{"no node has both", []*policy.Policy{big}, bigOfWeb, []map[string]string{nil}, false},
+		{"a policy takes the place of its former self", []*policy.Policy{big}, big, []map[string]string{nil}, false},
+		{"the same patterns count once", []*policy.Policy{big}, renamed(t, big), []map[string]string{nil}, false},
+	}
+	for _, test := range tests {
+		t.Run(test.fact, func(t *testing.T) {
+			err := compile.Admit(test.policies, test.added, test.nodes)
+			var full *compile.CapacityError
+			if got := errors.As(err, &full); got != test.refused {
+				t.Errorf("Admit = %v, want refused %t", err, test.refused)
+			}
+		})
+	}
+}
+
+func renamed(t *testing.T, p *policy.Policy) *policy.Policy {
+	t.Helper()
+	message := &namewardv1.Policy{Name: "policies/copy", Rules: p.Message.GetRules()}
+	out, err := policy.Parse(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
