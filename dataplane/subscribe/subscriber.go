@@ -1,0 +1,162 @@
+// Package subscribe keeps the stream to a policy server: it says who the node is and what it holds,
+// takes in what the server sends, hands each complete rule set to the reconciler, and tells the server
+// what became of it. When the stream breaks it connects anew, to the next server, after a random time
+// that grows. The last good rule set lies on disk, so that a node that starts without a server enforces
+// what it last did.
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	"github.com/nameward/nameward/dataplane/enforce"
+)
+
+const (
+	backoffFirst = 100 * time.Millisecond
+	backoffLast  = 10 * time.Second
+	// A stream that ends sooner does not reset the backoff: else a server that accepts and at once ends
+	// streams would be asked again without pause.
+	settledAfter = backoffLast
+)
+
+// Reconciler takes the newest revision and says what is in force.
+type Reconciler interface {
+	Want(revision *enforce.Revision)
+	State() (enforce.State, <-chan struct{})
+}
+
+// Reporter tells the server what the node saw and how it does. Report is called once a stream, runs
+// as long as that lives, and ends with ctx. acknowledged holds the newest batch number that the server
+// has taken in; numbers in between may be missing.
+type Reporter interface {
+	Report(ctx context.Context, send func(*agentv1.SyncRequest) error, acknowledged <-chan uint64) error
+}
+
+// Config says who the node is and where the servers are.
+type Config struct {
+	Servers []string       // HOST:PORT; the first is tried first
+	Hello   *agentv1.Hello // what the agent holds is filled in for each stream
+	// Permit lets the node reach the addresses of its servers, whatever the policies say.
+	Permit      func(servers []netip.AddrPort) error
+	DialOptions []grpc.DialOption // credentials
+}
+
+// Connection is how the subscriber stands with the servers. It is immutable.
+type Connection struct {
+	Server  string    // connected to; empty when to none
+	Changed time.Time // since when
+	Err     error     // why the last attempt or stream ended; nil while connected
+}
+
+// Subscriber keeps the node subscribed to a server.
+type Subscriber struct {
+	cfg        Config
+	reconciler Reconciler
+	reporter   Reporter
+	log        *slog.Logger
+	resolver   *resolver
+
+	mu         sync.Mutex // guards all below
+	connection Connection
+	changed    chan struct{}
+}
+
+// New makes a subscriber.
+func New(cfg Config, reconciler Reconciler, reporter Reporter, log *slog.Logger) *Subscriber {
+	return &Subscriber{
+		cfg: cfg, reconciler: reconciler, reporter: reporter, log: log,
+		resolver:   newResolver(),
+		connection: Connection{Changed: time.Now()},
+		changed:    make(chan struct{}),
+	}
+}
+
+// Connection returns how the subscriber stands with the servers, and a channel that closes when that changes.
+func (s *Subscriber) Connection() (Connection, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.connection, s.changed
+}
+
+// Run stays connected until ctx ends. No fault of a server ends it.
+func (s *Subscriber) Run(ctx context.Context) error {
+	var failures int
+	for attempt := 0; ctx.Err() == nil; attempt++ {
+		server := s.cfg.Servers[attempt%len(s.cfg.Servers)]
+		started := time.Now()
+		err := s.stream(ctx, server)
+		if ctx.Err() != nil {
+			break
+		}
+		s.disconnected(server, err)
+		if time.Since(started) >= settledAfter || errors.Is(err, errDrained) {
+			failures = 0
+		}
+		if !pause(ctx, backoff(failures, rand.Int64N)) {
+			break
+		}
+		failures++
+	}
+	return nil
+}
+
+// backoff is a random time up to a bound that doubles with each failure (full jitter), so that a fleet
+// that lost its server at once does not come back at once.
+func backoff(failures int, random func(int64) int64) time.Duration {
+	bound := backoffLast
+	if failures < 10 {
+		bound = min(backoffFirst<<failures, backoffLast)
+	}
+	return time.Duration(random(int64(bound)))
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+func (s *Subscriber) connected(server string) {
+	s.log.Info("connected to policy server", "server", server)
+	s.change(Connection{Server: server, Changed: time.Now()})
+}
+
+func (s *Subscriber) disconnected(server string, err error) {
+	before, _ := s.Connection()
+	now := Connection{Changed: before.Changed, Err: err}
+	switch {
+	case errors.Is(err, errDrained):
+		s.log.Info("policy server asked to leave", "server", server)
+		now.Changed = time.Now()
+	case before.Server != "":
+		s.log.Warn("policy server lost, the last rule set stays in force", "server", server, "err", err)
+		now.Changed = time.Now()
+	case before.Err == nil:
+		s.log.Warn("policy server not reached, will try on", "server", server, "err", err)
+	default:
+		s.log.Debug("policy server not reached", "server", server, "err", err)
+	}
+	s.change(now)
+}
+
+func (s *Subscriber) change(connection Connection) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.connection = connection
+	close(s.changed)
+	s.changed = make(chan struct{})
+}

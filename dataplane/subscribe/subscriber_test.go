@@ -1,0 +1,193 @@
+package subscribe_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/dataplane/enforce"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func idle() reporter { return reporter{make(chan uint64, 100)} }
+
+func TestSnapshotInPiecesThenChanges(t *testing.T) {
+	s := startServer(t)
+	a := startAgent(t, nil, idle(), s.address)
+	st, hello := s.accept(t)
+	if hello.GetNode() != "lab" || hello.GetRevision() != 0 || hello.GetStoreId() != "" {
+		t.Errorf("hello %v, want node lab that holds nothing", hello)
+	}
+	whole := snapshot(rules(3), 5)
+	for i, change := range whole.GetChanges() {
+		st.send(&agentv1.SyncResponse{StoreId: storeID, Reset_: i == 0, Changes: []*agentv1.RuleSetChange{change}})
+	}
+	if applied, _ := a.maps.Applied(); len(applied.Policies) > 0 {
+		t.Error("a rule set that is not complete is in force")
+	}
+	whole.Reset_, whole.Changes = false, nil
+	st.send(whole)
+	st.wantAck(5, rules(3))
+	st.send(update(rules(3), rules(2), 6))
+	st.wantAck(6, rules(2))
+	if applied, _ := a.maps.Applied(); applied.ID() != rules(2).ID() {
+		t.Errorf("in force: %v, want two policies", applied)
+	}
+}
+
+func TestResume(t *testing.T) {
+	s := startServer(t)
+	startAgent(t, nil, idle(), s.address)
+	st, _ := s.accept(t)
+	st.send(snapshot(rules(1), 5))
+	st.wantAck(5, rules(1))
+	st.end <- status.Error(codes.Unavailable, "stopping")
+
+	st, hello := s.accept(t)
+	id := rules(1).ID()
+	if hello.GetStoreId() != storeID || hello.GetRevision() != 5 || string(hello.GetRuleSetId()) != string(id[:]) {
+		t.Errorf("second hello %v, want one that holds revision 5", hello)
+	}
+	st.send(&agentv1.SyncResponse{StoreId: storeID, Resumed: true})
+	st.send(update(rules(1), rules(2), 6))
+	st.wantAck(6, rules(2))
+}
+
+func TestSavedRuleSetIsHeld(t *testing.T) {
+	s := startServer(t)
+	startAgent(t, &enforce.Revision{StoreID: storeID, Number: 5, Rules: rules(1), ID: rules(1).ID()}, idle(), s.address)
+	st, hello := s.accept(t)
+	if hello.GetRevision() != 5 {
+		t.Errorf("hello %v, want revision 5", hello)
+	}
+	unchanged := update(rules(1), rules(1), 9)
+	unchanged.Resumed = true
+	st.send(unchanged)
+	st.wantAck(9, rules(1))
+}
+
+func TestResetAfterAChangeOfStores(t *testing.T) {
+	s := startServer(t)
+	startAgent(t, &enforce.Revision{StoreID: "another", Number: 500, Rules: rules(3), ID: rules(3).ID()}, idle(), s.address)
+	st, _ := s.accept(t)
+	st.send(snapshot(rules(1), 2))
+	st.wantAck(2, rules(1))
+}
+
+func TestWrongContentIsResynced(t *testing.T) {
+	s := startServer(t)
+	startAgent(t, nil, idle(), s.address)
+	st, _ := s.accept(t)
+	st.send(snapshot(rules(1), 5))
+	st.wantAck(5, rules(1))
+	st.send(update(rules(2), rules(3), 6)) // lacks the second policy
+	st.wantNack(6, true)
+	st.send(update(rules(3), rules(2), 7)) // was under way
+	st.send(snapshot(rules(2), 7))
+	st.wantAck(7, rules(2))
+}
+
+func TestWholeRuleSetOfWrongContentEndsTheStream(t *testing.T) {
+	s := startServer(t)
+	a := startAgent(t, nil, idle(), s.address)
+	st, _ := s.accept(t)
+	wrong := snapshot(rules(1), 5)
+	id := rules(2).ID()
+	wrong.RuleSetId = id[:]
+	st.send(wrong)
+	st.wantNack(5, false)
+	s.accept(t)
+	if state, _ := a.reconciler.State(); state.InForce != nil {
+		t.Errorf("in force: %v, want nothing", state.InForce)
+	}
+}
+
+func TestRefusedRevisionLeavesTheStream(t *testing.T) {
+	s := startServer(t)
+	startAgent(t, nil, idle(), s.address)
+	st, _ := s.accept(t)
+	st.send(snapshot(rules(1), 5))
+	st.wantAck(5, rules(1))
+	st.send(update(rules(1), rules(11), 6)) // the fake holds 10 patterns
+	st.wantNack(6, false)
+	st.send(update(rules(11), rules(4), 7))
+	st.wantAck(7, rules(4))
+}
+
+func TestUnreadablePolicyIsRefusedUntilReplaced(t *testing.T) {
+	s := startServer(t)
+	startAgent(t, nil, idle(), s.address)
+	st, _ := s.accept(t)
+	st.send(snapshot(rules(1), 5))
+	st.wantAck(5, rules(1))
+	unreadable := update(rules(1), rules(2), 6)
+	unreadable.GetChanges()[0].GetPutPolicy().GetRules()[0].Domains = []string{"a..b"}
+	st.send(unreadable)
+	st.wantNack(6, false)
+	st.send(update(rules(1), rules(2), 7))
+	st.wantAck(7, rules(2))
+}
+
+func TestNextServerIsTried(t *testing.T) {
+	s := startServer(t)
+	a := startAgent(t, nil, idle(), "127.0.0.1:1", s.address)
+	st, _ := s.accept(t)
+	st.send(snapshot(rules(1), 1))
+	st.wantAck(1, rules(1))
+	if connection, _ := a.Connection(); connection.Server != s.address {
+		t.Errorf("connected to %q, want %q", connection.Server, s.address)
+	}
+	var permitted []netip.AddrPort
+	for len(a.permitted) > 0 {
+		permitted = <-a.permitted
+	}
+	if len(permitted) != 2 || permitted[0] != netip.MustParseAddrPort("127.0.0.1:1") {
+		t.Errorf("permitted %v, want both servers", permitted)
+	}
+}
+
+func TestAcknowledgedBatchesReachTheReporter(t *testing.T) {
+	s := startServer(t)
+	r := idle()
+	startAgent(t, nil, r, s.address)
+	st, _ := s.accept(t)
+	st.send(snapshot(rules(1), 1))
+	st.send(&agentv1.SyncResponse{AcknowledgedBatch: 3})
+	select {
+	case batch := <-r.acknowledged:
+		if batch != 3 {
+			t.Errorf("acknowledged %d, want 3", batch)
+		}
+	case <-time.After(patient):
+		t.Error("nothing acknowledged")
+	}
+}
+
+func TestDrainedAgentComesBack(t *testing.T) {
+	s := startServer(t)
+	startAgent(t, nil, idle(), s.address)
+	st, _ := s.accept(t)
+	drain := snapshot(&ruleset.RuleSet{}, 1)
+	drain.Drain = durationpb.New(time.Millisecond)
+	st.send(drain)
+	s.accept(t)
+}
+
+func TestServerThatNeitherResumesNorResetsIsLeft(t *testing.T) {
+	s := startServer(t)
+	a := startAgent(t, nil, idle(), s.address)
+	st, _ := s.accept(t)
+	st.send(update(&ruleset.RuleSet{}, rules(1), 1))
+	s.accept(t)
+	if connection, _ := a.Connection(); connection.Err == nil {
+		t.Error("the connection has no error")
+	}
+}
