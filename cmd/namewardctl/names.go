@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Collections of resource names, and so the kinds of resources.
+const (
+	policiesCollection   = "policies"
+	nodesCollection      = "nodes"
+	mappingsCollection   = "mappings"
+	domainSetsCollection = "domainSets"
+)
+
+// resourceName is a name in the form collection/id.
+type resourceName struct{ collection, id string }
+
+func (n resourceName) String() string { return n.collection + "/" + n.id }
+
+// parseResourceName splits a name. What an id may look like is the server's to judge.
+func parseResourceName(name string) (resourceName, error) {
+	collection, id, found := strings.Cut(name, "/")
+	if !found || collection == "" || id == "" || strings.Contains(id, "/") {
+		return resourceName{}, fmt.Errorf("%q is not a resource name, such as policies/web-egress", name)
+	}
+	return resourceName{collection, id}, nil
+}
+
+// inCollection completes an id to a resource name of the collection.
+func inCollection(collection, name string) (string, error) {
+	if !strings.Contains(name, "/") {
+		name = collection + "/" + name
+	}
+	parsed, err := parseResourceName(name)
+	if err != nil {
+		return "", err
+	}
+	if found, err := parseCollection(parsed.collection); err != nil || found != collection {
+		return "", fmt.Errorf("%q is not in %s", name, collection)
+	}
+	return resourceName{collection, parsed.id}.String(), nil
+}
+
+// parseCollection understands a kind on the command line, in the plural or the singular.
+func parseCollection(word string) (string, error) {
+	switch strings.ToLower(word) {
+	case "policies", "policy":
+		return policiesCollection, nil
+	case "nodes", "node":
+		return nodesCollection, nil
+	case "mappings", "mapping":
+		return mappingsCollection, nil
+	case "domainsets", "domainset", "flows", "flow":
+		return "", fmt.Errorf("%s: not supported by this version", word)
+	}
+	return "", fmt.Errorf("%q is not a kind of resource%s", word,
+		suggestion(word, []string{policiesCollection, nodesCollection, mappingsCollection}))
+}

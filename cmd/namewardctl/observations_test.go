@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+)
+
+// listMappings is what server and agent share of ListMappings.
+func (f *fleet) listMappings(request *namewardv1.ListMappingsRequest, node string) *namewardv1.ListMappingsResponse {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var selected []*namewardv1.Mapping
+	for _, mapping := range f.mappings {
+		if selects(request.GetFilter(), mapping) && (node == "" || node == mapping.GetNode()) {
+			selected = append(selected, mapping)
+		}
+	}
+	mappings, next := page(f, selected, request.GetPageSize(), request.GetPageToken())
+	return &namewardv1.ListMappingsResponse{Mappings: mappings, NextPageToken: next}
+}
+
+// explain evaluates by exact names and `*.` patterns. Workloads and ports are not looked at.
+func (f *fleet) explain(request *namewardv1.ExplainConnectionRequest) *namewardv1.ExplainConnectionResponse {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	answer := &namewardv1.ExplainConnectionResponse{Verdict: namewardv1.Verdict_ALLOW, Reason: "no policy selects the workload"}
+	names := []string{request.GetDestination()}
+	for _, mapping := range f.mappings {
+		if mapping.GetAddress() == request.GetDestination() {
+			names = append(names, mapping.GetDomain())
+			answer.Mappings = append(answer.Mappings, mapping)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.policies)) {
+		policy := f.policies[name]
+		if policy.GetMode() == namewardv1.Policy_DISABLED {
+			answer.Evaluations = append(answer.Evaluations, &namewardv1.RuleEvaluation{Policy: name, Rule: -1, Mode: policy.GetMode(), Reason: "the policy is disabled"})
+			continue
+		}
+		if !answer.GetEnforced() {
+			answer.Enforced, answer.Verdict, answer.Reason = true, namewardv1.Verdict_DENY, "no rule matches"
+		}
+		for i, rule := range policy.GetRules() {
+			evaluation := &namewardv1.RuleEvaluation{Policy: name, Rule: int32(i), Action: rule.GetAction(), Mode: policy.GetMode(), Reason: "no domain matches"}
+			answer.Evaluations = append(answer.Evaluations, evaluation)
+			pattern := firstMatch(rule.GetDomains(), names)
+			if pattern == "" || answer.GetPolicy() != "" {
+				continue
+			}
+			evaluation.Matched, evaluation.Reason = true, fmt.Sprintf("%s matches", pattern)
+			answer.Policy, answer.Rule, answer.Reason = name, int32(i), evaluation.GetReason()
+			answer.Verdict = namewardv1.Verdict(rule.GetAction())
+		}
+	}
+	return answer
+}
+
+func firstMatch(patterns, names []string) string {
+	for _, pattern := range patterns {
+		if slices.ContainsFunc(names, func(name string) bool { return matches(pattern, name) }) {
+			return pattern
+		}
+	}
+	return ""
+}
+
+type nodeService struct {
+	namewardv1.UnimplementedNodeServiceServer
+	*fleet
+}
+
+func (s *nodeService) GetNode(_ context.Context, request *namewardv1.GetNodeRequest) (*namewardv1.Node, error) {
+	for _, node := range s.nodes {
+		if node.GetName() == request.GetName() {
+			return node, nil
+		}
+	}
+	return nil, status.Errorf(codes.NotFound, "there is no node %s", request.GetName())
+}
+
+func (s *nodeService) ListNodes(_ context.Context, request *namewardv1.ListNodesRequest) (*namewardv1.ListNodesResponse, error) {
+	nodes, next := page(s.fleet, s.nodes, request.GetPageSize(), request.GetPageToken())
+	return &namewardv1.ListNodesResponse{Nodes: nodes, NextPageToken: next}, nil
+}
+
+func (s *nodeService) ExplainConnection(ctx context.Context, request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {
+	if request.GetNode() != "" {
+		if _, err := s.GetNode(ctx, &namewardv1.GetNodeRequest{Name: request.GetNode()}); err != nil {
+			return nil, err
+		}
+	}
+	return s.explain(request), nil
+}
+
+type observationService struct {
+	namewardv1.UnimplementedObservationServiceServer
+	*fleet
+}
+
+func (s *observationService) ListMappings(_ context.Context, request *namewardv1.ListMappingsRequest) (*namewardv1.ListMappingsResponse, error) {
+	return s.listMappings(request, ""), nil
+}
+
+// WatchMappings sends the snapshot, then that each mapping ended, and ends like a server that stops.
+func (s *observationService) WatchMappings(request *namewardv1.WatchMappingsRequest, stream grpc.ServerStreamingServer[namewardv1.WatchMappingsResponse]) error {
+	selected := s.listMappings(&namewardv1.ListMappingsRequest{Filter: request.GetFilter()}, "").GetMappings()
+	for _, mapping := range selected {
+		if err := stream.Send(&namewardv1.WatchMappingsResponse{Change: namewardv1.WatchMappingsResponse_PUT, Mapping: mapping}); err != nil {
+			return err
+		}
+	}
+	if err := stream.Send(&namewardv1.WatchMappingsResponse{Synced: true}); err != nil {
+		return err
+	}
+	for _, mapping := range selected {
+		if err := stream.Send(&namewardv1.WatchMappingsResponse{Change: namewardv1.WatchMappingsResponse_DELETE, Mapping: mapping}); err != nil {
+			return err
+		}
+	}
+	return status.Error(codes.Unavailable, "the server stops")
+}
+
+// localService answers for nodes/lab.
+type localService struct {
+	agentv1.UnimplementedLocalServiceServer
+	*fleet
+}
+
+func (s *localService) GetStatus(context.Context, *agentv1.GetStatusRequest) (*agentv1.GetStatusResponse, error) {
+	return &agentv1.GetStatusResponse{
+		Node: s.nodes[1], Server: "10.0.0.1:7443", LiveMappings: 2,
+		ConnectionChangeTime: timestamppb.New(s.moment.Add(-time.Hour)), StartTime: timestamppb.New(s.moment.Add(-50 * time.Hour)),
+		Degraded: []string{"journal: the disk is full: free space on /var/lib/nameward"},
+	}, nil
+}
+
+func (s *localService) ListMappings(_ context.Context, request *namewardv1.ListMappingsRequest) (*namewardv1.ListMappingsResponse, error) {
+	return s.listMappings(request, "nodes/lab"), nil
+}
+
+func (s *localService) ExplainConnection(_ context.Context, request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {
+	return s.explain(request), nil
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+)
+
+func (p *program) watchCommand() *cobra.Command {
+	var filter mappingFilter
+	command := &cobra.Command{
+		Use:   "watch mappings|policies",
+		Short: "Print mappings or policies as they change",
+		Long: `watch prints what there is, then each change as it happens, until it is interrupted. With
+-o json each change is one object on a line of its own; an object with "synced" ends what there was
+when the watch began.`,
+		Example: `  namewardctl watch mappings --domain '*.example.com'
+  namewardctl watch mappings -o json | jq -r .mapping.address`,
+		ValidArgs: []string{mappingsCollection, policiesCollection},
+		Args:      cobra.ArbitraryArgs,
+		RunE: func(command *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("what to watch must be given: mappings or policies")
+			}
+			collection, err := parseCollection(args[0])
+			if err != nil {
+				return usageError{err}
+			}
+			if filter.set() && collection != mappingsCollection {
+				return usagef("--domain, --address and --node select mappings, not %s", collection)
+			}
+			return p.watch(command.Context(), collection, filter)
+		},
+	}
+	filter.bind(command.Flags())
+	p.settings.bindOutput(command)
+	return command
+}
+
+func (p *program) watch(ctx context.Context, collection string, filter mappingFilter) error {
+	message, err := filter.message()
+	if err != nil {
+		return err
+	}
+	if collection == nodesCollection {
+		return usagef("nodes cannot be watched in this version: repeat \"get nodes\"")
+	}
+	connection, err := p.dialServer()
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	if collection == policiesCollection {
+		stream, err := namewardv1.NewPolicyServiceClient(connection).WatchPolicies(ctx, &namewardv1.WatchPoliciesRequest{})
+		return follow(ctx, p, stream, err, &lineTable{
+			header: []string{"CHANGE", "NAME", "MODE", "PRIORITY", "RULES"}, widths: []int{6, 32, 8},
+		}, policyChange)
+	}
+	stream, err := namewardv1.NewObservationServiceClient(connection).WatchMappings(ctx, &namewardv1.WatchMappingsRequest{Filter: message})
+	return follow(ctx, p, stream, err, &lineTable{
+		header: []string{"CHANGE", "DOMAIN", "ADDRESS", "NODE", "CLIENT", "EXPIRES"}, widths: []int{6, 40, 15, 16, 15},
+	}, p.mappingChange)
+}
+
+// follow prints each response of a stream until the operator has seen enough.
+func follow[R any, M interface {
+	*R
+	proto.Message
+}](ctx context.Context, p *program, stream grpc.ServerStreamingClient[R], err error, lines *lineTable, row func(M) []cell,
+) error {
+	for number := 0; err == nil; number++ {
+		var response *R
+		if response, err = stream.Recv(); err == nil {
+			err = p.printChange(M(response), number, lines, row(M(response)))
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		return errors.New("the policy server ended the watch")
+	}
+	return err
+}
+
+// printChange prints one response at once: whoever reads a watch waits for it.
+func (p *program) printChange(response proto.Message, number int, lines *lineTable, row []cell) error {
+	switch p.settings.output {
+	case formatJSON:
+		encoded, err := encode(response)
+		if err != nil {
+			return err
+		}
+		return p.print(string(encoded) + "\n")
+	case formatYAML:
+		return p.printYAMLChange(response, number)
+	case formatTable, formatWide:
+	}
+	if row == nil {
+		return nil
+	}
+	return p.print(lines.line(p.painter(), row))
+}
+
+func (p *program) printYAMLChange(response proto.Message, number int) error {
+	if number > 0 {
+		if err := p.print("---\n"); err != nil {
+			return err
+		}
+	}
+	return printMessages(p, []proto.Message{response})
+}
+
+// lineTable prints rows one by one, in columns that grow when a value needs it.
+type lineTable struct {
+	header  []string
+	widths  []int
+	started bool
+}
+
+func (l *lineTable) line(paint painter, row []cell) string {
+	t := &table{minimum: l.widths}
+	if !l.started {
+		t.header = l.header
+		l.started = true
+	}
+	t.add(row...)
+	l.widths = t.widths()
+	return t.render(paint)
+}
+
+func policyChange(response *namewardv1.WatchPoliciesResponse) []cell {
+	policy := response.GetPolicy()
+	switch response.GetChange() {
+	case namewardv1.WatchPoliciesResponse_PUT:
+		return []cell{
+			{"PUT", styleGood},
+			plain(policy.GetName()), modeCell(policy.GetMode()),
+			plain(fmt.Sprint(policy.GetPriority())), plain(strconv.Itoa(len(policy.GetRules()))),
+		}
+	case namewardv1.WatchPoliciesResponse_DELETE:
+		return []cell{{"DELETE", styleBad}, plain(policy.GetName())}
+	case namewardv1.WatchPoliciesResponse_CHANGE_UNSPECIFIED:
+	}
+	return nil
+}
+
+func (p *program) mappingChange(response *namewardv1.WatchMappingsResponse) []cell {
+	cells := p.mappingCells(response.GetMapping())
+	switch response.GetChange() {
+	case namewardv1.WatchMappingsResponse_PUT:
+		return append([]cell{{"PUT", styleGood}}, cells...)
+	case namewardv1.WatchMappingsResponse_DELETE:
+		// The expiry of what has ended says nothing.
+		return append([]cell{{"DELETE", styleFaint}}, cells[:len(cells)-1]...)
+	case namewardv1.WatchMappingsResponse_CHANGE_UNSPECIFIED:
+	}
+	return nil
+}
