@@ -1,0 +1,215 @@
+// Package publish makes the newest rule set of every node known to the stream that serves it. Policies go
+// in from the store, an Event comes out for each distinct set of labels when its rule set changes. Readers
+// follow at their own pace: nothing is queued for them, who is slow skips to the newest. Nodes with equal
+// rule sets share one Content and its encodings.
+package publish
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/compile"
+	"github.com/nameward/nameward/controlplane/policy"
+)
+
+// Source says which policies there are, the revision at which they last changed, and by the closing of a
+// channel that they have changed.
+type Source interface {
+	Policies() (policies []*policy.Policy, revision uint64, changed <-chan struct{})
+}
+
+const (
+	// idleTime is how long a set of labels without a stream stays compiled: its node may come back.
+	idleTime = 10 * time.Minute
+	// retiredLimit is how many contents are remembered after no node wants them any more, so that a node
+	// that comes back gets the changes since.
+	retiredLimit = 64
+)
+
+// Publisher compiles for each distinct set of labels. It is safe for concurrent use; Run must be running
+// for changes to be seen.
+type Publisher struct {
+	source  Source
+	latency prometheus.Histogram
+
+	mu       sync.Mutex // guards all below
+	policies []*policy.Policy
+	revision uint64
+	keys     []string
+	// compiled holds what the current policies give for each projection of labels.
+	compiled map[string]*Content
+	// contents holds what is wanted, and what of late was: retired, the oldest first.
+	contents map[ruleset.ID]*Content
+	retired  []*Content
+	topics   map[string]*topic
+}
+
+// topic is a distinct set of labels.
+type topic struct {
+	labels map[string]string
+	newest atomic.Pointer[Event]
+	// subscriptions and the time since when there are none are guarded by Publisher.mu.
+	subscriptions map[*Subscription]struct{}
+	idleSince     time.Time
+}
+
+// Event says that a rule set is wanted from a revision on.
+type Event struct {
+	*Content
+	// Revision is that at which the rule set of these labels changed to this content.
+	Revision uint64
+	Time     time.Time
+
+	superseded chan struct{}
+}
+
+// New makes a publisher of what the source holds.
+func New(source Source) *Publisher {
+	p := &Publisher{
+		source: source,
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "nameward_server_publish_latency_seconds",
+			Help:    "Time from the moment a change of a rule set was seen to the moment it was handed to a node's connection.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+		contents: map[ruleset.ID]*Content{},
+		topics:   map[string]*topic{},
+	}
+	policies, revision, _ := source.Policies()
+	p.publish(policies, revision)
+	return p
+}
+
+// Collectors returns the metrics.
+func (p *Publisher) Collectors() []prometheus.Collector { return []prometheus.Collector{p.latency} }
+
+// Revision returns the revision of the policies that are published.
+func (p *Publisher) Revision() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.revision
+}
+
+// Run publishes each change until ctx ends: at once when idle, otherwise when the one before is through.
+func (p *Publisher) Run(ctx context.Context) error {
+	for {
+		policies, revision, changed := p.source.Policies()
+		p.publish(policies, revision).wait(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+// publish makes the policies current and returns the fan-out that this began.
+func (p *Publisher) publish(policies []*policy.Policy, revision uint64) *fanOut {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if revision == p.revision {
+		return nil
+	}
+	p.policies, p.revision = policies, revision
+	p.keys = compile.Keys(policies)
+	p.compiled = map[string]*Content{}
+	now := time.Now()
+	fanOut := newFanOut(now)
+	for key, t := range p.topics {
+		if len(t.subscriptions) == 0 && now.Sub(t.idleSince) > idleTime {
+			delete(p.topics, key)
+			continue
+		}
+		before := t.newest.Load()
+		content := p.content(t.labels, before.Content)
+		if content == before.Content {
+			continue
+		}
+		t.newest.Store(&Event{Content: content, Revision: revision, Time: now, superseded: make(chan struct{})})
+		for s := range t.subscriptions {
+			s.await(before, fanOut)
+		}
+		close(before.superseded)
+	}
+	p.retire()
+	fanOut.begun()
+	return fanOut
+}
+
+// content returns what the current policies give for labels; before, if that is still it.
+func (p *Publisher) content(labels map[string]string, before *Content) *Content {
+	projection := compile.Project(labels, p.keys)
+	if content, ok := p.compiled[projection]; ok {
+		return content
+	}
+	selected := compile.Select(p.policies, labels)
+	content := before
+	if before == nil || !slices.Equal(before.selected, selected) {
+		rules := compile.Rules(selected)
+		content = p.intern(&Content{ID: rules.ID(), rules: rules, selected: selected})
+	}
+	p.compiled[projection] = content
+	return content
+}
+
+// intern returns the content of the same id, if there is one already.
+func (p *Publisher) intern(content *Content) *Content {
+	if known, ok := p.contents[content.ID]; ok {
+		return known
+	}
+	p.contents[content.ID] = content
+	return content
+}
+
+// retire lets go of contents that no topic wants, but for the last few.
+func (p *Publisher) retire() {
+	wanted := make(map[*Content]struct{}, len(p.contents))
+	for _, t := range p.topics {
+		wanted[t.newest.Load().Content] = struct{}{}
+	}
+	isWanted := func(c *Content) bool { _, ok := wanted[c]; return ok }
+	p.retired = slices.DeleteFunc(p.retired, isWanted)
+	for _, content := range p.contents {
+		if !isWanted(content) && !slices.Contains(p.retired, content) {
+			content.retire()
+			p.retired = append(p.retired, content)
+		}
+	}
+	for len(p.retired) > retiredLimit {
+		delete(p.contents, p.retired[0].ID)
+		p.retired = slices.Delete(p.retired, 0, 1)
+	}
+}
+
+// Remembered returns the content of an id, if any node wants it or did of late.
+func (p *Publisher) Remembered(id ruleset.ID) (*Content, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	content, ok := p.contents[id]
+	return content, ok
+}
+
+// Subscribe follows the rule set of a node with these labels. Close must be called.
+func (p *Publisher) Subscribe(labels map[string]string) *Subscription {
+	key := compile.Project(labels, slices.Sorted(maps.Keys(labels)))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t, ok := p.topics[key]
+	if !ok {
+		t = &topic{labels: maps.Clone(labels), subscriptions: map[*Subscription]struct{}{}}
+		t.newest.Store(&Event{
+			Content: p.content(labels, nil), Revision: p.revision, Time: time.Now(), superseded: make(chan struct{}),
+		})
+		p.topics[key] = t
+	}
+	s := &Subscription{publisher: p, topic: t}
+	t.subscriptions[s] = struct{}{}
+	return s
+}
