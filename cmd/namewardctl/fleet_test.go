@@ -131,7 +131,7 @@ func (s *policyService) GetPolicy(_ context.Context, request *namewardv1.GetPoli
 	if policy, ok := s.policies[request.GetName()]; ok {
 		return policy, nil
 	}
-	return nil, status.Errorf(codes.NotFound, "there is no policy %s", request.GetName())
+	return nil, status.Errorf(codes.NotFound, "%s: not found", request.GetName())
 }
 
 func (s *policyService) ListPolicies(_ context.Context, request *namewardv1.ListPoliciesRequest) (*namewardv1.ListPoliciesResponse, error) {
@@ -151,9 +151,9 @@ func (s *policyService) UpdatePolicy(_ context.Context, request *namewardv1.Upda
 	old, exists := s.policies[name]
 	switch {
 	case !exists && !request.GetAllowMissing():
-		return nil, status.Errorf(codes.NotFound, "there is no policy %s", name)
+		return nil, status.Errorf(codes.NotFound, "%s: not found", name)
 	case exists && request.GetPolicy().GetEtag() != "" && request.GetPolicy().GetEtag() != old.GetEtag():
-		return nil, status.Errorf(codes.Aborted, "etag %q is stale", request.GetPolicy().GetEtag())
+		return nil, status.Errorf(codes.Aborted, "%s: has changed since it was read: the etag is stale", name)
 	}
 	policy := proto.CloneOf(request.GetPolicy())
 	policy.CreateTime, policy.UpdateTime = timestamppb.New(s.moment), timestamppb.New(s.moment)
@@ -174,7 +174,7 @@ func (s *policyService) DeletePolicy(_ context.Context, request *namewardv1.Dele
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.policies[request.GetName()]; !ok && !request.GetAllowMissing() {
-		return nil, status.Errorf(codes.NotFound, "there is no policy %s", request.GetName())
+		return nil, status.Errorf(codes.NotFound, "%s: not found", request.GetName())
 	}
 	delete(s.policies, request.GetName())
 	s.touch()

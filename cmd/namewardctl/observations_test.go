@@ -86,7 +86,7 @@ func (s *nodeService) GetNode(_ context.Context, request *namewardv1.GetNodeRequ
 			return node, nil
 		}
 	}
-	return nil, status.Errorf(codes.NotFound, "there is no node %s", request.GetName())
+	return nil, status.Errorf(codes.NotFound, "%s: not found", request.GetName())
 }
 
 func (s *nodeService) ListNodes(_ context.Context, request *namewardv1.ListNodesRequest) (*namewardv1.ListNodesResponse, error) {

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strconv"
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -29,14 +31,28 @@ func describeError(err error, to settings) string {
 	}
 	s := answer.GRPCStatus()
 	text := callText(s, to)
-	// What wraps the answer says which of several things it was about.
-	if context, found := strings.CutSuffix(err.Error(), s.Err().Error()); found {
-		text = context + text
+	found := violations(err)
+	if len(found) > 0 {
+		// The message repeats the first of them.
+		text = "the request has faults:"
 	}
-	for _, violation := range violations(err) {
+	// What wraps the answer says which of several things it was about.
+	if wrapping, wrapped := strings.CutSuffix(err.Error(), s.Err().Error()); wrapped {
+		text = wrapping + withoutSubject(text, wrapping)
+	}
+	for _, violation := range found {
 		text += "\n  " + violation.GetField() + ": " + violation.GetDescription()
 	}
 	return text
+}
+
+// withoutSubject drops the resource name that a message begins with when what stands before it ends so.
+func withoutSubject(text, before string) string {
+	words := strings.Fields(before)
+	if len(words) == 0 {
+		return text
+	}
+	return strings.TrimPrefix(text, words[len(words)-1]+" ")
 }
 
 func callText(s *status.Status, to settings) string {
@@ -51,8 +67,6 @@ func callText(s *status.Status, to settings) string {
 		return peer + " gave no answer within " + to.timeout.String() + " (--timeout)"
 	case codes.Unimplemented:
 		return peer + " does not offer this: " + s.Message()
-	case codes.Aborted:
-		return "the resource has changed since it was read: " + s.Message()
 	case codes.ResourceExhausted:
 		return peer + " ended the call, it is too much at once: " + s.Message()
 	case codes.PermissionDenied, codes.Unauthenticated:
@@ -71,12 +85,22 @@ func innermost(message string) string {
 	return message
 }
 
+// violations returns the faults that the server found, and a last one that says how many it left out.
 func violations(err error) []*errdetails.BadRequest_FieldViolation {
-	var all []*errdetails.BadRequest_FieldViolation
+	var (
+		all   []*errdetails.BadRequest_FieldViolation
+		total int
+	)
 	for _, detail := range status.Convert(err).Details() {
-		if bad, ok := detail.(*errdetails.BadRequest); ok {
-			all = append(all, bad.GetFieldViolations()...)
+		switch detail := detail.(type) {
+		case *errdetails.BadRequest:
+			all = append(all, detail.GetFieldViolations()...)
+		case *errdetails.ErrorInfo:
+			total, _ = strconv.Atoi(detail.GetMetadata()["violations"])
 		}
+	}
+	if left := total - len(all); len(all) > 0 && left > 0 {
+		all = append(all, &errdetails.BadRequest_FieldViolation{Field: "…", Description: fmt.Sprintf("%d more faults", left)})
 	}
 	return all
 }

@@ -2,11 +2,13 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"testing"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -56,6 +58,13 @@ func TestCamelPath(t *testing.T) {
 }
 
 func TestDescribeError(t *testing.T) {
+	refused, err := status.New(codes.InvalidArgument, "page_size: is negative (and 4 more)").WithDetails(
+		&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
+			{Field: "page_size", Description: "is negative"}, {Field: "page_token", Description: "is of another list"},
+		}}, &errdetails.ErrorInfo{Metadata: map[string]string{"violations": "5"}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	to := settings{server: "127.0.0.1:7443", timeout: 10 * time.Second}
 	tests := []struct {
 		name string
@@ -76,6 +85,8 @@ func TestDescribeError(t *testing.T) {
 			"the policy server at 127.0.0.1:7443 has a fault of its own: internal error",
 		},
 		{"interrupted", status.Error(codes.Canceled, "context canceled"), "interrupted"},
+		{"the name once", fmt.Errorf("policies/a: %w", status.Error(codes.NotFound, "policies/a: not found")), "policies/a: not found"},
+		{"fields", refused.Err(), "the request has faults:\n  page_size: is negative\n  page_token: is of another list\n  …: 3 more faults"},
 		{"several", errors.Join(errors.New("one"), status.Error(codes.NotFound, "two")), "one\ntwo"},
 	}
 	for _, test := range tests {
