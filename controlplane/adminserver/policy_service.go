@@ -3,6 +3,7 @@ package adminserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"google.golang.org/grpc"
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/controlplane/compile"
 	"github.com/nameward/nameward/controlplane/policy"
 	"github.com/nameward/nameward/controlplane/store"
 )
@@ -123,6 +125,9 @@ func (s *PolicyService) put(ctx context.Context, message *namewardv1.Policy, gua
 	if err != nil {
 		return nil, within("policy", err)
 	}
+	if err := s.admit(parsed); err != nil {
+		return nil, err
+	}
 	if validateOnly {
 		return message, s.check(message.GetName(), guard)
 	}
@@ -131,6 +136,21 @@ func (s *PolicyService) put(ctx context.Context, message *namewardv1.Policy, gua
 		return nil, err //nolint:wrapcheck // names the resource
 	}
 	return stored.Message, nil
+}
+
+// admit refuses a policy with which a node would have to hold more than it can. Two policies that are put at
+// the same moment are not seen together; then the node says so, and keeps what it has.
+func (s *PolicyService) admit(p *policy.Policy) error {
+	policies, _, _ := s.store.Policies()
+	nodes, _ := s.store.Nodes()
+	labels := make([]map[string]string, len(nodes))
+	for i, n := range nodes {
+		labels[i] = n.Labels
+	}
+	if err := compile.Admit(policies, p, labels); err != nil {
+		return fmt.Errorf("%s: %w: %w", p.Name, errCapacity, err)
+	}
+	return nil
 }
 
 // check returns what the guard says now.

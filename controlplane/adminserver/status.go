@@ -24,6 +24,8 @@ var (
 	errStopping = errors.New("server is stopping")
 	// errTooSlow ends a stream whose reader lets more pile up than is kept for it.
 	errTooSlow = errors.New("reader is too slow: what it missed can be listed")
+	// errCapacity refuses what a node's datapath could not hold.
+	errCapacity = errors.New("more than a node can hold")
 )
 
 const (
@@ -48,6 +50,7 @@ func verdicts() []verdict {
 		{store.ErrStale, codes.Aborted, "STALE_ETAG"},
 		{errStopping, codes.Unavailable, "STOPPING"},
 		{errTooSlow, codes.ResourceExhausted, "TOO_SLOW"},
+		{errCapacity, codes.ResourceExhausted, "CAPACITY_EXCEEDED"},
 		{context.Canceled, codes.Canceled, "CANCELED"},
 		{context.DeadlineExceeded, codes.DeadlineExceeded, "DEADLINE_EXCEEDED"},
 	}
