@@ -29,7 +29,9 @@ type server struct {
 	store *store.Store
 	// stop ends the streams, as the program does before it leaves.
 	stop func()
-	logs *lockedBuffer
+	// breakStorage makes every write fail.
+	breakStorage func()
+	logs         *lockedBuffer
 }
 
 type lockedBuffer struct {
@@ -41,6 +43,12 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
 
 func start(t testing.TB) *server {
@@ -88,7 +96,12 @@ func start(t testing.TB) *server {
 			t.Errorf("close storage: %v", err)
 		}
 	})
-	return &server{namewardv1.NewPolicyServiceClient(connection), s, stop, logs}
+	breakStorage := func() {
+		if err := backend.Close(); err != nil {
+			t.Errorf("close storage: %v", err)
+		}
+	}
+	return &server{namewardv1.NewPolicyServiceClient(connection), s, stop, breakStorage, logs}
 }
 
 func (s *server) create(t testing.TB, id, description string) *namewardv1.Policy {

@@ -1,0 +1,187 @@
+package adminserver_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+)
+
+// Constraints of the protos and faults that only the parser finds come in one answer, each with its field
+// in the same form, its value, and once.
+func TestAllFaultsAtOnce(t *testing.T) {
+	s := start(t)
+	_, err := s.CreatePolicy(t.Context(), &namewardv1.CreatePolicyRequest{
+		PolicyId: "Web",
+		Policy: &namewardv1.Policy{
+			Name:         "policies/ignored",
+			Description:  strings.Repeat("x", 2000),
+			Mode:         9,
+			Established:  namewardv1.Policy_KEEP,
+			NodeSelector: &namewardv1.NodeSelector{MatchLabels: map[string]string{"role": strings.Repeat("v", 300)}},
+			Workloads: []*namewardv1.Workload{
+				{Cidrs: []string{"10.1.0.0/24", "10.0.0.1/8"}},
+				{Uid: proto.Uint32(1000)},
+				{},
+			},
+			Rules: []*namewardv1.Rule{
+				{Domains: []string{"api.example.com", "bad..example"}},
+				{
+					Action: namewardv1.Rule_ALLOW, Domains: []string{"www.*.com"}, DomainSets: []string{"domainSets/saas"},
+					Cidrs: []string{"fe80::/129"},
+					Ports: []*namewardv1.Port{
+						{Port: 80}, {Protocol: namewardv1.Protocol_TCP, Port: 70000}, {Protocol: namewardv1.Protocol_UDP, Port: 9, EndPort: 3},
+					},
+					QueryAction: namewardv1.Rule_REFUSE,
+				},
+			},
+		},
+	})
+	got := violations(t, err)
+	want := map[string]string{
+		"policy_id":          `"Web"`,
+		"policy.description": "xxx…",
+		"policy.mode":        "9",
+		"policy.node_selector.match_labels[\"role\"]": "vvv…",
+		"policy.established":                          `"KEEP"`,
+		"policy.workloads[0].cidrs[1]":                `"10.0.0.1/8"`,
+		"policy.workloads[1].uid":                     `"1000"`,
+		"policy.workloads[2]":                         "selects nothing",
+		"policy.rules[0].action":                      "ACTION_UNSPECIFIED",
+		"policy.rules[0].domains[1]":                  `"bad..example"`,
+		"policy.rules[1].domains[0]":                  `"www.*.com"`,
+		"policy.rules[1].domain_sets[0]":              `"domainSets/saas"`,
+		"policy.rules[1].cidrs[0]":                    `"fe80::/129"`,
+		"policy.rules[1].ports[0].protocol":           "PROTOCOL_UNSPECIFIED",
+		"policy.rules[1].ports[1].port":               `"70000"`,
+		"policy.rules[1].ports[2].end_port":           `"3"`,
+		"policy.rules[1].query_action":                `"REFUSE"`,
+	}
+	for field, part := range want {
+		if !strings.Contains(got[field], part) {
+			t.Errorf("%s: %q, want a violation with %s", field, got[field], part)
+		}
+	}
+	for field, description := range got {
+		if _, expected := want[field]; !expected {
+			t.Errorf("violation of %s that is none: %q", field, description)
+		}
+	}
+}
+
+// A request without a fault of the protos reaches the handler; the paths are the same from there.
+func TestFaultsOfTheParserAlone(t *testing.T) {
+	s := start(t)
+	bad := &namewardv1.Policy{Rules: []*namewardv1.Rule{{Action: namewardv1.Rule_ALLOW, Domains: []string{"ok.example", "a b.example"}}}}
+	_, err := s.CreatePolicy(t.Context(), &namewardv1.CreatePolicyRequest{PolicyId: "web", Policy: bad})
+	if got := violations(t, err); !strings.Contains(got["policy.rules[0].domains[1]"], `"a b.example"`) || len(got) != 1 {
+		t.Errorf("violations = %v, want one of policy.rules[0].domains[1] that names the value", got)
+	}
+	if message := status.Convert(err).Message(); !strings.Contains(message, "policy.rules[0].domains[1]") || !strings.Contains(message, "a b.example") {
+		t.Errorf("message = %q, want field and value in it: many clients show nothing else", message)
+	}
+}
+
+func TestConstraintsOfEachRequest(t *testing.T) {
+	s := start(t)
+	for name, test := range map[string]struct {
+		call func(ctx context.Context) error
+		want string
+	}{
+		"create without a policy": {func(ctx context.Context) error {
+			_, err := s.CreatePolicy(ctx, &namewardv1.CreatePolicyRequest{PolicyId: "a"})
+			return err
+		}, "policy"},
+		"get without the collection": {func(ctx context.Context) error {
+			_, err := s.GetPolicy(ctx, &namewardv1.GetPolicyRequest{Name: "web"})
+			return err
+		}, "name"},
+		"negative page": {func(ctx context.Context) error {
+			_, err := s.ListPolicies(ctx, &namewardv1.ListPoliciesRequest{PageSize: -1})
+			return err
+		}, "page_size"},
+		"update of a bad name": {func(ctx context.Context) error {
+			_, err := s.UpdatePolicy(ctx, &namewardv1.UpdatePolicyRequest{Policy: &namewardv1.Policy{Name: "Web"}})
+			return err
+		}, "policy.name"},
+		"delete without a name": {func(ctx context.Context) error {
+			_, err := s.DeletePolicy(ctx, &namewardv1.DeletePolicyRequest{})
+			return err
+		}, "name"},
+		"watch from a bad token": {func(ctx context.Context) error {
+			stream, err := s.WatchPolicies(ctx, &namewardv1.WatchPoliciesRequest{ResumeToken: "x"})
+			if err != nil {
+				return err
+			}
+			_, err = stream.Recv()
+			return err
+		}, "resume_token"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := violations(t, test.call(t.Context()))
+			var fields []string
+			for field := range got {
+				fields = append(fields, field)
+			}
+			if diff := cmp.Diff([]string{test.want}, fields); diff != "" {
+				t.Errorf("fields (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestUpdateWithoutAName(t *testing.T) {
+	s := start(t)
+	_, err := s.UpdatePolicy(t.Context(), &namewardv1.UpdatePolicyRequest{Policy: &namewardv1.Policy{Description: "x"}})
+	if got := violations(t, err); got["policy.name"] == "" {
+		t.Errorf("violations = %v, want one of policy.name", got)
+	}
+}
+
+// Every one of very many faults is counted, but an answer has to fit into a header.
+func TestAnswerToManyFaultsIsBounded(t *testing.T) {
+	s := start(t)
+	domains := make([]string, 50_000)
+	for i := range domains {
+		domains[i] = fmt.Sprintf("bad..%d", i)
+	}
+	bad := &namewardv1.Policy{Rules: []*namewardv1.Rule{{Action: namewardv1.Rule_ALLOW, Domains: domains}}}
+	_, err := s.CreatePolicy(t.Context(), &namewardv1.CreatePolicyRequest{PolicyId: "web", Policy: bad})
+	if got := violations(t, err); len(got) != 100 {
+		t.Errorf("%d violations, want 100", len(got))
+	}
+	if message := status.Convert(err).Message(); !strings.Contains(message, "49999 more") {
+		t.Errorf("message = %q, want the number of the others", message)
+	}
+}
+
+func TestInternalErrorsStayInTheLog(t *testing.T) {
+	s := start(t)
+	s.breakStorage()
+	_, err := s.CreatePolicy(t.Context(), &namewardv1.CreatePolicyRequest{PolicyId: "web", Policy: &namewardv1.Policy{}})
+	wantCode(t, err, codes.Internal, "INTERNAL")
+	if got := status.Convert(err).Message(); got != "internal error" {
+		t.Errorf("message = %q, want a fixed one", got)
+	}
+	if got := s.logs.String(); !strings.Contains(got, "storage is closed") {
+		t.Errorf("log = %q, want the cause", got)
+	}
+}
+
+func TestDeadlineIsNotAnInternalError(t *testing.T) {
+	s := start(t)
+	ctx, cancel := withCancel(t)
+	cancel()
+	_, err := s.CreatePolicy(ctx, &namewardv1.CreatePolicyRequest{PolicyId: "web", Policy: &namewardv1.Policy{}})
+	if status.Code(err) != codes.Canceled && !errors.Is(err, context.Canceled) {
+		t.Errorf("error = %v, want CANCELED", err)
+	}
+}
