@@ -6,6 +6,7 @@
 package datapath
 
 import (
+	"log/slog"
 	"path/filepath"
 	"time"
 )
@@ -20,6 +21,8 @@ type Config struct {
 
 	MinTTL, MaxTTL, TTLGrace time.Duration // bounds of a mapping's lifetime, and what is added to it
 	QueryTimeout             time.Duration // how long a question waits for its answer
+
+	Log *slog.Logger // nil: nothing is logged
 
 	// Capacities count when the maps are made. Adopted maps keep theirs.
 	MaxMappings         uint32 // live addresses

@@ -3,58 +3,219 @@ package datapath
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/bpf"
+	"github.com/nameward/nameward/dataplane/lower"
 	"github.com/nameward/nameward/dataplane/observe"
 )
 
-// ErrLayoutMismatch is returned by Open when pins are there that this build cannot adopt.
-var ErrLayoutMismatch = errors.New("pinned maps are of another layout")
+// Datapath is the pinned programs and maps, opened. Its methods are safe for concurrent use; all that
+// write to the maps wait for one another.
+type Datapath struct {
+	cfg    Config
+	log    *slog.Logger
+	table  *observe.Table
+	kernel *kernel
 
-// Datapath is the pinned programs and maps, opened. Its methods are safe for concurrent use; Apply and
-// SetEndpoints wait for one another.
-type Datapath struct{}
+	mu       sync.Mutex // guards all below
+	journal  *journal
+	events   *ringbuf.Reader
+	lowering *lower.State
+	names    *names
+	active   uint32
+	switched time.Time      // when active last changed
+	held     [2]*generation // nil: not known, to be read
+	links    links
+	expired  map[netip.Addr]time.Time // addresses whose mappings were deleted lately
+	created  uint64                   // entries of mappings made before this process
+	deleted  uint64                   // entries of mappings that this process deleted
+
+	evicted atomic.Uint64 // entries of mappings that the kernel dropped for newer ones
+}
 
 // Open adopts the pins below cfg.PinDir or makes them, and restores what the journal knows into table.
 // It starts nothing. What was in force stays in force until the first Apply.
-func Open(cfg Config, table *observe.Table) (*Datapath, error) { return nil, errors.ErrUnsupported }
+func Open(cfg Config, table *observe.Table) (*Datapath, error) {
+	d := &Datapath{cfg: cfg, log: cfg.Log, table: table, expired: map[netip.Addr]time.Time{}}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	var err error
+	// The journal first: its lock says that no other agent works on the same pins.
+	if d.journal, err = openJournal(cfg.StateDir, d.log); err != nil {
+		return nil, err
+	}
+	if err := d.open(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
 
-// Programs returns the pins that the packet filter calls.
-func (d *Datapath) Programs() Programs { return Programs{} }
+func (d *Datapath) open() (err error) {
+	if d.kernel, err = openKernel(d.cfg); err != nil {
+		return err
+	}
+	settings, err := d.kernel.settings()
+	if err != nil {
+		return err
+	}
+	memory, err := d.journal.memory()
+	if err != nil {
+		d.log.Warn("match sets of the process before are not known: names are matched anew", "err", err)
+	}
+	d.lowering = lower.NewState(lower.MatchSet(settings.NextMatchSet), memory) //nolint:gosec // 28 bits
+	if d.names, err = openNames(d.kernel); err != nil {
+		return err
+	}
+	if err := d.adoptState(); err != nil {
+		return err
+	}
+	if d.links, err = readLinks(d.kernel); err != nil {
+		return err
+	}
+	if d.events, err = ringbuf.NewReader(d.kernel.Events); err != nil {
+		return fmt.Errorf("open events: %w", err)
+	}
+	d.events.SetDeadline(time.Unix(1, 0)) // reads never wait
+	if err := d.restore(); err != nil {
+		return err
+	}
+	return d.countMappings()
+}
 
-// RetirePrograms removes the pins of programs of other builds. To be called when no rule names them.
-func (d *Datapath) RetirePrograms() error { return errors.ErrUnsupported }
+// adoptState ends a switch that a crash interrupted: what was in force stays in force.
+func (d *Datapath) adoptState() error {
+	var state bpf.DatapathState
+	if err := d.kernel.State.Lookup(uint32(0), &state); err != nil {
+		return fmt.Errorf("read state: %w", err)
+	}
+	d.active = state.Active
+	d.switched = time.Now()
+	return d.putState(state.Active, state.Active)
+}
+
+func (d *Datapath) putState(active, learning uint32) error {
+	if err := d.kernel.State.Put(uint32(0), &bpf.DatapathState{Active: active, Learning: learning}); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	return nil
+}
+
+// Close lets go of the pins and leaves them in force.
+func (d *Datapath) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	if d.events != nil {
+		errs = append(errs, d.events.Close())
+	}
+	if d.kernel != nil {
+		errs = append(errs, d.kernel.close())
+	}
+	if d.journal != nil {
+		errs = append(errs, d.journal.close())
+	}
+	return errors.Join(errs...)
+}
 
 // Apply puts a rule set in force, whole: every packet is judged by what was in force before or by this
 // one, and a name that was learned before opens its addresses under this one too. On error what was in
 // force before stays; enforce.ErrFull is wrapped when a map cannot hold the rule set.
 func (d *Datapath) Apply(ctx context.Context, rules *ruleset.RuleSet) error {
-	return errors.ErrUnsupported
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.settle(ctx); err != nil {
+		return err
+	}
+	if err := d.names.free(); err != nil {
+		return err
+	}
+	tables, err := d.lowering.Lower(rules)
+	d.names.change(tables.Changed)
+	if err != nil {
+		return fmt.Errorf("lower rule set: %w", err)
+	}
+	if err := d.remember(); err != nil {
+		return err
+	}
+	idle := 1 - d.active
+	if err := d.fill(idle, tables); err != nil {
+		return err
+	}
+	if err := d.switchTo(idle); err != nil {
+		return errors.Join(err, d.putState(d.active, d.active))
+	}
+	return nil
 }
 
-// SetEndpoints says which resolvers are trusted and which policy servers the node may always reach.
-// Addresses of both families; UDP and TCP for resolvers, TCP for servers.
-func (d *Datapath) SetEndpoints(resolvers, servers []netip.AddrPort) error {
-	return errors.ErrUnsupported
+// remember makes sure that no match set ever comes to mean something else, before any is used.
+func (d *Datapath) remember() error {
+	memory, changed := d.lowering.Memory()
+	if !changed {
+		return nil
+	}
+	if d.lowering.NextMatchSet() > lower.MaxMatchSet {
+		return fmt.Errorf("name match sets: all %d were given out (`nameward-agent cleanup` starts anew)", lower.MaxMatchSet)
+	}
+	if err := d.journal.putMemory(memory); err != nil {
+		return err
+	}
+	settings, err := d.kernel.settings()
+	if err != nil {
+		return err
+	}
+	settings.NextMatchSet = uint64(d.lowering.NextMatchSet())
+	return d.kernel.putSettings(settings)
 }
 
-// Counters returns what was counted since the maps were made, by name: dns_responses_<result>
-// (learned, unmatched, malformed, …), verdicts_<verdict> (allow, deny, audit), mappings_created,
-// mappings_evicted, events_lost and so on.
-func (d *Datapath) Counters() (map[string]uint64, error) { return nil, errors.ErrUnsupported }
+// fill makes the idle generation what the tables say. Nothing judges by it meanwhile.
+func (d *Datapath) fill(idle uint32, tables *lower.Tables) error {
+	have := d.held[idle]
+	if have == nil {
+		var err error
+		if have, err = d.kernel.readGeneration(idle); err != nil {
+			return err
+		}
+	}
+	d.held[idle] = nil // until all is written
+	if err := d.names.write(idle, d.lowering); err != nil {
+		return err
+	}
+	want := layOut(tables, idle)
+	if err := d.kernel.writeGeneration(idle, have, want); err != nil {
+		return err
+	}
+	if err := d.links.reclass(d.kernel, idle, tables.Interfaces); err != nil {
+		return err
+	}
+	d.held[idle] = want
+	return nil
+}
 
-// Run hands on what the programs learn, watches the node's interfaces and collects what expired, until
-// ctx ends or the pins are gone.
-func (d *Datapath) Run(ctx context.Context) error { return errors.ErrUnsupported }
-
-// Close lets go of the pins and leaves them in force.
-func (d *Datapath) Close() error { return nil }
-
-// Remove removes every pin and directory below pinDir that a datapath made. The rules that name the
-// programs must be gone. What does not exist is no error.
-func Remove(pinDir string) error { return errors.ErrUnsupported }
-
-// Probe checks, by doing it, whether the node can run a datapath with its pins at pinDir. It leaves
-// nothing behind.
-func Probe(pinDir string) []Requirement { return nil }
+// switchTo puts the idle generation in force. Before it judges, whatever was learned is learned for it
+// too: the programs do so from now on, and of what they learned before every name is looked up again.
+func (d *Datapath) switchTo(idle uint32) error {
+	if err := d.putState(d.active, idle); err != nil {
+		return err
+	}
+	if err := d.drain(); err != nil {
+		return err
+	}
+	if err := d.remapAll(idle); err != nil {
+		return err
+	}
+	if err := d.putState(idle, idle); err != nil {
+		return err
+	}
+	d.active, d.switched = idle, time.Now()
+	return nil
+}

@@ -48,4 +48,6 @@ type Ownership struct {
 	Name      domain.Name
 	Address   netip.Addr
 	ExpiresAt time.Time
+	Asked     domain.Name
+	Latest    bool // the address and the alias were in the last answer of their family
 }

@@ -63,28 +63,3 @@ func (l *changeLog) since(after Cursor, limit int) ([]Mapping, Cursor) {
 	}
 	return changed, after
 }
-
-// expiryHeap has the entry that expires first on top.
-type expiryHeap []*entry
-
-func (h expiryHeap) Len() int           { return len(h) }
-func (h expiryHeap) Less(i, j int) bool { return h[i].mapping.ExpiresAt.Before(h[j].mapping.ExpiresAt) }
-
-func (h expiryHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].position, h[j].position = i, j
-}
-
-func (h *expiryHeap) Push(x any) {
-	e := x.(*entry)
-	e.position = len(*h)
-	*h = append(*h, e)
-}
-
-func (h *expiryHeap) Pop() any {
-	last := len(*h) - 1
-	e := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return e
-}

@@ -30,7 +30,7 @@ type Table struct {
 
 	mu      sync.Mutex // guards all below
 	entries map[pair]*entry
-	byName  map[domain.Name][]*entry
+	byName  map[domain.Name]*group
 	expiry  expiryHeap
 	changes changeLog
 	changed chan struct{} // closed and made anew at each change
@@ -45,9 +45,16 @@ type pair struct {
 // entry is a mapping with its places in the orders of the table.
 type entry struct {
 	mapping  Mapping
+	siblings *group
 	former   []alias // aliases that left the chain and still live
 	position int     // in the heap
 	sequence uint64  // of the last change
+}
+
+// group is the mappings of one asked name.
+type group struct {
+	entries []*entry
+	seen    [2]time.Time // the last answer with IPv4 addresses, with IPv6 ones
 }
 
 type alias struct {
@@ -61,7 +68,7 @@ func NewTable(capacity, addressesPerName int) *Table {
 		capacity:         cmp.Or(capacity, DefaultCapacity),
 		addressesPerName: cmp.Or(addressesPerName, DefaultAddressesPerName),
 		entries:          map[pair]*entry{},
-		byName:           map[domain.Name][]*entry{},
+		byName:           map[domain.Name]*group{},
 		changed:          make(chan struct{}),
 	}
 }
@@ -100,6 +107,12 @@ func (t *Table) Restore(mappings []Mapping) {
 
 func (t *Table) put(m *Mapping) {
 	key := pair{m.Domain, m.Address}
+	siblings := t.byName[m.Domain]
+	if siblings == nil {
+		siblings = &group{}
+		t.byName[m.Domain] = siblings
+	}
+	siblings.seen[family(m.Address)] = later(siblings.seen[family(m.Address)], m.LastSeen)
 	e, known := t.entries[key]
 	if known {
 		e.merge(m)
@@ -107,15 +120,16 @@ func (t *Table) put(m *Mapping) {
 		t.changes.add(e, len(t.entries))
 		return
 	}
-	if siblings := t.byName[m.Domain]; len(siblings) >= t.addressesPerName {
-		t.evict(slices.MinFunc(siblings, byExpiry))
+	if len(siblings.entries) >= t.addressesPerName {
+		t.evict(slices.MinFunc(siblings.entries, byExpiry))
 	}
 	if len(t.entries) >= t.capacity {
 		t.evict(t.expiry[0])
 	}
-	e = &entry{mapping: *m}
+	e = &entry{mapping: *m, siblings: siblings}
 	t.entries[key] = e
-	t.byName[m.Domain] = append(t.byName[m.Domain], e)
+	siblings.entries = append(siblings.entries, e)
+	t.byName[m.Domain] = siblings // an eviction may have emptied and dropped it
 	heap.Push(&t.expiry, e)
 	t.changes.add(e, len(t.entries))
 }
@@ -168,23 +182,56 @@ func (t *Table) Owners(now time.Time) iter.Seq[Ownership] {
 }
 
 func (e *entry) owners(now time.Time, yield func(Ownership) bool) bool {
-	m := &e.mapping
+	m, latest := &e.mapping, e.latest()
 	if m.ExpiresAt.After(now) {
-		if !yield(Ownership{m.Domain, m.Address, m.ExpiresAt}) {
+		if !yield(Ownership{m.Domain, m.Address, m.ExpiresAt, m.Domain, latest}) {
 			return false
 		}
 		for _, name := range m.Chain {
-			if !yield(Ownership{name, m.Address, m.ExpiresAt}) {
+			if !yield(Ownership{name, m.Address, m.ExpiresAt, m.Domain, latest}) {
 				return false
 			}
 		}
 	}
 	for _, a := range e.former {
-		if a.expiresAt.After(now) && !yield(Ownership{a.name, m.Address, a.expiresAt}) {
+		if a.expiresAt.After(now) && !yield(Ownership{a.name, m.Address, a.expiresAt, m.Domain, false}) {
 			return false
 		}
 	}
 	return true
+}
+
+// latest reports whether the mapping was in the last answer of its name and family.
+func (e *entry) latest() bool {
+	return !e.mapping.LastSeen.Before(e.siblings.seen[family(e.mapping.Address)])
+}
+
+// Expiring returns the mappings that expire before a time and were in the last answer of their name
+// and family: those that the kernel may have prolonged without saying so.
+func (t *Table) Expiring(before time.Time) []Mapping {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var soon []Mapping
+	t.expiry.each(before, func(e *entry) {
+		if e.latest() {
+			soon = append(soon, e.mapping)
+		}
+	})
+	return soon
+}
+
+// Prolong moves the expiry of a mapping on, if it is there.
+func (t *Table) Prolong(name domain.Name, address netip.Addr, expiresAt time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[pair{name, address.Unmap()}]
+	if e == nil || !expiresAt.After(e.mapping.ExpiresAt) {
+		return
+	}
+	e.mapping.ExpiresAt = expiresAt
+	heap.Fix(&t.expiry, e.position)
+	t.changes.add(e, len(t.entries))
+	t.announce()
 }
 
 // Len returns how many mappings are held, expired ones that were not collected yet included.
@@ -221,13 +268,19 @@ func (t *Table) evict(e *entry) {
 func (t *Table) remove(e *entry) {
 	heap.Remove(&t.expiry, e.position)
 	delete(t.entries, pair{e.mapping.Domain, e.mapping.Address})
-	siblings := t.byName[e.mapping.Domain]
-	if i := slices.Index(siblings, e); len(siblings) > 1 {
-		t.byName[e.mapping.Domain] = slices.Delete(siblings, i, i+1)
-	} else {
+	i := slices.Index(e.siblings.entries, e)
+	e.siblings.entries = slices.Delete(e.siblings.entries, i, i+1)
+	if len(e.siblings.entries) == 0 {
 		delete(t.byName, e.mapping.Domain)
 	}
 	e.sequence = 0
+}
+
+func family(address netip.Addr) int {
+	if address.Is4() {
+		return 0
+	}
+	return 1
 }
 
 func byExpiry(a, b *entry) int { return a.mapping.ExpiresAt.Compare(b.mapping.ExpiresAt) }

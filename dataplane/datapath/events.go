@@ -1,0 +1,160 @@
+package datapath
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"unsafe"
+
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/nameward/nameward/api/domain"
+	"github.com/nameward/nameward/bpf"
+	"github.com/nameward/nameward/dataplane/observe"
+)
+
+// learned is an answer with the generations that the kernel learned it for.
+type learned struct {
+	observe.Answer
+	generations uint32 // bit 0, bit 1
+}
+
+// eventBatch is how many events are written to the journal at once. What was read and is not yet
+// written is lost to the agent (not to the kernel) if the process is killed.
+const eventBatch = 256
+
+// drain takes in all events that are there.
+func (d *Datapath) drain() error {
+	var record ringbuf.Record
+	for {
+		var answers []learned
+		clock, err := readClock()
+		if err != nil {
+			return err
+		}
+		for len(answers) < eventBatch {
+			err = d.events.ReadInto(&record)
+			if err != nil {
+				break
+			}
+			answer, err := decodeEvent(record.RawSample, clock)
+			if err != nil {
+				d.log.Warn("event is not readable", "err", err)
+				continue
+			}
+			answers = append(answers, answer)
+		}
+		if err := d.take(answers, clock); err != nil {
+			return err
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read events: %w", err)
+		}
+	}
+}
+
+// take writes answers down, hands them on, and opens the doors that the kernel did not open itself.
+func (d *Datapath) take(answers []learned, c clock) error {
+	if len(answers) == 0 {
+		return nil
+	}
+	if err := d.journal.put(answers, c); err != nil {
+		// The kernel enforces without it; only a restart would know less.
+		d.log.Warn("journal of mappings is not written", "err", err)
+	}
+	doors := map[door]uint64{}
+	for _, a := range answers {
+		d.table.Record(a.Answer)
+		for _, address := range a.Addresses {
+			if a.generations&(1<<d.active) != 0 && !d.collectedSince(address.Address, a) {
+				continue
+			}
+			for _, name := range a.Names[:address.Names] {
+				d.openDoor(doors, name, address.Address, c.toTicks(a.ExpiresAt))
+			}
+		}
+	}
+	return d.remap(doors)
+}
+
+func (d *Datapath) openDoor(doors map[door]uint64, name domain.Name, a netip.Addr, expiry uint64) {
+	if !name.Plain() {
+		return
+	}
+	if set := d.names.match(name.String(), d.active); set != 0 {
+		doors[door{a, set}] = max(doors[door{a, set}], expiry)
+	}
+}
+
+var errShortEvent = errors.New("event is cut short")
+
+// decodeEvent reads struct answer_event and what comes behind it.
+func decodeEvent(raw []byte, c clock) (learned, error) {
+	var e bpf.DatapathAnswerEvent
+	if _, err := binary.Decode(raw, binary.LittleEndian, &e); err != nil {
+		return learned{}, errShortEvent
+	}
+	if e.Type != bpf.DatapathEventTypeEVENT_ANSWER {
+		return learned{}, fmt.Errorf("event of unknown type %d", e.Type)
+	}
+	const addressBytes = int(unsafe.Sizeof(bpf.DatapathAnswerAddress{}))
+	tail := raw[unsafe.Sizeof(e):]
+	names := int(e.Addresses) * addressBytes
+	if names+int(e.NamesBytes) > len(tail) {
+		return learned{}, errShortEvent
+	}
+	a := learned{generations: e.Learning}
+	a.Client = netip.AddrFrom16(e.Client.Bytes).Unmap()
+	a.LearnedAt = c.fromBoot(e.LearnedAtNs)
+	a.ExpiresAt = c.fromTicks(e.ExpiresAt)
+	var err error
+	if a.Names, err = decodeNames(tail[names:names+int(e.NamesBytes)], int(e.Names)); err != nil {
+		return learned{}, err
+	}
+	for at := 0; at < names; at += addressBytes {
+		var record bpf.DatapathAnswerAddress
+		if _, err := binary.Decode(tail[at:], binary.LittleEndian, &record); err != nil {
+			return learned{}, errShortEvent
+		}
+		a.Addresses = append(a.Addresses, observe.Address{
+			Address: netip.AddrFrom16(record.Address.Bytes).Unmap(),
+			Names:   min(max(int(record.Names), 1), len(a.Names)),
+		})
+	}
+	return a, nil
+}
+
+func decodeNames(wire []byte, count int) ([]domain.Name, error) {
+	names := make([]domain.Name, 0, count)
+	for range count {
+		end := nameEnd(wire)
+		if end == 0 {
+			return nil, errShortEvent
+		}
+		name, err := domain.FromWire(wire[:end])
+		if err != nil {
+			return nil, fmt.Errorf("read name of event: %w", err)
+		}
+		names = append(names, name)
+		wire = wire[end:]
+	}
+	if len(names) == 0 {
+		return nil, errShortEvent
+	}
+	return names, nil
+}
+
+// nameEnd is the length of the first name in wire form; 0 when it is cut short.
+func nameEnd(wire []byte) int {
+	for at := 0; at < len(wire); at += 1 + int(wire[at]) {
+		if wire[at] == 0 {
+			return at + 1
+		}
+	}
+	return 0
+}

@@ -1,0 +1,256 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/nameward/nameward/bpf"
+	"github.com/nameward/nameward/dataplane/enforce"
+	"github.com/nameward/nameward/dataplane/lower"
+)
+
+// generation is a rule set as the maps hold it under one generation, names and interfaces aside.
+type generation struct {
+	sources      map[bpf.DatapathPrefixKey]uint32
+	destinations map[bpf.DatapathPrefixKey]uint32
+	workloads    map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload
+	verdicts     map[bpf.DatapathVerdictKey]bpf.DatapathVerdict
+	flags        bpf.DatapathGenerationFlag
+}
+
+// layOut translates the tables of a rule set into the records of one generation.
+func layOut(t *lower.Tables, number uint32) *generation {
+	g := &generation{
+		sources:      prefixes(t.Sources, number),
+		destinations: prefixes(t.Destinations, number),
+		workloads:    make(map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload, len(t.Workloads)),
+		verdicts:     make(map[bpf.DatapathVerdictKey]bpf.DatapathVerdict, len(t.Verdicts)),
+		flags:        flags(t.Flags),
+	}
+	for key, w := range t.Workloads {
+		origin := bpf.DatapathOriginORIGIN_FORWARDED
+		if key.Local {
+			origin = bpf.DatapathOriginORIGIN_LOCAL
+		}
+		var flags bpf.DatapathWorkloadFlag
+		if w.Enforced {
+			flags |= bpf.DatapathWorkloadFlagWORKLOAD_ENFORCED
+		}
+		if w.Audited {
+			flags |= bpf.DatapathWorkloadFlagWORKLOAD_AUDITED
+		}
+		g.workloads[bpf.DatapathWorkloadKey{
+			Generation: number, Origin: origin, Source: uint32(key.Source), Interface: uint32(key.Interface),
+		}] = bpf.DatapathWorkload{Id: w.ID, Flags: flags}
+	}
+	for key, entries := range t.Verdicts {
+		g.addVerdict(bpf.DatapathVerdictKey{Generation: number, Workload: key.Workload, Component: component(key)}, entries)
+	}
+	return g
+}
+
+func flags(f lower.Flags) (flags bpf.DatapathGenerationFlag) {
+	for flag, set := range map[bpf.DatapathGenerationFlag]bool{
+		bpf.DatapathGenerationFlagGENERATION_ENFORCES:     f.Enforces,
+		bpf.DatapathGenerationFlagGENERATION_SOURCES:      f.Sources,
+		bpf.DatapathGenerationFlagGENERATION_INTERFACES:   f.Interfaces,
+		bpf.DatapathGenerationFlagGENERATION_DESTINATIONS: f.Destinations,
+	} {
+		if set {
+			flags |= flag
+		}
+	}
+	return flags
+}
+
+func prefixes(classes []lower.PrefixClass, number uint32) map[bpf.DatapathPrefixKey]uint32 {
+	keys := make(map[bpf.DatapathPrefixKey]uint32, len(classes))
+	for _, c := range classes {
+		keys[bpf.DatapathPrefixKey{
+			Prefixlen:  32 + uint32(c.Prefix.Bits()), //nolint:gosec // at most 128
+			Generation: number,
+			Address:    address(c.Prefix.Addr()),
+		}] = uint32(c.Class)
+	}
+	return keys
+}
+
+// address is an address in the form of the records: IPv4 is mapped.
+func address(a netip.Addr) bpf.DatapathAddress { return bpf.DatapathAddress{Bytes: a.As16()} }
+
+func component(key lower.VerdictKey) bpf.DatapathComponent {
+	kind := bpf.DatapathComponentCOMPONENT_ANY
+	switch key.Kind {
+	case lower.CIDRDestination:
+		kind = bpf.DatapathComponentCOMPONENT_CIDR
+	case lower.DomainDestination:
+		kind = bpf.DatapathComponentCOMPONENT_MATCH_SET
+	}
+	return kind<<bpf.DatapathComponentCOMPONENT_SHIFT | bpf.DatapathComponent(key.ID)
+}
+
+func (g *generation) addVerdict(key bpf.DatapathVerdictKey, entries []lower.Entry) {
+	for len(entries) > 0 {
+		var page bpf.DatapathVerdict
+		n := min(len(entries), len(page.Entries))
+		for i, e := range entries[:n] {
+			page.Entries[i] = verdictEntry(e)
+		}
+		entries = entries[n:]
+		page.Count = uint32(n) //nolint:gosec // at most a page
+		if len(entries) > 0 {
+			page.More = 1
+		}
+		g.verdicts[key] = page
+		key.Page++
+	}
+}
+
+func verdictEntry(e lower.Entry) bpf.DatapathVerdictEntry {
+	record := bpf.DatapathVerdictEntry{Position: e.Position, FirstPort: e.First, LastPort: e.Last, Protocol: e.Protocol}
+	if e.Deny {
+		record.Flags |= bpf.DatapathVerdictFlagVERDICT_DENY
+	}
+	if e.Audit {
+		record.Flags |= bpf.DatapathVerdictFlagVERDICT_AUDIT
+	}
+	return record
+}
+
+// readGeneration reads what the maps hold under one generation.
+func (k *kernel) readGeneration(number uint32) (*generation, error) {
+	g := &generation{}
+	var err error
+	if g.sources, err = readMap(k.Sources, prefixOf(number), uint32(0)); err != nil {
+		return nil, err
+	}
+	if g.destinations, err = readMap(k.Destinations, prefixOf(number), uint32(0)); err != nil {
+		return nil, err
+	}
+	if g.workloads, err = readMap(k.Workloads, func(key bpf.DatapathWorkloadKey) bool {
+		return key.Generation == number
+	}, bpf.DatapathWorkload{}); err != nil {
+		return nil, err
+	}
+	if g.verdicts, err = readMap(k.Verdicts, func(key bpf.DatapathVerdictKey) bool {
+		return key.Generation == number
+	}, bpf.DatapathVerdict{}); err != nil {
+		return nil, err
+	}
+	var flags bpf.DatapathGenerationFlags
+	if err := k.Generations.Lookup(number, &flags); err != nil {
+		return nil, fmt.Errorf("read generation: %w", err)
+	}
+	g.flags = flags.Flags
+	return g, nil
+}
+
+func prefixOf(number uint32) func(bpf.DatapathPrefixKey) bool {
+	return func(key bpf.DatapathPrefixKey) bool { return key.Generation == number }
+}
+
+func readMap[K comparable, V any](m *ebpf.Map, keep func(K) bool, value V) (map[K]V, error) {
+	found := map[K]V{}
+	var key K
+	all := m.Iterate()
+	for all.Next(&key, &value) {
+		if keep(key) {
+			found[key] = value
+		}
+	}
+	if err := all.Err(); err != nil {
+		return nil, fmt.Errorf("read map %s: %w", m, err)
+	}
+	return found, nil
+}
+
+// writeGeneration makes the maps hold want under the generation where they held have.
+func (k *kernel) writeGeneration(number uint32, have, want *generation) error {
+	if err := writeMap(k.Sources, have.sources, want.sources); err != nil {
+		return err
+	}
+	if err := writeMap(k.Destinations, have.destinations, want.destinations); err != nil {
+		return err
+	}
+	if err := writeMap(k.Workloads, have.workloads, want.workloads); err != nil {
+		return err
+	}
+	if err := writeMap(k.Verdicts, have.verdicts, want.verdicts); err != nil {
+		return err
+	}
+	if err := k.Generations.Put(number, &bpf.DatapathGenerationFlags{Flags: want.flags}); err != nil {
+		return fmt.Errorf("write generation: %w", err)
+	}
+	return nil
+}
+
+// writeMap changes what differs; what goes makes room for what comes.
+func writeMap[K, V comparable](m *ebpf.Map, have, want map[K]V) error {
+	var gone []K
+	for key := range have {
+		if _, stays := want[key]; !stays {
+			gone = append(gone, key)
+		}
+	}
+	if err := deleteKeys(m, gone); err != nil {
+		return err
+	}
+	var keys []K
+	var values []V
+	for key, value := range want {
+		if old, known := have[key]; !known || old != value {
+			keys, values = append(keys, key), append(values, value)
+		}
+	}
+	return putKeys(m, keys, values)
+}
+
+func putKeys[K, V any](m *ebpf.Map, keys []K, values []V) error {
+	for len(keys) > 0 {
+		n := min(len(keys), batch)
+		_, err := m.BatchUpdate(keys[:n], values[:n], nil)
+		if errors.Is(err, ebpf.ErrNotSupported) {
+			err = putEach(m, keys[:n], values[:n])
+		}
+		if isFull(err) {
+			return fmt.Errorf("write map %s: more than its %d entries: %w", m, m.MaxEntries(), enforce.ErrFull)
+		}
+		if err != nil {
+			return fmt.Errorf("write map %s: %w", m, err)
+		}
+		keys, values = keys[n:], values[n:]
+	}
+	return nil
+}
+
+func putEach[K, V any](m *ebpf.Map, keys []K, values []V) error {
+	for i := range keys {
+		if err := m.Put(&keys[i], &values[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func deleteKeys[K any](m *ebpf.Map, keys []K) error {
+	for len(keys) > 0 {
+		n := min(len(keys), batch)
+		// A batch stops at a key that is not there, so it is one by one then.
+		if _, err := m.BatchDelete(keys[:n], nil); err != nil {
+			for i := range n {
+				if err := m.Delete(&keys[i]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+					return fmt.Errorf("delete from map %s: %w", m, err)
+				}
+			}
+		}
+		keys = keys[n:]
+	}
+	return nil
+}
+
+// isFull reports whether a map refused a key for want of room: hash maps say E2BIG, tries ENOSPC.
+func isFull(err error) bool { return errors.Is(err, unix.E2BIG) || errors.Is(err, unix.ENOSPC) }

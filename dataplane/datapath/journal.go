@@ -1,0 +1,254 @@
+package datapath
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/nameward/nameward/api/domain"
+	"github.com/nameward/nameward/dataplane/lower"
+	"github.com/nameward/nameward/dataplane/observe"
+)
+
+const (
+	journalFile = "mappings.db"
+	bootIDFile  = "/proc/sys/kernel/random/boot_id"
+
+	journalLockWait = 2 * time.Second
+)
+
+var (
+	metaBucket     = []byte("meta")
+	mappingsBucket = []byte("mappings")
+	bootKey        = []byte("boot")
+	memoryKey      = []byte("lowering")
+
+	errJournalInUse = errors.New("another agent holds the state directory")
+)
+
+// journal keeps, for the next process, what this one knows and the kernel does not: the names of
+// mappings, and what match sets stand for. It is written without fsync: it has to survive the process,
+// not the machine, since after a boot the kernel knows nothing either.
+type journal struct {
+	db *bbolt.DB
+}
+
+// openJournal opens the journal of this boot. A file that cannot be read is set aside.
+func openJournal(dir string, log *slog.Logger) (*journal, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	path := filepath.Join(dir, journalFile)
+	j, err := openJournalFile(path)
+	if err == nil || errors.Is(err, errJournalInUse) {
+		return j, err
+	}
+	aside := path + ".corrupt"
+	log.Warn("journal of mappings is set aside: names that were resolved before are not known", "err", err, "file", aside)
+	if err := os.Rename(path, aside); err != nil {
+		return nil, fmt.Errorf("set journal aside: %w", err)
+	}
+	return openJournalFile(path)
+}
+
+func openJournalFile(path string) (j *journal, err error) {
+	// bbolt trusts its pages once the file's head is right; what it meets in a damaged one is a panic.
+	defer func() {
+		if p := recover(); p != nil {
+			j, err = nil, fmt.Errorf("read journal: %v", p)
+		}
+	}()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		NoSync: true, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, Timeout: journalLockWait,
+	})
+	if errors.Is(err, bbolt.ErrTimeout) {
+		return nil, fmt.Errorf("open journal: %w", errJournalInUse)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	if err := db.Update(startBoot); err != nil {
+		return nil, errors.Join(fmt.Errorf("read journal: %w", err), db.Close())
+	}
+	return &journal{db}, nil
+}
+
+// startBoot empties a journal of another boot.
+func startBoot(tx *bbolt.Tx) error {
+	boot, err := os.ReadFile(bootIDFile)
+	if err != nil {
+		return err
+	}
+	if meta := tx.Bucket(metaBucket); meta != nil && bytes.Equal(meta.Get(bootKey), boot) {
+		var faults []error
+		for fault := range tx.Check() {
+			faults = append(faults, fault)
+		}
+		return errors.Join(faults...)
+	}
+	for _, name := range [][]byte{metaBucket, mappingsBucket} {
+		if err := tx.DeleteBucket(name); err != nil && !errors.Is(err, bbolt.ErrBucketNotFound) {
+			return err
+		}
+		if _, err := tx.CreateBucket(name); err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(metaBucket).Put(bootKey, boot)
+}
+
+func (j *journal) close() error { return j.db.Close() }
+
+// memory returns what match sets stood for; nothing when that is not known.
+func (j *journal) memory() (memory lower.Memory, err error) {
+	err = j.db.View(func(tx *bbolt.Tx) error {
+		text := tx.Bucket(metaBucket).Get(memoryKey)
+		if text == nil {
+			return nil
+		}
+		return json.Unmarshal(text, &memory)
+	})
+	if err != nil {
+		return lower.Memory{}, fmt.Errorf("read match sets: %w", err)
+	}
+	return memory, nil
+}
+
+func (j *journal) putMemory(memory lower.Memory) error {
+	text, err := json.Marshal(memory)
+	if err != nil {
+		return fmt.Errorf("encode match sets: %w", err)
+	}
+	if err := j.db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket(metaBucket).Put(memoryKey, text)
+	}); err != nil {
+		return fmt.Errorf("write match sets: %w", err)
+	}
+	return nil
+}
+
+// put writes answers down.
+func (j *journal) put(answers []learned, c clock) error {
+	return j.db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(mappingsBucket)
+		for _, a := range answers {
+			for _, address := range a.Addresses {
+				if err := putMapping(bucket, a, address, c); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// journalHead is the fixed part of a line, all times in nanoseconds of the boot clock. Behind it come
+// the names of the chain in wire form.
+type journalHead struct {
+	ExpiresAt, FirstSeen, LastSeen uint64
+	Client                         [16]byte
+}
+
+func putMapping(bucket *bbolt.Bucket, a learned, address observe.Address, c clock) error {
+	seen := c.toBoot(a.LearnedAt)
+	head := journalHead{c.toBoot(a.ExpiresAt), seen, seen, a.Client.As16()}
+	key := journalKey(a.Names[0], address.Address)
+	var old journalHead
+	if _, err := binary.Decode(bucket.Get(key), binary.LittleEndian, &old); err == nil {
+		head.ExpiresAt = max(head.ExpiresAt, old.ExpiresAt)
+		head.FirstSeen = min(head.FirstSeen, old.FirstSeen)
+	}
+	value, err := binary.Append(nil, binary.LittleEndian, &head)
+	if err != nil {
+		return err
+	}
+	for _, name := range a.Names[1:address.Names] {
+		value = append(value, name.Wire()...)
+	}
+	return bucket.Put(key, value)
+}
+
+func journalKey(asked domain.Name, a netip.Addr) []byte {
+	address := a.As16()
+	return append(asked.Wire(), address[:]...)
+}
+
+// mappings returns what is written down, expired or not.
+func (j *journal) mappings(c clock) ([]observe.Mapping, error) {
+	var live []observe.Mapping
+	err := j.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(mappingsBucket).ForEach(func(key, value []byte) error {
+			m, err := decodeMapping(key, value, c)
+			if err == nil {
+				live = append(live, m)
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read journal of mappings: %w", err)
+	}
+	return live, nil
+}
+
+func decodeMapping(key, value []byte, c clock) (observe.Mapping, error) {
+	var head journalHead
+	n, err := binary.Decode(value, binary.LittleEndian, &head)
+	if err != nil || len(key) < 16 {
+		return observe.Mapping{}, errors.New("line is cut short")
+	}
+	asked, err := domain.FromWire(key[:len(key)-16])
+	if err != nil {
+		return observe.Mapping{}, err
+	}
+	m := observe.Mapping{
+		Domain:    asked,
+		Address:   netip.AddrFrom16([16]byte(key[len(key)-16:])).Unmap(),
+		Client:    netip.AddrFrom16(head.Client).Unmap(),
+		FirstSeen: c.fromBoot(head.FirstSeen),
+		LastSeen:  c.fromBoot(head.LastSeen),
+		ExpiresAt: c.fromBoot(head.ExpiresAt),
+	}
+	for chain := value[n:]; len(chain) > 0; {
+		end := nameEnd(chain)
+		name, err := domain.FromWire(chain[:end])
+		if err != nil {
+			return m, err
+		}
+		m.Chain = append(m.Chain, name)
+		chain = chain[end:]
+	}
+	return m, nil
+}
+
+// forget drops what is written down of mappings that expired before a time.
+func (j *journal) forget(before uint64) error {
+	err := j.db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(mappingsBucket)
+		var expired [][]byte
+		err := bucket.ForEach(func(key, value []byte) error {
+			var head journalHead
+			if _, err := binary.Decode(value, binary.LittleEndian, &head); err != nil || head.ExpiresAt <= before {
+				expired = append(expired, key)
+			}
+			return nil
+		})
+		for _, key := range expired {
+			err = errors.Join(err, bucket.Delete(key))
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("forget expired mappings: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/nameward/nameward/bpf"
+)
+
+const (
+	cellBytes = int(unsafe.Sizeof(bpf.DatapathNameCell{}))
+	cellText  = len(bpf.DatapathNameCell{}.Text)
+)
+
+// rawCell is a cell as bytes: one behind the first of a long name is text alone.
+type rawCell [cellBytes]byte
+
+func (r *rawCell) record() *bpf.DatapathNameCell {
+	return (*bpf.DatapathNameCell)(unsafe.Pointer(r)) //nolint:gosec // same size, and read as the kernel does
+}
+
+// encode lays an entry out.
+func (e *nameEntry) encode(name string) []rawCell {
+	wire := wireText(name)
+	cells := make([]rawCell, e.cells)
+	first := &bpf.DatapathNameCell{Exact: e.exact, Below: e.below, Length: uint8(len(wire))} //nolint:gosec // at most 254
+	copied := copy(first.Text[:], wire)
+	cells[0] = *(*rawCell)(unsafe.Pointer(first)) //nolint:gosec // same size
+	for i := 1; i < e.cells; i++ {
+		copied += copy(cells[i][:], wire[copied:])
+	}
+	return cells
+}
+
+// readNameIndex makes the mirror of what the maps hold. What a crash left half made is not part of it:
+// a cell that no slot names is free, a slot that is not of its cell's name is cleared.
+func readNameIndex(key bpf.HashKey, index, cells *ebpf.Map) (*nameIndex, error) {
+	x := newNameIndex(key, index.MaxEntries(), cells.MaxEntries())
+	if err := readArray(index, x.buckets); err != nil {
+		return nil, err
+	}
+	raw := make([]rawCell, cells.MaxEntries())
+	if err := readArray(cells, raw); err != nil {
+		return nil, err
+	}
+	for bucket := range x.buckets {
+		clean := true
+		for i, slot := range x.buckets[bucket].Slots {
+			if slot != 0 && !x.take(uint32(bucket), slot, raw) { //nolint:gosec // a bucket
+				x.buckets[bucket].Slots[i], clean = 0, false
+			}
+		}
+		if clean {
+			continue
+		}
+		if err := index.Put(uint32(bucket), &x.buckets[bucket]); err != nil { //nolint:gosec // a bucket
+			return nil, fmt.Errorf("mend name_index: %w", err)
+		}
+	}
+	return x, nil
+}
+
+func (x *nameIndex) take(bucket uint32, slot uint64, raw []rawCell) bool {
+	cell := uint32(slot & slotCellMask)
+	if cell == 0 || int(cell) > len(raw) {
+		return false
+	}
+	cell--
+	record := raw[cell].record()
+	cells := cellsOf(int(record.Length))
+	if int(cell)+cells > len(raw) {
+		return false
+	}
+	wire := append([]byte{}, record.Text[:]...)
+	for _, more := range raw[int(cell)+1 : int(cell)+cells] {
+		wire = append(wire, more[:]...)
+	}
+	name, ok := textOf(wire[:record.Length])
+	if !ok || x.entries[name] != nil {
+		return false
+	}
+	hash := x.key.SuffixHashes(wire[:record.Length])[0]
+	e := &nameEntry{
+		cell: cell, cells: cells, home: x.bucket(hash, 0), bucket: bucket, slot: slot,
+		exact: record.Exact, below: record.Below,
+	}
+	if (hash^slot)&^slotCellMask != 0 || (bucket-e.home)&x.mask() >= bucketProbes {
+		return false
+	}
+	x.entries[name] = e
+	x.own(e, e)
+	return true
+}
+
+const batch = 4096 // keys to a system call
+
+// readArray fills values with all of an array map.
+func readArray[V any](m *ebpf.Map, values []V) error {
+	var cursor ebpf.MapBatchCursor
+	keys := make([]uint32, batch)
+	for done := 0; done < len(values); {
+		n, err := m.BatchLookup(&cursor, keys[:min(batch, len(values)-done)], values[done:min(done+batch, len(values))], nil)
+		done += n
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read map %s: %w", m, err)
+		}
+	}
+	return nil
+}
+
+// cellsOf is how many cells a name of so many bytes takes.
+func cellsOf(bytes int) int {
+	return 1 + (max(0, bytes-cellText)+cellBytes-1)/cellBytes
+}
+
+// wireText is the wire form of a plain name without the root label.
+func wireText(name string) []byte {
+	wire := make([]byte, 0, len(name)+1)
+	for label := range strings.SplitSeq(name, ".") {
+		wire = append(wire, byte(len(label)))
+		wire = append(wire, label...)
+	}
+	return wire
+}
+
+// textOf is the inverse of wireText; false when the bytes are no such form.
+func textOf(wire []byte) (string, bool) {
+	var text []byte
+	for len(wire) > 0 {
+		length := int(wire[0])
+		if length == 0 || length >= len(wire) && length != len(wire)-1 {
+			return "", false
+		}
+		if len(text) > 0 {
+			text = append(text, '.')
+		}
+		text = append(text, wire[1:1+length]...)
+		wire = wire[1+length:]
+	}
+	return string(text), len(text) > 0
+}

@@ -1,0 +1,222 @@
+package datapath
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/nameward/nameward/bpf"
+)
+
+// ErrLayoutMismatch is wrapped by Open when pins are there that this build cannot adopt.
+var ErrLayoutMismatch = errors.New("what is pinned is not what this build can adopt (`nameward-agent cleanup` removes it)")
+
+// kernel is the programs and maps, opened.
+type kernel struct {
+	bpf.DatapathMaps
+	programs map[string]*ebpf.Program
+}
+
+// openKernel adopts what is pinned and makes what is not. Maps come before programs, and the settings
+// say at their first use whether they were written: whatever a crash leaves, the next start completes.
+func openKernel(cfg Config) (*kernel, error) {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("lift the limit of locked memory: %w", err)
+	}
+	for _, dir := range []string{cfg.mapDir(), cfg.programDir()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make directory of pins (is a bpf file system mounted there?): %w", err)
+		}
+	}
+	spec, err := bpf.LoadDatapath()
+	if err != nil {
+		return nil, fmt.Errorf("read compiled programs: %w", err)
+	}
+	if err := size(spec, cfg); err != nil {
+		return nil, err
+	}
+	k := &kernel{programs: map[string]*ebpf.Program{}}
+	if err := k.load(spec, cfg); err != nil {
+		return nil, errors.Join(err, k.close())
+	}
+	return k, nil
+}
+
+// size gives the maps their capacities: those that are pinned keep theirs.
+func size(spec *ebpf.CollectionSpec, cfg Config) error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("count CPUs: %w", err)
+	}
+	spec.Maps[bpf.DatapathMapScratch].MaxEntries = uint32(cpus) * uint32(bpf.DatapathScratchLimitSCRATCH_LEVELS) //nolint:gosec // a number of CPUs
+	spec.Maps[bpf.DatapathMapMappings].MaxEntries = cfg.MaxMappings
+	spec.Maps[bpf.DatapathMapAnswers].MaxEntries = max(cfg.MaxMappings/4, 1024)
+	spec.Maps[bpf.DatapathMapQueries].MaxEntries = cfg.MaxQueries
+	// A quarter more cells than names: for long names, and for those of two rule sets at once.
+	spec.Maps[bpf.DatapathMapNameCells].MaxEntries = min(cfg.MaxPatterns+cfg.MaxPatterns/4+64, slotCellMask)
+	spec.Maps[bpf.DatapathMapNameIndex].MaxEntries = max(powerOfTwo(cfg.MaxPatterns)/4, 64)
+	for name, m := range spec.Maps {
+		if m.Pinning != ebpf.PinByName {
+			continue
+		}
+		pinned, err := ebpf.LoadPinnedMap(filepath.Join(cfg.mapDir(), name), nil)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("open pinned map %s: %w", name, err)
+		}
+		m.MaxEntries = pinned.MaxEntries()
+		mismatch := m.Compatible(pinned)
+		if err := errors.Join(mismatch, pinned.Close()); err != nil {
+			return fmt.Errorf("adopt map %s: %w: %w", name, ErrLayoutMismatch, err)
+		}
+	}
+	return nil
+}
+
+// powerOfTwo rounds up.
+func powerOfTwo(n uint32) uint32 { return 1 << bits.Len32(max(n, 1)-1) }
+
+func (k *kernel) load(spec *ebpf.CollectionSpec, cfg Config) error {
+	if err := k.adoptPrograms(spec, cfg); err != nil {
+		return err
+	}
+	if len(spec.Programs) == 0 {
+		delete(spec.Maps, bpf.DatapathMapScratch)
+	}
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		Maps: ebpf.MapOptions{PinPath: cfg.mapDir()},
+	})
+	if err != nil {
+		return fmt.Errorf("load programs and maps: %w", err)
+	}
+	defer collection.Close()
+	k.takeMaps(collection)
+	if err := k.initialise(cfg); err != nil {
+		return err
+	}
+	for name := range spec.Programs {
+		program := collection.DetachProgram(name)
+		k.programs[name] = program
+		if err := program.Pin(filepath.Join(cfg.programDir(), pinName(name))); err != nil {
+			return fmt.Errorf("pin program %s: %w", name, err)
+		}
+	}
+	return k.checkPrograms()
+}
+
+func pinName(program string) string { return program + "-" + bpf.Build() }
+
+// adoptPrograms opens the programs of this build that are pinned, and takes them out of what is to load.
+func (k *kernel) adoptPrograms(spec *ebpf.CollectionSpec, cfg Config) error {
+	for name := range spec.Programs {
+		program, err := ebpf.LoadPinnedProgram(filepath.Join(cfg.programDir(), pinName(name)), nil)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("open pinned program %s: %w", name, err)
+		}
+		k.programs[name] = program
+		delete(spec.Programs, name)
+	}
+	return nil
+}
+
+func (k *kernel) takeMaps(c *ebpf.Collection) {
+	for name, to := range map[string]**ebpf.Map{
+		bpf.DatapathMapAnswers: &k.Answers, bpf.DatapathMapCounters: &k.Counters,
+		bpf.DatapathMapDestinations: &k.Destinations, bpf.DatapathMapEndpoints: &k.Endpoints,
+		bpf.DatapathMapEvents: &k.Events, bpf.DatapathMapGenerations: &k.Generations,
+		bpf.DatapathMapInterfaces: &k.Interfaces, bpf.DatapathMapMappings: &k.Mappings,
+		bpf.DatapathMapNameCells: &k.NameCells, bpf.DatapathMapNameIndex: &k.NameIndex,
+		bpf.DatapathMapQueries: &k.Queries, bpf.DatapathMapSettings: &k.Settings,
+		bpf.DatapathMapSources: &k.Sources, bpf.DatapathMapState: &k.State,
+		bpf.DatapathMapVerdicts: &k.Verdicts, bpf.DatapathMapWorkloads: &k.Workloads,
+	} {
+		*to = c.DetachMap(name)
+	}
+}
+
+// checkPrograms makes sure that adopted programs use the maps that are pinned: somebody may have removed
+// some pins and not others, and a program cannot be given other maps.
+func (k *kernel) checkPrograms() error {
+	want, err := mapID(k.State)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{bpf.DatapathProgEgressForwarded, bpf.DatapathProgDnsResponse} {
+		info, err := k.programs[name].Info()
+		if err != nil {
+			return fmt.Errorf("inspect program %s: %w", name, err)
+		}
+		if ids, _ := info.MapIDs(); !slices.Contains(ids, want) {
+			return fmt.Errorf("adopt program %s: it uses maps that are no longer pinned: %w", name, ErrLayoutMismatch)
+		}
+	}
+	return nil
+}
+
+func mapID(m *ebpf.Map) (ebpf.MapID, error) {
+	info, err := m.Info()
+	if err != nil {
+		return 0, fmt.Errorf("inspect map %s: %w", m, err)
+	}
+	id, _ := info.ID()
+	return id, nil
+}
+
+// initialise brings the settings up to date. The hash key is made once: name_index and answers rest on it.
+func (k *kernel) initialise(cfg Config) error {
+	s, err := k.settings()
+	if err != nil {
+		return err
+	}
+	if s.HashKey == [4]uint64{} {
+		var random [32]byte
+		_, _ = rand.Read(random[:]) // never fails
+		for i := range s.HashKey {
+			s.HashKey[i] = binary.LittleEndian.Uint64(random[8*i:])
+		}
+		s.NextMatchSet = 1
+	}
+	s.IndexMask = k.NameIndex.MaxEntries() - 1
+	s.AddressesPerName = cfg.MaxAddressesPerName
+	s.QueryTimeoutNs = uint64(cfg.QueryTimeout) //nolint:gosec // checked by whoever configures
+	s.MinTtlNs = uint64(cfg.MinTTL)             //nolint:gosec // see above
+	s.MaxTtlNs = uint64(cfg.MaxTTL)             //nolint:gosec // see above
+	s.TtlGraceNs = uint64(cfg.TTLGrace)         //nolint:gosec // see above
+	return k.putSettings(s)
+}
+
+func (k *kernel) settings() (bpf.DatapathSettings, error) {
+	var s bpf.DatapathSettings
+	if err := k.Settings.Lookup(uint32(0), &s); err != nil {
+		return s, fmt.Errorf("read settings: %w", err)
+	}
+	return s, nil
+}
+
+func (k *kernel) putSettings(s bpf.DatapathSettings) error {
+	if err := k.Settings.Put(uint32(0), &s); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
+}
+
+func (k *kernel) close() error {
+	errs := []error{k.DatapathMaps.Close()}
+	for _, p := range k.programs {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,32 @@
+package datapath
+
+import (
+	"time"
+)
+
+// restore hands on what the process before wrote down, as far as it lives.
+func (d *Datapath) restore() error {
+	clock, err := readClock()
+	if err != nil {
+		return err
+	}
+	mappings, err := d.journal.mappings(clock)
+	if err != nil {
+		// Less is known of names; the kernel's doors are as they are.
+		d.log.Warn("journal of mappings is not whole", "err", err)
+	}
+	d.table.Restore(mappings)
+	d.prolong(clock, time.Unix(1<<40, 0))
+	d.table.Expire(clock.now)
+	return nil
+}
+
+// prolong moves on the expiry of mappings that the kernel prolonged without an event, of those that
+// the table believes to expire before a time.
+func (d *Datapath) prolong(c clock, before time.Time) {
+	for _, m := range d.table.Expiring(before) {
+		if expiry := d.answerExpiry(m.Domain, m.Address); expiry > c.toTicks(m.ExpiresAt) {
+			d.table.Prolong(m.Domain, m.Address, c.fromTicks(expiry))
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	tickInterval    = time.Second
+	expiryLookahead = 5 * time.Second  // mappings that may expire before the next ticks
+	collectInterval = 30 * time.Second // between two passes over all mappings
+	retryInterval   = 100 * time.Millisecond
+)
+
+// Run hands on what the programs learn, watches the node's interfaces and collects what expired, until
+// ctx ends.
+func (d *Datapath) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.readEvents(ctx) })
+	g.Go(func() error { return d.watchLinks(ctx) })
+	g.Go(func() error { return d.collectExpired(ctx) })
+	return g.Wait()
+}
+
+// readEvents drains the ring buffer whenever there is something in it.
+func (d *Datapath) readEvents(ctx context.Context) (err error) {
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("make event descriptor: %w", err)
+	}
+	// The descriptor must not be closed while AfterFunc may still write to it.
+	written := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(written)
+		_, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	})
+	defer func() {
+		if !stop() {
+			<-written
+		}
+		err = errors.Join(err, unix.Close(wake))
+	}()
+	for ctx.Err() == nil {
+		if err := d.locked(d.drain); err != nil {
+			return err
+		}
+		ready := []unix.PollFd{
+			{Fd: int32(d.kernel.Events.FD()), Events: unix.POLLIN}, //nolint:gosec // a descriptor
+			{Fd: int32(wake), Events: unix.POLLIN},                 //nolint:gosec // a descriptor
+		}
+		if _, err := unix.Poll(ready, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for events: %w", err)
+		}
+	}
+	return nil
+}
+
+// collectExpired forgets what expired, here and in the kernel.
+func (d *Datapath) collectExpired(ctx context.Context) error {
+	tick := time.NewTicker(tickInterval)
+	defer tick.Stop()
+	collected := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		clock, err := readClock()
+		if err != nil {
+			return err
+		}
+		d.prolong(clock, clock.now.Add(expiryLookahead))
+		d.table.Expire(clock.now)
+		if time.Since(collected) < collectInterval {
+			continue
+		}
+		collected = time.Now()
+		if err := d.collect(clock); err != nil {
+			d.log.Warn("expired mappings are not collected", "err", err)
+		}
+	}
+}
+
+// pause waits a little before something is tried again.
+func (d *Datapath) pause(ctx context.Context) error {
+	wait := time.NewTimer(retryInterval)
+	defer wait.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-wait.C:
+		return nil
+	}
+}

@@ -1,0 +1,113 @@
+// Package lower turns a rule set into the tables that the kernel judges by: names to match sets,
+// addresses and interfaces to classes, classes to workloads, and for each workload and each component
+// of a destination the rules that can apply. It is pure: nothing of the kernel is read or written, and
+// the same history of rule sets gives the same tables. What a packet costs does not depend on how many
+// policies there are, since all that could be decided beforehand is decided here.
+package lower
+
+import (
+	"github.com/nameward/nameward/api/ruleset"
+)
+
+// Class is a set of prefixes or interface patterns that hold together; 0 is that of none.
+type Class uint32
+
+// Flags say what a rule set makes no use of, so that it need not be looked up.
+type Flags struct {
+	Enforces     bool // some policy selects something
+	Sources      bool // some workload is selected by source address
+	Interfaces   bool // some workload is selected by interface
+	Destinations bool // some rule has a CIDR destination
+}
+
+// WorkloadKey is all that is known of who opens a connection.
+type WorkloadKey struct {
+	Local     bool // a process of the node; no classes then
+	Source    Class
+	Interface Class
+}
+
+// Workload is a set of policies that select the same connections.
+type Workload struct {
+	ID       uint32
+	Enforced bool
+	Audited  bool
+}
+
+// Kind is what about a destination a rule goes by.
+type Kind uint8
+
+// The kinds.
+const (
+	AnyDestination    Kind = iota // rules without a destination
+	CIDRDestination               // ID is a class
+	DomainDestination             // ID is a match set
+)
+
+// VerdictKey names the rules of a workload that one component of a destination can match.
+type VerdictKey struct {
+	Workload uint32
+	Kind     Kind
+	ID       uint32
+}
+
+// Entry is a rule, or one range of its ports.
+type Entry struct {
+	Position uint32 // among all rules of the rule set, in order of evaluation
+	First    uint16
+	Last     uint16
+	Protocol uint8 // 0: any, and ports do not count
+	Deny     bool
+	Audit    bool
+}
+
+// Tables are a rule set as the kernel holds it, but for the names, which State keeps.
+type Tables struct {
+	Flags        Flags
+	Sources      []PrefixClass
+	Destinations []PrefixClass
+	Interfaces   Interfaces
+	Workloads    map[WorkloadKey]Workload
+	// Verdicts are in order of position, without what an earlier entry of the same mode covers.
+	Verdicts map[VerdictKey][]Entry
+	// Changed lists the names whose match sets are not what they were before this rule set.
+	Changed []string
+}
+
+// Lower makes the tables of a rule set, and brings the names of the state to what it says. The error
+// wraps enforce.ErrFull and names the policy that does not fit; the names have moved on all the same,
+// and Changed is whole.
+func (s *State) Lower(rules *ruleset.RuleSet) (*Tables, error) {
+	t := &Tables{
+		Changed:   s.update(rules),
+		Workloads: map[WorkloadKey]Workload{},
+		Verdicts:  map[VerdictKey][]Entry{},
+	}
+	sources, interfaces := newLists(), newPatterns()
+	for _, policy := range rules.Policies {
+		for _, w := range policy.Workloads {
+			sources.add(w.CIDRs)
+			interfaces.add(w.Interface)
+		}
+	}
+	destinations := newLists()
+	for _, policy := range rules.Policies {
+		for _, r := range policy.Rules {
+			destinations.add(r.CIDRs)
+		}
+	}
+	sourceClasses := sources.classes()
+	destinationClasses := destinations.classes()
+	t.Sources, t.Destinations = sourceClasses.prefixes, destinationClasses.prefixes
+	t.Interfaces = interfaces.classes()
+	t.Flags.Sources = len(t.Sources) > 0
+	t.Flags.Interfaces = t.Interfaces.Len() > 0
+	t.Flags.Destinations = len(t.Destinations) > 0
+
+	selections, err := selectWorkloads(rules, sourceClasses, t)
+	if err != nil {
+		return t, err
+	}
+	t.Flags.Enforces = len(selections) > 0
+	return t, s.judge(rules, selections, destinationClasses, t)
+}

@@ -1,0 +1,344 @@
+package lower
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/nameward/nameward/api/domain"
+	"github.com/nameward/nameward/api/ruleset"
+)
+
+// State is what lowering remembers from one rule set to the next: the names in patterns with their
+// match sets, so that a change costs what changes, and the ids that have to stay. It is not safe for
+// concurrent use.
+type State struct {
+	sets         interner
+	nextSelector uint32
+	selectors    map[selectorKey]*selector
+	remembered   map[selectorKey]SelectorMemory // of the process before, until the first rule set
+	nodes        map[string]*node               // by the name's text
+	used         map[MatchSet]int               // how many nodes have it
+	forgetful    bool                           // Memory changed
+}
+
+// selectorKey is where a list of domains stands.
+type selectorKey struct {
+	policy string
+	rule   int
+}
+
+// selector is a list of domains. It keeps its id while the list only grows: a name that it matched, it
+// still matches. When a pattern leaves, the list goes on under a new id, so that a name which was
+// learned under the old one no longer opens anything by it.
+type selector struct {
+	id       uint32
+	patterns []domain.Pattern
+	digest   Digest
+}
+
+// node is a name that is the base of some pattern.
+type node struct {
+	exact, below       []uint32 // selectors with that very pattern; sorted
+	exactSet, belowSet MatchSet // of the name itself, and of names below that have no node nearer
+}
+
+// NewState returns a state that gives out match sets from next on, and that takes up what an earlier
+// one remembered.
+func NewState(next MatchSet, memory Memory) *State {
+	s := &State{
+		sets:         newInterner(max(next, memory.NextMatchSet)),
+		nextSelector: max(memory.NextSelector, 1),
+		selectors:    map[selectorKey]*selector{},
+		remembered:   map[selectorKey]SelectorMemory{},
+		nodes:        map[string]*node{},
+		used:         map[MatchSet]int{},
+	}
+	for _, m := range memory.MatchSets {
+		s.sets.restore(m.ID, m.Selectors)
+	}
+	for _, m := range memory.Selectors {
+		s.remembered[selectorKey{m.Policy, m.Rule}] = m
+	}
+	return s
+}
+
+// NextMatchSet returns a number that is above every match set given out.
+func (s *State) NextMatchSet() MatchSet { return s.sets.next }
+
+// Sets returns the match set of a name that is the base of a pattern, and that of the names below it;
+// 0 for any other name.
+func (s *State) Sets(base string) (exact, below MatchSet) {
+	if n := s.nodes[base]; n != nil {
+		return n.exactSet, n.belowSet
+	}
+	return 0, 0
+}
+
+// Names yields every name that is the base of a pattern.
+func (s *State) Names() iter.Seq[string] { return maps.Keys(s.nodes) }
+
+// Len returns how many names are bases of patterns.
+func (s *State) Len() int { return len(s.nodes) }
+
+// Match returns the match set of any name.
+func (s *State) Match(name domain.Name) MatchSet {
+	if !name.Plain() {
+		return 0
+	}
+	if n := s.nodes[name.String()]; n != nil {
+		return n.exactSet
+	}
+	for base := range ancestors(name.String()) {
+		if n := s.nodes[base]; n != nil {
+			return n.belowSet
+		}
+	}
+	return 0
+}
+
+// ancestors yields the names above a plain name, the nearest first, without the root.
+func ancestors(name string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for {
+			dot := strings.IndexByte(name, '.')
+			if dot < 0 {
+				return
+			}
+			name = name[dot+1:]
+			if !yield(name) {
+				return
+			}
+		}
+	}
+}
+
+// touched collects what a change of selectors may change.
+type touched struct {
+	names map[string]bool
+	above map[string]bool // bases of wildcards that came or went: every name below may have changed
+}
+
+// update brings the nodes to what rules say, and returns the names whose match sets changed, sorted.
+func (s *State) update(rules *ruleset.RuleSet) []string {
+	t := touched{map[string]bool{}, map[string]bool{}}
+	present := map[selectorKey]bool{}
+	for _, policy := range rules.Policies {
+		for i, rule := range policy.Rules {
+			if len(rule.Domains) > 0 {
+				key := selectorKey{policy.Name, i}
+				present[key] = true
+				s.put(key, rule.Domains, t)
+			}
+		}
+	}
+	for _, key := range s.absent(present) {
+		s.drop(s.selectors[key].id, s.selectors[key].patterns, t)
+		delete(s.selectors, key)
+		s.forgetful = true
+	}
+	clear(s.remembered)
+	next := s.sets.next
+	changed := s.recompute(t)
+	if s.sets.sweep(s.used) || s.sets.next != next {
+		s.forgetful = true
+	}
+	return changed
+}
+
+func (s *State) absent(present map[selectorKey]bool) []selectorKey {
+	var absent []selectorKey
+	for key := range s.selectors {
+		if !present[key] {
+			absent = append(absent, key)
+		}
+	}
+	return absent
+}
+
+func (s *State) put(key selectorKey, patterns []domain.Pattern, t touched) {
+	old := s.selectors[key]
+	if old == nil {
+		s.selectors[key] = s.newSelector(key, patterns)
+		s.join(s.selectors[key].id, patterns, t)
+		s.forgetful = true
+		return
+	}
+	removed, added := difference(old.patterns, patterns)
+	if len(removed) == 0 {
+		s.join(old.id, added, t)
+		for _, p := range added {
+			old.digest.add(p)
+		}
+		old.patterns = patterns
+		s.forgetful = s.forgetful || len(added) > 0
+		return
+	}
+	s.drop(old.id, old.patterns, t)
+	renewed := &selector{s.takeSelector(), patterns, old.digest}
+	for _, p := range removed {
+		renewed.digest.remove(p)
+	}
+	for _, p := range added {
+		renewed.digest.add(p)
+	}
+	s.selectors[key] = renewed
+	s.join(renewed.id, patterns, t)
+	s.forgetful = true
+}
+
+// newSelector takes up the id of the process before when that had the same list.
+func (s *State) newSelector(key selectorKey, patterns []domain.Pattern) *selector {
+	digest := digestOf(patterns)
+	if m, known := s.remembered[key]; known && m.Digest == digest {
+		return &selector{m.ID, patterns, digest}
+	}
+	return &selector{s.takeSelector(), patterns, digest}
+}
+
+func (s *State) takeSelector() uint32 {
+	id := s.nextSelector
+	s.nextSelector++
+	return id
+}
+
+// difference tells what left a list and what came. Lists are long and differ in little: what they have
+// in common at both ends is passed over first.
+func difference(old, now []domain.Pattern) (removed, added []domain.Pattern) {
+	for len(old) > 0 && len(now) > 0 && old[0] == now[0] {
+		old, now = old[1:], now[1:]
+	}
+	for len(old) > 0 && len(now) > 0 && old[len(old)-1] == now[len(now)-1] {
+		old, now = old[:len(old)-1], now[:len(now)-1]
+	}
+	if len(old) == 0 || len(now) == 0 {
+		return old, now
+	}
+	left := make(map[domain.Pattern]bool, len(old))
+	for _, p := range old {
+		left[p] = true
+	}
+	for _, p := range now {
+		if left[p] {
+			delete(left, p)
+		} else {
+			added = append(added, p)
+		}
+	}
+	return slices.Collect(maps.Keys(left)), added
+}
+
+func (s *State) join(id uint32, patterns []domain.Pattern, t touched) {
+	for _, p := range patterns {
+		name := p.Base().String()
+		n := s.nodes[name]
+		if n == nil {
+			n = &node{}
+			s.nodes[name] = n
+		}
+		own := t.touch(p, n)
+		if i, found := slices.BinarySearch(*own, id); !found {
+			*own = slices.Insert(*own, i, id)
+		}
+	}
+}
+
+func (s *State) drop(id uint32, patterns []domain.Pattern, t touched) {
+	for _, p := range patterns {
+		own := t.touch(p, s.nodes[p.Base().String()])
+		if i, found := slices.BinarySearch(*own, id); found {
+			*own = slices.Delete(*own, i, i+1)
+		}
+	}
+}
+
+// touch notes that a pattern's node changes and returns the selectors that have the pattern.
+func (t touched) touch(p domain.Pattern, n *node) *[]uint32 {
+	t.names[p.Base().String()] = true
+	if p.Wildcard() {
+		t.above[p.Base().String()] = true
+		return &n.below
+	}
+	return &n.exact
+}
+
+func (s *State) recompute(t touched) []string {
+	if len(t.above) > 0 {
+		for name := range s.nodes {
+			if t.isBelow(name) {
+				t.names[name] = true
+			}
+		}
+	}
+	var changed []string
+	for _, name := range slices.Sorted(maps.Keys(t.names)) {
+		if s.recomputeNode(name) {
+			changed = append(changed, name)
+		}
+	}
+	return changed
+}
+
+// fewWildcards is up to how many suffixes comparing is cheaper than hashing each ancestor.
+const fewWildcards = 4
+
+func (t touched) isBelow(name string) bool {
+	if len(t.above) > fewWildcards {
+		for base := range ancestors(name) {
+			if t.above[base] {
+				return true
+			}
+		}
+		return false
+	}
+	for base := range t.above {
+		if head, below := strings.CutSuffix(name, base); below && strings.HasSuffix(head, ".") {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *State) recomputeNode(name string) bool {
+	n := s.nodes[name]
+	var exact, below MatchSet
+	if len(n.exact)+len(n.below) > 0 {
+		var inherited [][]uint32
+		for base := range ancestors(name) {
+			if above := s.nodes[base]; above != nil && len(above.below) > 0 {
+				inherited = append(inherited, above.below)
+			}
+		}
+		exact = s.sets.intern(merged(n.exact, inherited))
+		below = s.sets.intern(merged(n.below, inherited))
+	} else {
+		delete(s.nodes, name)
+	}
+	if exact == n.exactSet && below == n.belowSet {
+		return false
+	}
+	s.use(exact, 1)
+	s.use(below, 1)
+	s.use(n.exactSet, -1)
+	s.use(n.belowSet, -1)
+	n.exactSet, n.belowSet = exact, below
+	return true
+}
+
+// merged is the union of own and inherited; own itself where that is all.
+func merged(own []uint32, inherited [][]uint32) []uint32 {
+	if len(inherited) == 0 {
+		return own
+	}
+	return union(append(inherited, own)...)
+}
+
+func (s *State) use(set MatchSet, by int) {
+	if set == 0 {
+		return
+	}
+	if s.used[set] += by; s.used[set] == 0 {
+		delete(s.used, set)
+	}
+}

@@ -1,0 +1,152 @@
+package lower
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/dataplane/enforce"
+)
+
+// MaxEntries is how many rules may apply to one workload and one component of a destination, behind
+// one another and none covered by another.
+const MaxEntries = 80
+
+// MaxVerdicts bounds what is laid out before anybody counts what the kernel's map has room for.
+const MaxVerdicts = 1 << 20
+
+// position is a rule and its place among all rules.
+type position struct {
+	policy uint32
+	number uint32
+	rule   *ruleset.Rule
+}
+
+// judge fills in the verdicts: for each workload and component, the rules that can match.
+func (s *State) judge(rules *ruleset.RuleSet, selections []selection, destinations *prefixClasses, t *Tables) error {
+	j := &judgement{rules: rules, tables: t, selectors: map[uint32]position{}, cidrs: map[uint32][]position{}}
+	j.place(s, destinations)
+	j.spread(selections)
+	if err := j.put(AnyDestination, 0, j.any); err != nil {
+		return err
+	}
+	for class := 1; class < len(destinations.members); class++ {
+		var at []position
+		for _, list := range destinations.members[class] {
+			at = append(at, j.cidrs[list]...)
+		}
+		if err := j.put(CIDRDestination, uint32(class), at); err != nil { //nolint:gosec // a class
+			return err
+		}
+	}
+	for _, set := range slices.Sorted(maps.Keys(s.used)) {
+		var at []position
+		for _, selector := range s.sets.members[set] {
+			at = append(at, j.selectors[selector])
+		}
+		if err := j.put(DomainDestination, uint32(set), at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type judgement struct {
+	rules     *ruleset.RuleSet
+	tables    *Tables
+	any       []position
+	selectors map[uint32]position   // by selector
+	cidrs     map[uint32][]position // by list of prefixes
+	workloads [][]uint32            // of each policy, the ids of the workloads that it selects
+}
+
+// place numbers the rules of all policies and files them by what they go by.
+func (j *judgement) place(s *State, destinations *prefixClasses) {
+	number := uint32(0)
+	for i, policy := range j.rules.Policies {
+		for r := range policy.Rules {
+			rule := &policy.Rules[r]
+			at := position{uint32(i), number, rule} //nolint:gosec // a place in the rule set
+			number++
+			if rule.AnyDestination() {
+				j.any = append(j.any, at)
+			}
+			if len(rule.Domains) > 0 {
+				j.selectors[s.selectors[selectorKey{policy.Name, r}].id] = at
+			}
+			if len(rule.CIDRs) > 0 {
+				list := destinations.lists.number[listKey(rule.CIDRs)]
+				j.cidrs[list] = append(j.cidrs[list], at)
+			}
+		}
+	}
+}
+
+func (j *judgement) spread(selections []selection) {
+	j.workloads = make([][]uint32, len(j.rules.Policies))
+	for id, policies := range selections {
+		for _, p := range policies {
+			j.workloads[p] = append(j.workloads[p], uint32(id)) //nolint:gosec // a workload
+		}
+	}
+}
+
+// put files the rules of one component under every workload that one of their policies selects.
+func (j *judgement) put(kind Kind, id uint32, at []position) error {
+	slices.SortFunc(at, func(a, b position) int { return int(a.number) - int(b.number) })
+	for _, p := range at {
+		for _, workload := range j.workloads[p.policy] {
+			key := VerdictKey{workload, kind, id}
+			entries, ok := j.add(j.tables.Verdicts[key], p)
+			if !ok {
+				return fmt.Errorf("lay out policy %s: more than %d rules apply to one destination of one workload: %w",
+					j.rules.Policies[p.policy].Name, MaxEntries, enforce.ErrFull)
+			}
+			j.tables.Verdicts[key] = entries
+		}
+		if len(j.tables.Verdicts) > MaxVerdicts {
+			return fmt.Errorf("lay out policy %s: more than %d pairs of workload and destination: %w",
+				j.rules.Policies[p.policy].Name, MaxVerdicts, enforce.ErrFull)
+		}
+	}
+	return nil
+}
+
+func (j *judgement) add(entries []Entry, p position) ([]Entry, bool) {
+	entry := Entry{
+		Position: p.number,
+		Last:     65535,
+		Deny:     p.rule.Action == ruleset.Deny,
+		Audit:    j.rules.Policies[p.policy].Mode == ruleset.Audit,
+	}
+	if len(p.rule.Ports) == 0 {
+		return appendUncovered(entries, entry)
+	}
+	ok := true
+	for _, ports := range p.rule.Ports {
+		entry.Protocol, entry.First, entry.Last = uint8(ports.Protocol), ports.First, ports.Last
+		if !ports.Protocol.HasPorts() {
+			entry.First, entry.Last = 0, 65535
+		}
+		if entries, ok = appendUncovered(entries, entry); !ok {
+			return entries, false
+		}
+	}
+	return entries, true
+}
+
+func appendUncovered(entries []Entry, entry Entry) ([]Entry, bool) {
+	if slices.ContainsFunc(entries, func(e Entry) bool { return e.covers(entry) }) {
+		return entries, true
+	}
+	return append(entries, entry), len(entries) < MaxEntries
+}
+
+// covers reports whether every connection that later matches is decided by e before.
+func (e Entry) covers(later Entry) bool {
+	if e.Audit != later.Audit {
+		return false
+	}
+	return e.Protocol == 0 || e.Protocol == later.Protocol && e.First <= later.First && later.Last <= e.Last
+}
