@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
+	"github.com/nameward/nameward/bpf/bpftest"
 	"github.com/nameward/nameward/dataplane/netfilter"
 )
 
@@ -19,9 +20,7 @@ import (
 // where that is. All of it ends with the test's goroutine, whose thread is never unlocked.
 func enterNode(t *testing.T) (bpfDir string) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	bpftest.RequirePrivileged(t)
 	bpfDir = t.TempDir()
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWNET); err != nil {

@@ -1,0 +1,124 @@
+package localserver
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nameward/nameward/api/domain"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/dataplane/observe"
+)
+
+const (
+	defaultPage = 100
+	largestPage = 1000
+)
+
+// ListMappings lists the live mappings in order of domain and address, a page at a time.
+func (s *Server) ListMappings(_ context.Context, request *namewardv1.ListMappingsRequest) (*namewardv1.ListMappingsResponse, error) {
+	keep, err := s.filter(request.GetFilter())
+	after, tokenErr := parseToken(request.GetPageToken())
+	if request.GetPageSize() < 0 {
+		err = errors.Join(err, fieldError("page_size", "", "is negative"))
+	}
+	if err := errors.Join(err, tokenErr); err != nil {
+		return nil, invalid(err)
+	}
+	live := s.table.Live(time.Now(), keep)
+	first, found := slices.BinarySearchFunc(live, after, func(m observe.Mapping, k place) int { return placeOf(&m).compare(k) })
+	if found {
+		first++
+	}
+	size := min(cmp.Or(int(request.GetPageSize()), defaultPage), largestPage)
+	page := live[first:min(first+size, len(live))]
+	response := &namewardv1.ListMappingsResponse{}
+	for i := range page {
+		response.Mappings = append(response.Mappings, page[i].ToProto(s.node))
+	}
+	if first+len(page) < len(live) {
+		response.NextPageToken = placeOf(&page[len(page)-1]).token()
+	}
+	return response, nil
+}
+
+// filter returns what selects mappings; nil for all.
+func (s *Server) filter(message *namewardv1.MappingFilter) (func(*observe.Mapping) bool, error) {
+	var keep []func(*observe.Mapping) bool
+	var errs []error
+	if text := message.GetDomain(); text != "" {
+		pattern, err := domain.ParsePattern(text)
+		if err != nil {
+			errs = append(errs, fieldError("filter.domain", text, err.Error()))
+		}
+		keep = append(keep, func(m *observe.Mapping) bool {
+			return pattern.Match(m.Domain) || slices.ContainsFunc(m.Chain, pattern.Match)
+		})
+	}
+	if text := message.GetAddress(); text != "" {
+		prefix, err := parsePrefix(text)
+		if err != nil {
+			errs = append(errs, fieldError("filter.address", text, "is neither an address nor a CIDR"))
+		}
+		keep = append(keep, func(m *observe.Mapping) bool { return prefix.Contains(m.Address) })
+	}
+	if text := message.GetNode(); text != "" {
+		id, err := node.ParseResourceName(text)
+		if err != nil {
+			errs = append(errs, fieldError("filter.node", text, err.Error()))
+		}
+		keep = append(keep, func(*observe.Mapping) bool { return id == s.node })
+	}
+	return func(m *observe.Mapping) bool {
+		return !slices.ContainsFunc(keep, func(k func(*observe.Mapping) bool) bool { return !k(m) })
+	}, errors.Join(errs...)
+}
+
+func parsePrefix(text string) (netip.Prefix, error) {
+	if strings.Contains(text, "/") {
+		prefix, err := netip.ParsePrefix(text)
+		return prefix.Masked(), err //nolint:wrapcheck // the caller says it in the words of the field
+	}
+	address, err := netip.ParseAddr(text)
+	address = address.Unmap().WithZone("")
+	return netip.PrefixFrom(address, address.BitLen()), err //nolint:wrapcheck // as above
+}
+
+// place is where a mapping stands in the list.
+type place struct {
+	domain  string
+	address netip.Addr
+}
+
+func placeOf(m *observe.Mapping) place { return place{m.Domain.String(), m.Address} }
+
+func (p place) compare(other place) int {
+	return cmp.Or(strings.Compare(p.domain, other.domain), p.address.Compare(other.address))
+}
+
+func (p place) token() string {
+	return base64.RawURLEncoding.EncodeToString([]byte(p.domain + " " + p.address.String()))
+}
+
+func parseToken(token string) (place, error) {
+	if token == "" {
+		return place{}, nil
+	}
+	fault := fieldError("page_token", token, "is not the next_page_token of a page of this list")
+	text, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		return place{}, fault
+	}
+	name, addressText, _ := strings.Cut(string(text), " ")
+	address, err := netip.ParseAddr(addressText)
+	if err != nil {
+		return place{}, fault
+	}
+	return place{name, address}, nil
+}
