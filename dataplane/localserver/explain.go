@@ -76,7 +76,7 @@ func parseWorkload(text string) (local bool, source netip.Addr, err error) {
 	}
 	if number, ok := strings.CutPrefix(text, "uid:"); ok {
 		if _, err := strconv.ParseUint(number, 10, 32); err != nil {
-			return false, netip.Addr{}, errors.New("has no user id behind uid:")
+			return false, netip.Addr{}, errors.New("has no user id behind the colon")
 		}
 		return true, netip.Addr{}, nil
 	}
