@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/controlplane/adminserver"
 	"github.com/nameward/nameward/controlplane/storage/bolt"
@@ -26,6 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // server is a policy service on loopback, over a real storage.
 type server struct {
 	namewardv1.PolicyServiceClient
+	sync  agentv1.SyncServiceClient
 	store *store.Store
 	// stop ends the streams, as the program does before it leaves.
 	stop func()
@@ -70,6 +72,7 @@ func start(t testing.TB) *server {
 	stopping := make(chan struct{})
 	grpcServer := grpc.NewServer(grpc.UnaryInterceptor(validator.Unary), grpc.StreamInterceptor(validator.Stream), grpc.MaxRecvMsgSize(16<<20))
 	namewardv1.RegisterPolicyServiceServer(grpcServer, adminserver.NewPolicyService(s, log, stopping))
+	agentv1.RegisterSyncServiceServer(grpcServer, refusingSync{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +104,7 @@ func start(t testing.TB) *server {
 			t.Errorf("close storage: %v", err)
 		}
 	}
-	return &server{namewardv1.NewPolicyServiceClient(connection), s, stop, breakStorage, logs}
+	return &server{namewardv1.NewPolicyServiceClient(connection), agentv1.NewSyncServiceClient(connection), s, stop, breakStorage, logs}
 }
 
 func (s *server) create(t testing.TB, id, description string) *namewardv1.Policy {

@@ -110,10 +110,10 @@ func (s *PolicyService) update(ctx context.Context, request *namewardv1.UpdatePo
 		return s.put(ctx, policy.WithoutOutput(changes), guard, request.GetValidateOnly())
 	}
 	if err != nil {
-		return nil, err //nolint:wrapcheck // names the resource
+		return nil, err
 	}
 	if err := (store.Guard{Etag: changes.GetEtag()}).Check(changes.GetName(), current); err != nil {
-		return nil, err //nolint:wrapcheck // names the resource
+		return nil, err
 	}
 	merged := applyMask(current.Message, changes, request.GetUpdateMask().GetPaths())
 	return s.put(ctx, merged, store.Guard{Etag: current.Etag, MustExist: true}, request.GetValidateOnly())
@@ -133,7 +133,7 @@ func (s *PolicyService) put(ctx context.Context, message *namewardv1.Policy, gua
 	}
 	stored, err := s.store.PutPolicy(ctx, parsed, guard)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // names the resource
+		return nil, err
 	}
 	return stored.Message, nil
 }
@@ -157,9 +157,9 @@ func (s *PolicyService) admit(p *policy.Policy) error {
 func (s *PolicyService) check(name string, guard store.Guard) error {
 	current, err := s.store.Policy(name)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return err //nolint:wrapcheck // names the resource
+		return err
 	}
-	return guard.Check(name, current) //nolint:wrapcheck // names the resource
+	return guard.Check(name, current)
 }
 
 // DeletePolicy deletes a policy.

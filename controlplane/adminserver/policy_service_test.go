@@ -345,3 +345,26 @@ func TestWhatNoNodeCouldHoldIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkUpdatePolicy is the cost of a durable write over gRPC in a large fleet.
+func BenchmarkUpdatePolicy(b *testing.B) {
+	s := start(b)
+	for i := range 1000 {
+		s.create(b, fmt.Sprintf("p%d", i), "")
+		id, err := node.ParseID(fmt.Sprintf("n%d", i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := s.store.RegisterNode(b.Context(), store.Node{ID: id, Labels: map[string]string{"n": fmt.Sprint(i % 50)}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	i := 0
+	for b.Loop() {
+		i++
+		request := &namewardv1.UpdatePolicyRequest{Policy: &namewardv1.Policy{Name: "policies/p7", Description: fmt.Sprint(i)}}
+		if _, err := s.UpdatePolicy(b.Context(), request); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -52,7 +52,7 @@ type checkedStream struct {
 // RecvMsg receives a message and checks it.
 func (s *checkedStream) RecvMsg(message any) error {
 	if err := s.ServerStream.RecvMsg(message); err != nil {
-		return err //nolint:wrapcheck // io.EOF and status errors must stay what they are
+		return err // io.EOF and status errors must stay what they are
 	}
 	return toStatus(s.validator.log, s.validator.check(message))
 }

@@ -8,10 +8,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
 
@@ -183,5 +185,45 @@ func TestDeadlineIsNotAnInternalError(t *testing.T) {
 	_, err := s.CreatePolicy(ctx, &namewardv1.CreatePolicyRequest{PolicyId: "web", Policy: &namewardv1.Policy{}})
 	if status.Code(err) != codes.Canceled && !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v, want CANCELED", err)
+	}
+}
+
+// refusingSync is a streaming service whose handler returns what Recv says.
+type refusingSync struct {
+	agentv1.UnimplementedSyncServiceServer
+}
+
+func (refusingSync) Sync(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agentv1.SyncResponse]) error {
+	for {
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+		if err := stream.Send(&agentv1.SyncResponse{Resumed: true}); err != nil {
+			return err
+		}
+	}
+}
+
+func TestEachMessageOfAStreamIsChecked(t *testing.T) {
+	s := start(t)
+	stream, err := s.sync.Sync(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello := &agentv1.Hello{Node: "lab", InstanceId: "x"}
+	if err := stream.Send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Hello{Hello: hello}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		t.Fatalf("Recv after a valid message: %v", err)
+	}
+	hello = &agentv1.Hello{Node: "-lab"}
+	if err := stream.Send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Hello{Hello: hello}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = stream.Recv()
+	got := violations(t, err)
+	if !strings.Contains(got["hello.node"], `"-lab"`) || got["hello.instance_id"] == "" || len(got) != 2 {
+		t.Errorf("violations = %v, want hello.node with its value and hello.instance_id", got)
 	}
 }

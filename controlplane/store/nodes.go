@@ -113,7 +113,7 @@ func (s *Store) Nodes() (nodes []*Node, changed <-chan struct{}) {
 		panic(fmt.Sprintf("walk nodes: %v", err)) // the schema lacks the index
 	}
 	for object := objects.Next(); object != nil; object = objects.Next() {
-		nodes = append(nodes, object.(*Node)) //nolint:forcetypeassert // the index refuses other types
+		nodes = append(nodes, object.(*Node)) // the index refuses other types
 	}
 	return nodes, objects.WatchCh()
 }

@@ -86,7 +86,7 @@ func listAfter[T any](txn *memdb.Txn, table, after string, limit int) (list []T,
 		if len(list) == limit {
 			return list, true, nil
 		}
-		list = append(list, object.(T)) //nolint:forcetypeassert // the index refuses other types
+		list = append(list, object.(T)) // the index refuses other types
 	}
 	return list, false, nil
 }
@@ -103,7 +103,7 @@ func (s *Store) Policies() (policies []*policy.Policy, revision uint64, changed 
 		panic(fmt.Sprintf("walk policies: %v", err)) // the schema lacks the index
 	}
 	for object := objects.Next(); object != nil; object = objects.Next() {
-		policies = append(policies, object.(*policy.Policy)) //nolint:forcetypeassert // the index refuses other types
+		policies = append(policies, object.(*policy.Policy)) // the index refuses other types
 	}
 	return policies, revision, objects.WatchCh()
 }

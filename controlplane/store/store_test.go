@@ -284,7 +284,7 @@ func TestCorruptObjectStopsOpen(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer backend.Close() //nolint:errcheck // the test is about Open
+			defer backend.Close() // the test is about Open
 			if err := backend.Commit(context.Background(), []storage.Operation{operation}, func(uint64) {}); err != nil {
 				t.Fatal(err)
 			}

@@ -63,7 +63,7 @@ func (s *Store) yieldSnapshot(ctx context.Context, reset bool, yield func(Policy
 		panic(fmt.Sprintf("walk policies: %v", err)) // the schema lacks the index
 	}
 	for object := objects.Next(); object != nil; object = objects.Next() {
-		p := object.(*policy.Policy) //nolint:forcetypeassert // the index refuses other types
+		p := object.(*policy.Policy) // the index refuses other types
 		if ctx.Err() != nil || !yield(PolicyChange{Policy: p, Reset: reset}) {
 			return nil, false
 		}
