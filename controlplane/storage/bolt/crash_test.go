@@ -19,11 +19,16 @@ import (
 const crashDir = "NAMEWARD_TEST_CRASH_DIR"
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(crashDir); dir != "" {
-		if err := writeUntilKilled(dir); err != nil {
+	for variable, child := range map[string]func(dir string) error{crashDir: writeUntilKilled, fullDir: writeUntilFull} {
+		dir := os.Getenv(variable)
+		if dir == "" {
+			continue
+		}
+		if err := child(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
