@@ -1,0 +1,235 @@
+package lower_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/nameward/nameward/api/domain"
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/dataplane/enforce"
+	"github.com/nameward/nameward/dataplane/lower"
+	"github.com/nameward/nameward/dataplane/lower/lowertest"
+)
+
+// What rules and connections are made of: few, so that they meet.
+var (
+	names      = []string{"com", "example.com", "a.example.com", "b.a.example.com", "org", "a.org", "xexample.com"}
+	prefixes   = []string{"0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "::/0", "fd00::/8", "fd00:1::/32", "fd00:1::7/128"}
+	addresses  = []string{"10.1.2.3", "10.1.9.9", "10.9.9.9", "192.0.2.1", "fd00:1::7", "fd00:1::8", "fd00:2::1", "2001:db8::1"}
+	interfaces = []string{"+", "eth+", "eth0", "eth1", "e+", "veth7"}
+	links      = []string{"eth0", "eth1", "eth12", "veth7", "lo", "e"}
+	protocols  = []ruleset.Protocol{ruleset.TCP, ruleset.UDP, ruleset.SCTP, ruleset.ICMP}
+)
+
+func drawPrefixes(t *rapid.T, least int) []netip.Prefix {
+	var all []netip.Prefix
+	for _, p := range rapid.SliceOfNDistinct(rapid.SampledFrom(prefixes), least, 3, rapid.ID).Draw(t, "prefixes") {
+		all = append(all, netip.MustParsePrefix(p))
+	}
+	return all
+}
+
+func drawWorkload(t *rapid.T) ruleset.Workload {
+	switch rapid.IntRange(0, 3).Draw(t, "workload") {
+	case 0:
+		return ruleset.Workload{Host: true}
+	case 1:
+		return ruleset.Workload{CIDRs: drawPrefixes(t, 1)}
+	case 2:
+		return ruleset.Workload{Interface: rapid.SampledFrom(interfaces).Draw(t, "interface")}
+	default:
+		return ruleset.Workload{CIDRs: drawPrefixes(t, 1), Interface: rapid.SampledFrom(interfaces).Draw(t, "interface")}
+	}
+}
+
+func drawRule(t *rapid.T) ruleset.Rule {
+	rule := ruleset.Rule{Action: rapid.SampledFrom([]ruleset.Action{ruleset.Allow, ruleset.Deny}).Draw(t, "action")}
+	for _, name := range rapid.SliceOfNDistinct(rapid.SampledFrom(names), 0, 4, rapid.ID).Draw(t, "domains") {
+		if rapid.Bool().Draw(t, "wildcard") {
+			name = "*." + name
+		}
+		pattern, err := domain.ParsePattern(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rule.Domains = append(rule.Domains, pattern)
+	}
+	rule.CIDRs = drawPrefixes(t, 0)
+	for range rapid.IntRange(0, 2).Draw(t, "ports") {
+		first := rapid.Uint16Range(1, 6).Draw(t, "first")
+		p := ruleset.Ports{Protocol: rapid.SampledFrom(protocols).Draw(t, "protocol"), First: first, Last: first + rapid.Uint16Range(0, 3).Draw(t, "more")}
+		if !p.Protocol.HasPorts() {
+			p.First, p.Last = 0, 65535
+		}
+		rule.Ports = append(rule.Ports, p)
+	}
+	return rule
+}
+
+func drawRuleSet(t *rapid.T) *ruleset.RuleSet {
+	rules := &ruleset.RuleSet{}
+	for i := range rapid.IntRange(0, 4).Draw(t, "policies") {
+		rules.Policies = append(rules.Policies, ruleset.Policy{
+			Name:      fmt.Sprintf("policies/%d", i),
+			Mode:      rapid.SampledFrom([]ruleset.Mode{ruleset.Enforce, ruleset.Audit}).Draw(t, "mode"),
+			Workloads: rapid.SliceOfN(rapid.Custom(drawWorkload), 1, 3).Draw(t, "workloads"),
+			Rules:     rapid.SliceOfN(rapid.Custom(drawRule), 0, 4).Draw(t, "rules"),
+		})
+	}
+	return rules
+}
+
+func drawConnection(t *rapid.T) ruleset.Connection {
+	c := ruleset.Connection{
+		Local:       rapid.Bool().Draw(t, "local"),
+		Source:      netip.MustParseAddr(rapid.SampledFrom(addresses).Draw(t, "source")),
+		Interface:   rapid.SampledFrom(links).Draw(t, "link"),
+		Destination: netip.MustParseAddr(rapid.SampledFrom(addresses).Draw(t, "destination")),
+		Protocol:    rapid.SampledFrom(protocols).Draw(t, "protocol"),
+	}
+	if c.Protocol.HasPorts() {
+		c.Port = rapid.Uint16Range(1, 9).Draw(t, "port")
+	}
+	for _, name := range rapid.SliceOfN(rapid.SampledFrom(names), 0, 3).Draw(t, "names") {
+		n, err := domain.ParseName(rapid.SampledFrom([]string{"", "z.", "a.", "y.z."}).Draw(t, "head") + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Names = append(c.Names, n)
+	}
+	return c
+}
+
+// One state lowers several rule sets in turn, so that what it carries over is judged too.
+func TestTablesJudgeAsRulesDo(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		state := lower.NewState(1, lower.Memory{})
+		for range rapid.IntRange(1, 3).Draw(t, "steps") {
+			rules := drawRuleSet(t)
+			tables, err := state.Lower(rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 20 {
+				c := drawConnection(t)
+				e := rules.Explain(c)
+				want := lowertest.Verdict{Enforced: e.Enforced, Action: e.Verdict, Audited: e.Audited, AuditVerdict: e.AuditVerdict}
+				if got := lowertest.Judge(state, tables, c); got != want {
+					t.Fatalf("%+v under %+v:\ngot  %+v\nwant %+v (%s)", c, rules, got, want, e.Reason)
+				}
+			}
+		}
+	})
+}
+
+// What was learned under one rule set opens, under the next, no more than that allows: a match set that
+// both know stands for the same rules, and one that only the first knows for none.
+func TestMatchSetsKeepTheirMeaning(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		state := lower.NewState(1, lower.Memory{})
+		first, second := drawRuleSet(t), drawRuleSet(t)
+		if _, err := state.Lower(first); err != nil {
+			t.Fatal(err)
+		}
+		c := drawConnection(t)
+		learned := map[domain.Name]lower.MatchSet{}
+		for _, name := range c.Names {
+			learned[name] = state.Match(name)
+		}
+		tables, err := state.Lower(second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, set := range learned {
+			for key, entries := range tables.Verdicts {
+				if key.Kind != lower.DomainDestination || key.ID != uint32(set) {
+					continue
+				}
+				for _, e := range entries {
+					if !matches(ruleAt(second, e.Position), name) {
+						t.Fatalf("match set %d of %s under %+v\nmatches rule %d of %+v", set, name, first, e.Position, second)
+					}
+				}
+			}
+		}
+	})
+}
+
+func ruleAt(rules *ruleset.RuleSet, position uint32) ruleset.Rule {
+	for _, p := range rules.Policies {
+		if position < uint32(len(p.Rules)) {
+			return p.Rules[position]
+		}
+		position -= uint32(len(p.Rules))
+	}
+	panic("no such rule")
+}
+
+func matches(rule ruleset.Rule, name domain.Name) bool {
+	return slices.ContainsFunc(rule.Domains, func(p domain.Pattern) bool { return p.Match(name) })
+}
+
+// A state that takes up another's memory goes on with its match sets.
+func TestMemoryOutlivesTheProcess(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rules := drawRuleSet(t)
+		before := lower.NewState(1, lower.Memory{})
+		for _, rules := range []*ruleset.RuleSet{drawRuleSet(t), rules} {
+			if _, err := before.Lower(rules); err != nil {
+				t.Fatal(err)
+			}
+		}
+		memory, _ := before.Memory()
+		after := lower.NewState(before.NextMatchSet(), memory)
+		if _, err := after.Lower(rules); err != nil {
+			t.Fatal(err)
+		}
+		for name := range before.Names() {
+			wantExact, wantBelow := before.Sets(name)
+			if exact, below := after.Sets(name); exact != wantExact || below != wantBelow {
+				t.Fatalf("%s: got %d, %d, want %d, %d", name, exact, below, wantExact, wantBelow)
+			}
+		}
+	})
+}
+
+func TestSameHistoryGivesSameTables(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rules := drawRuleSet(t)
+		var tables [2]string
+		for i := range tables {
+			state := lower.NewState(1, lower.Memory{})
+			lowered, err := state.Lower(rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tables[i] = describe(state, lowered)
+		}
+		if diff := gocmp.Diff(tables[0], tables[1]); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+func TestTooManyRulesForOneDestination(t *testing.T) {
+	policy := ruleset.Policy{Name: "policies/long", Workloads: []ruleset.Workload{{Host: true}}}
+	for port := range uint16(lower.MaxEntries + 1) {
+		policy.Rules = append(policy.Rules, ruleset.Rule{Ports: []ruleset.Ports{{Protocol: ruleset.TCP, First: 2 * port, Last: 2 * port}}})
+	}
+	rules := &ruleset.RuleSet{Policies: []ruleset.Policy{policy}}
+	_, err := lower.NewState(1, lower.Memory{}).Lower(rules)
+	if !errors.Is(err, enforce.ErrFull) || !strings.Contains(err.Error(), "policies/long") {
+		t.Errorf("got %v, want ErrFull that names the policy", err)
+	}
+	policy.Rules = policy.Rules[:lower.MaxEntries]
+	if _, err := lower.NewState(1, lower.Memory{}).Lower(&ruleset.RuleSet{Policies: []ruleset.Policy{policy}}); err != nil {
+		t.Errorf("at the limit: %v", err)
+	}
+}
