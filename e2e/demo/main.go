@@ -45,7 +45,12 @@ func show(ctx context.Context, bin, backend string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, l.Close()) }()
+	told := false
+	defer func() {
+		if err = errors.Join(err, l.Close()); err == nil && told {
+			end()
+		}
+	}()
 	s := &story{Lab: l, ctx: ctx, backend: backend}
 	for i, chapter := range s.chapters() {
 		if err := ctx.Err(); err != nil {
@@ -56,6 +61,6 @@ func show(ctx context.Context, bin, backend string) (err error) {
 			return fmt.Errorf("step %d, %s: %w", i+1, chapter.title, err)
 		}
 	}
-	end()
+	told = true
 	return nil
 }

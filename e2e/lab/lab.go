@@ -59,6 +59,7 @@ func New(ctx context.Context, bin string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
+	removeAbandoned(ctx)
 	id := fmt.Sprintf("nw%d-%d", os.Getpid(), counter.Add(1))
 	l := &Lab{Dir: dir, BPFDir: filepath.Join("/sys/fs/bpf", id), bin: bin}
 	l.cleanup = append(l.cleanup, func() error { return os.RemoveAll(dir) }, func() error { return removePins(l.BPFDir) })
@@ -66,6 +67,27 @@ func New(ctx context.Context, bin string) (*Lab, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// removeAbandoned removes the namespaces and pins of labs whose process was killed before it could.
+func removeAbandoned(ctx context.Context) {
+	for _, dir := range []string{"/run/netns", "/sys/fs/bpf"} {
+		names, _ := filepath.Glob(filepath.Join(dir, "nw*-*"))
+		for _, path := range names {
+			var pid, number int
+			if _, err := fmt.Sscanf(filepath.Base(path), "nw%d-%d", &pid, &number); err != nil {
+				continue
+			}
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
+				continue
+			}
+			if dir == "/run/netns" {
+				_ = run(ctx, "ip", "netns", "del", filepath.Base(path)) // another lab may have been faster
+			} else {
+				_ = removePins(path)
+			}
+		}
+	}
 }
 
 // Close ends every process of the lab and removes all that New and the programs made.

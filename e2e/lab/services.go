@@ -8,7 +8,7 @@ import (
 	"net/netip"
 )
 
-// startServices answers on every service address of the world, on two TCP ports and one of UDP.
+// startServices answers on every service address of the world, on two TCP ports.
 func (l *Lab) startServices() error {
 	for _, port := range []int{ServicePort, OtherPort} {
 		var listener net.Listener
