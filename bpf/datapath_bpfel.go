@@ -212,6 +212,8 @@ type DatapathScratch struct {
 	Labels       uint32
 	Bytes        uint32
 	Odd          uint32
+	End          uint32
+	Piece        uint32
 	Hash         uint64
 	LabelHash    [128]uint64
 	LabelAt      [128]uint8
@@ -221,7 +223,8 @@ type DatapathScratch struct {
 		Position uint32
 		Bytes    uint32
 	}
-	Sets [32]struct {
+	Digest uint64
+	Sets   [32]struct {
 		_        structs.HostLayout
 		MatchSet uint32
 		Names    uint32
@@ -232,8 +235,19 @@ type DatapathScratch struct {
 	MinTtl         uint32
 	Special        uint32
 	OverLimit      uint32
+	Position       uint32
+	Records        uint32
+	Fault          uint32
+	OwnerPosition  uint32
+	Owner          uint32
+	Skipped        uint32
+	Grown          uint32
+	AddressesLimit uint32
+	Generations    uint32
+	_              [4]byte
+	Aligned        [0]uint64
 	Message        [65544]uint8
-	Text           [16384]uint8
+	Text           [16400]uint8
 	Event          DatapathAnswerEvent
 	EventAddresses [1000]DatapathAnswerAddress
 	_              [13280]byte

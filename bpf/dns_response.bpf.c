@@ -1,22 +1,309 @@
 //go:build ignore
 
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-#include "maps.h"
-#include "scratch.h"
+/*
+ * Learns from DNS responses before they are delivered. Never stops a packet: what is not learned opens
+ * no door, and each reason has its counter. All or nothing: maps change only when the whole message
+ * has proved well-formed.
+ */
+#include "dns.h"
+#include "mapping.h"
+
+#define SECOND_NS 1000000000ULL
+
+struct response {
+	struct settings *settings;
+	struct query_key key;
+	struct question question;
+	__u64 now_ns;
+	__u64 expires_at; /* ticks */
+	__u64 lifetime;	  /* ticks */
+};
+
+/* The generations to learn for, as bits. Both are in one word, since the agent switches them in one. */
+static __always_inline __u32 generations_of(const struct state *now)
+{
+	__u64 word = load_slot((const __u64 *)now);
+
+	return 1 << (word & 1) | 1 << (word >> 32 & 1);
+}
+
+/* What the header alone tells. Gives the reason not to go on, or COUNTER_LEARNED. */
+static __always_inline enum counter judge_header(const struct dns_header *header)
+{
+	if (!(header->flags & DNS_QR))
+		return COUNTER_NOT_RESPONSE;
+	if (header->flags & DNS_OPCODE)
+		return COUNTER_OPCODE;
+	if (header->questions != bpf_htons(1))
+		return COUNTER_QUESTION_COUNT;
+	return COUNTER_LEARNED;
+}
+
+/* Takes the question from the outstanding ones: of two answers only one succeeds. */
+static __always_inline bool take_question(struct query *query, __u32 slot, __u64 asked_at_ns)
+{
+	return __sync_bool_compare_and_swap(&query->asked_at_ns[slot & (QUERY_SLOTS - 1)],
+					    asked_at_ns, 0);
+}
+
+/* What the question tells, once it is known that it was asked. As judge_header. */
+static __always_inline enum counter judge_answer(struct scratch *s, struct response *response)
+{
+	const struct dns_header *header = (struct dns_header *)s->message;
+
+	if (header->flags & DNS_TC)
+		return COUNTER_TRUNCATED;
+	if (header->flags & DNS_RCODE)
+		return COUNTER_RCODE;
+	if (response->question.class != CLASS_IN)
+		return COUNTER_CLASS;
+	s->chain_names = 0;
+	s->set_count = 0;
+	append_to_chain(s, HEADER_BYTES);
+	return read_answers(s, response->question.end, bpf_ntohs(header->answers));
+}
+
+/* The lifetime of everything that the answer says: one for all, so that none is forgotten before. */
+static __always_inline void set_lifetime(const struct scratch *s, struct response *response)
+{
+	const struct settings *set = response->settings;
+	__u64 lifetime_ns = s->min_ttl * SECOND_NS;
+
+	if (lifetime_ns < set->min_ttl_ns)
+		lifetime_ns = set->min_ttl_ns;
+	if (lifetime_ns > set->max_ttl_ns)
+		lifetime_ns = set->max_ttl_ns;
+	lifetime_ns += set->ttl_grace_ns;
+	response->lifetime = ticks(lifetime_ns);
+	response->expires_at = ticks(response->now_ns + lifetime_ns);
+}
+
+struct commit {
+	struct scratch *s;
+	__u64 expires_at;
+	__u64 now_ns;
+};
+
+static long commit_address(__u32 index, struct commit *commit)
+{
+	struct scratch *s = commit->s;
+	struct answer_address *address;
+
+	if (index >= ANSWER_ADDRESSES)
+		return 1;
+	address = &s->event_addresses[index];
+	for (__u32 i = 0; i < CHAIN_MAX * GENERATIONS; i++) {
+		if (i >= s->set_count)
+			break;
+		if (s->sets[i].names <= address->names)
+			add_match_set(&address->address, s->sets[i].match_set, commit->expires_at,
+				      commit->now_ns);
+	}
+	return 0;
+}
+
+/* A digest of names and addresses that does not depend on the order of the addresses, which rotates. */
+__attribute__((noinline)) int digest_answer(struct scratch *s)
+{
+	__u32 key = 0;
+	const struct settings *set = bpf_map_lookup_elem(&settings, &key);
+	__u64 digest, sum = 0;
+
+	if (!s || !set)
+		return 0;
+	digest = set->hash_key[3];
+	for (__u32 i = 0; i < CHAIN_MAX; i++) {
+		if (i >= s->chain_names)
+			break;
+		digest = mix(set, digest, s->chain[i].hash);
+	}
+	for (__u32 i = 0; i < ANSWER_ADDRESSES; i++) {
+		if (i >= s->addresses)
+			break;
+
+		const struct answer_address *address = &s->event_addresses[i];
+		__u64 one = mix(set, address->names, *(__u64 *)address->address.bytes);
+
+		sum += mix(set, one, *(__u64 *)(address->address.bytes + 8));
+	}
+	s->digest = mix(set, digest, sum);
+	return 0;
+}
+
+/* Appends the canonical form of a chain name to the event, by words; more than its bytes is overwritten. */
+__attribute__((noinline)) int append_name(struct scratch *s, __u32 place, __u32 at)
+{
+	__u32 from = (place & (TEXT_NAMES - 1)) * TEXT_STRIDE;
+
+	if (!s)
+		return 0;
+	at &= EVENT_TAIL_MAX - 1;
+	for (__u32 i = 0; i <= NAME_MAX_BYTES / 8; i++)
+		*(__u64 *)(s->event_tail + at + i * 8) = *(__u64 *)(s->text + from + i * 8);
+	return 0;
+}
+
+static __always_inline bool send_event(struct scratch *s, const struct response *response)
+{
+	__u32 tail = s->addresses * sizeof(struct answer_address), names = tail, bytes;
+
+	for (__u32 i = 0; i < CHAIN_MAX; i++) {
+		if (i >= s->chain_names)
+			break;
+		append_name(s, i, tail);
+		tail += s->chain[i].bytes;
+	}
+	*(__u64 *)(s->event_tail + (tail & (EVENT_TAIL_MAX - 1))) = 0;
+	s->event.type = EVENT_ANSWER;
+	s->event.learning = s->generations;
+	s->event.learned_at_ns = response->now_ns;
+	s->event.expires_at = response->expires_at;
+	s->event.client = response->key.client;
+	s->event.addresses = s->addresses;
+	s->event.names = s->chain_names;
+	s->event.names_bytes = tail - names;
+	s->event.question_type = response->question.type;
+	bytes = (sizeof(s->event) + tail + 7) & ~7U;
+	if (bytes > sizeof(s->event) + EVENT_TAIL_MAX)
+		return false;
+	return bpf_ringbuf_output(&events, &s->event, bytes, 0) == 0;
+}
+
+/*
+ * Tells the agent what is new: other names or addresses than before, or an expiry that is later by
+ * more than half of the lifetime. A loss is told again with the next response.
+ */
+static __always_inline void tell(struct scratch *s, const struct response *response)
+{
+	__u64 key = mix(response->settings, s->chain[0].hash, response->question.type);
+	struct answer *known = bpf_map_lookup_elem(&answers, &key);
+	struct answer answer = {
+		.expires_at = response->expires_at,
+		.reported = response->expires_at,
+	};
+
+	digest_answer(s);
+	answer.digest = s->digest;
+	if (known && known->digest == answer.digest) {
+		if (known->expires_at < answer.expires_at)
+			known->expires_at = answer.expires_at;
+		if (answer.expires_at < known->reported + response->lifetime / 2)
+			return;
+		answer.expires_at = known->expires_at;
+	}
+	if (send_event(s, response))
+		bpf_map_update_elem(&answers, &key, &answer, BPF_ANY);
+	else
+		count(COUNTER_EVENT_LOST);
+}
+
+static __always_inline enum counter commit(struct scratch *s, struct response *response)
+{
+	struct commit commit;
+
+	if (s->special)
+		count_many(COUNTER_SPECIAL_ADDRESS, s->special);
+	if (s->over_limit)
+		count_many(COUNTER_ADDRESSES_OVER_LIMIT, s->over_limit);
+	if (s->addresses == 0)
+		return COUNTER_NO_ADDRESS;
+	set_lifetime(s, response);
+	if (s->set_count) {
+		commit.s = s;
+		commit.expires_at = response->expires_at;
+		commit.now_ns = response->now_ns;
+		bpf_loop(s->addresses, commit_address, &commit, 0);
+	}
+	tell(s, response);
+	return s->set_count ? COUNTER_LEARNED : COUNTER_UNMATCHED;
+}
+
+/* Finds the slot of the question that is answered, judges the rest of the message, and learns it. */
+static __always_inline enum counter answer_query(struct scratch *s, struct response *response)
+{
+	struct query *query = bpf_map_lookup_elem(&queries, &response->key);
+	__u64 asked_at_ns;
+	enum counter result;
+	__u32 slot = 0;
+
+	if (!query)
+		return COUNTER_NO_QUERY;
+	if (!read_question(s, &response->question))
+		return COUNTER_MALFORMED;
+	if (query->question[0] != response->question.hash)
+		slot = 1;
+	if (query->question[slot] != response->question.hash)
+		return COUNTER_WRONG_QUESTION;
+	asked_at_ns = load_slot(&query->asked_at_ns[slot]);
+	if (asked_at_ns == 0)
+		return COUNTER_DUPLICATE;
+	response->now_ns = bpf_ktime_get_boot_ns();
+	if (response->now_ns - asked_at_ns > response->settings->query_timeout_ns)
+		return COUNTER_LATE;
+	result = judge_answer(s, response);
+	if (result == COUNTER_MALFORMED)
+		return result;
+	if (!take_question(query, slot, asked_at_ns))
+		return COUNTER_DUPLICATE;
+	if (result != COUNTER_LEARNED)
+		return result;
+	return commit(s, response);
+}
+
+static __always_inline enum counter learn(struct __sk_buff *skb, struct scratch *s,
+					  const struct packet *packet)
+{
+	const struct dns_header *header = (struct dns_header *)s->message;
+	struct response response = {};
+	enum counter result;
+	struct state *now;
+	__u32 key = 0;
+
+	if (!load_message(skb, s, packet, MESSAGE_MAX))
+		return COUNTER_MALFORMED;
+	result = judge_header(header);
+	if (result != COUNTER_LEARNED)
+		return result;
+	response.settings = bpf_map_lookup_elem(&settings, &key);
+	now = bpf_map_lookup_elem(&state, &key);
+	if (!response.settings || !now)
+		return COUNTER_BUSY;
+	s->addresses_limit = response.settings->addresses_per_name;
+	s->generations = generations_of(now);
+	response.key.client = packet->destination;
+	response.key.port = packet->destination_port;
+	response.key.id = header->id;
+	response.key.protocol = packet->protocol;
+	return answer_query(s, &response);
+}
 
 SEC("socket")
 int dns_response(struct __sk_buff *skb)
 {
-	struct answer_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
-	struct answer_address a = {};
-	if (e) bpf_ringbuf_discard(e, 0);
-	enum counter c = 0;
-	bpf_map_lookup_elem(&counters, &c);
-	return skb->len == a.names;
+	struct packet packet;
+	struct scratch *s;
+
+	if (!read_addresses(skb, &packet) || !read_transport(skb, &packet) ||
+	    packet.protocol != IPPROTO_UDP) {
+		count(COUNTER_MALFORMED);
+		return 0;
+	}
+	s = claim_scratch();
+	if (!s) {
+		count(COUNTER_BUSY);
+		return 0;
+	}
+	count(learn(skb, s, &packet));
+	release_scratch(s);
+	return 0;
 }
 
+/* Called for responses of resolvers that the node does not trust: nothing of them is learned. */
 SEC("socket")
 int dns_untrusted(struct __sk_buff *skb)
 {
-	return skb->len == 0;
+	(void)skb;
+	count(COUNTER_UNTRUSTED);
+	return 0;
 }

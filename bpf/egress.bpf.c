@@ -1,16 +1,268 @@
 //go:build ignore
 
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-#include "maps.h"
-#include "scratch.h"
+/*
+ * Judges new connections: 1 for what is denied, 0 for all else. Fails closed for a selected workload:
+ * a packet that cannot be read, or comes from an interface that is not known yet, is denied.
+ */
+#include "mapping.h"
+#include "packet.h"
+
+#define NO_RULE (~0U)
+
+enum { DHCP_SERVER = 67, DHCP_CLIENT = 68, DHCPV6_CLIENT = 546, DHCPV6_SERVER = 547 };
+enum { MLD_FIRST = 130, MLD_LAST = 132, ND_FIRST = 133, ND_LAST = 137, MLD2_REPORT = 143 };
+
+/* What is asked of every component of a destination, and the best answer so far. */
+struct judgement {
+	__u32 generation;
+	__u32 workload;
+	__u32 protocol; /* as verdict_entry has it */
+	__u32 port;	/* host byte order */
+	/* Positions of the first rules that match, of policies in mode ENFORCE and in mode AUDIT. */
+	__u32 enforced;
+	__u32 audited;
+	/* Whether these rules deny; no rule: yes. */
+	__u32 enforced_denies;
+	__u32 audited_denies;
+};
+
+static __always_inline bool fits(const struct verdict_entry *entry, const struct judgement *judgement)
+{
+	if (entry->protocol == 0)
+		return true;
+	return entry->protocol == judgement->protocol && judgement->port >= entry->first_port &&
+	       judgement->port <= entry->last_port;
+}
+
+static __always_inline void consider(const struct verdict_entry *entry, struct judgement *judgement)
+{
+	if (!fits(entry, judgement))
+		return;
+	if (entry->flags & VERDICT_AUDIT) {
+		if (entry->position < judgement->audited) {
+			judgement->audited = entry->position;
+			judgement->audited_denies = entry->flags & VERDICT_DENY;
+		}
+	} else if (entry->position < judgement->enforced) {
+		judgement->enforced = entry->position;
+		judgement->enforced_denies = entry->flags & VERDICT_DENY;
+	}
+}
+
+/* Asks the rules that one component of the destination can match. Verified once, by itself. */
+__attribute__((noinline)) int judge_component(struct judgement *judgement, __u32 component)
+{
+	struct verdict_key key = {};
+
+	if (!judgement)
+		return 0;
+	key.generation = judgement->generation;
+	key.workload = judgement->workload;
+	key.component = component;
+	for (__u32 page = 0; page < VERDICT_PAGES; page++) {
+		struct verdict *verdict;
+
+		key.page = page;
+		verdict = bpf_map_lookup_elem(&verdicts, &key);
+		if (!verdict)
+			return 0;
+		for (__u32 i = 0; i < VERDICT_ENTRIES; i++) {
+			if (i >= verdict->count)
+				break;
+			consider(&verdict->entries[i], judgement);
+		}
+		if (!verdict->more)
+			return 0;
+	}
+	return 0;
+}
+
+/* Asks every live match set of the destination. */
+static __always_inline void judge_names(struct judgement *judgement, const struct address *destination)
+{
+	struct mapping_key key = {.address = *destination};
+	__u64 now_ns = 0;
+
+	for (__u32 page = 0; page < MAPPING_PAGES; page++) {
+		struct mapping *mapping;
+
+		key.page = page;
+		mapping = bpf_map_lookup_elem(&mappings, &key);
+		if (!mapping)
+			return;
+		if (now_ns == 0)
+			now_ns = bpf_ktime_get_boot_ns();
+		for (__u32 i = 0; i < MAPPING_SLOTS; i++) {
+			__u64 slot = load_slot(&mapping->slots[i]);
+
+			if (slot == 0)
+				return; /* slots fill in order, and pages too */
+			if (slot_live(slot, now_ns))
+				judge_component(judgement, COMPONENT_MATCH_SET << COMPONENT_SHIFT |
+								   (slot & SLOT_MATCH_SET));
+		}
+	}
+}
+
+static __always_inline __u32 classify(void *prefixes, __u32 generation, const struct address *address)
+{
+	struct prefix_key key = {
+		.prefixlen = 8 * (sizeof(key) - offsetof(struct prefix_key, generation)),
+		.generation = generation,
+		.address = *address,
+	};
+	__u32 *class = bpf_map_lookup_elem(prefixes, &key);
+
+	return class ? *class : 0;
+}
+
+/* Whether the connection is one that no policy may stop: otherwise a node could lock itself out. */
+static __always_inline bool always_allowed(const struct packet *packet, enum origin origin)
+{
+	__u32 from = bpf_ntohs(packet->source_port), to = bpf_ntohs(packet->destination_port);
+	struct endpoint_key key = {
+		.address = packet->destination,
+		.port = packet->destination_port,
+		.protocol = packet->protocol,
+	};
+	__u32 type = packet->icmp_type;
+	enum endpoint_flag *flags;
+
+	if (packet->protocol == PROTOCOL_ICMPV6 && packet->version == 6)
+		return (type >= ND_FIRST && type <= ND_LAST) ||
+		       (type >= MLD_FIRST && type <= MLD_LAST) || type == MLD2_REPORT;
+	if (packet->protocol == IPPROTO_UDP) {
+		if (packet->version == 4 && from == DHCP_CLIENT && to == DHCP_SERVER)
+			return true;
+		if (packet->version == 6 && from == DHCPV6_CLIENT && to == DHCPV6_SERVER)
+			return true;
+	}
+	if (packet->protocol != IPPROTO_UDP && packet->protocol != IPPROTO_TCP)
+		return false;
+	flags = bpf_map_lookup_elem(&endpoints, &key);
+	if (!flags)
+		return false;
+	return *flags & ENDPOINT_RESOLVER || (origin == ORIGIN_LOCAL && *flags & ENDPOINT_SERVER);
+}
+
+static __always_inline int deny(void)
+{
+	count(COUNTER_VERDICT_DENY);
+	return 1;
+}
+
+static __always_inline int allow(void)
+{
+	count(COUNTER_VERDICT_ALLOW);
+	return 0;
+}
+
+static __always_inline int deny_for(enum counter reason)
+{
+	count(reason);
+	return deny();
+}
+
+/* The verdict of a workload's policies. */
+static __always_inline int judge(const struct packet *packet, enum origin origin,
+				 const struct workload *workload, __u32 generation, __u32 flags)
+{
+	struct judgement judgement = {
+		.generation = generation,
+		.workload = workload->id,
+		.protocol = packet->protocol == PROTOCOL_ICMPV6 ? IPPROTO_ICMP : packet->protocol,
+		.port = bpf_ntohs(packet->destination_port),
+		.enforced = NO_RULE,
+		.audited = NO_RULE,
+		.enforced_denies = 1,
+		.audited_denies = 1,
+	};
+	bool denied, reported;
+
+	judge_component(&judgement, COMPONENT_ANY << COMPONENT_SHIFT);
+	if (flags & GENERATION_DESTINATIONS) {
+		__u32 class = classify(&destinations, generation, &packet->destination);
+
+		if (class)
+			judge_component(&judgement, COMPONENT_CIDR << COMPONENT_SHIFT | class);
+	}
+	judge_names(&judgement, &packet->destination);
+	denied = workload->flags & WORKLOAD_ENFORCED && judgement.enforced_denies;
+	reported = workload->flags & WORKLOAD_AUDITED && judgement.audited_denies;
+	if ((!denied && !reported) || always_allowed(packet, origin))
+		return allow();
+	if (denied)
+		return deny();
+	count(COUNTER_VERDICT_AUDIT);
+	return 0;
+}
+
+/* Finds who opens the connection. False: by an interface that the agent has not told about yet. */
+static __always_inline bool identify(struct __sk_buff *skb, const struct packet *packet, __u32 flags,
+				     struct workload_key *key)
+{
+	__u32 ifindex = skb->ifindex;
+	struct interface_classes *classes;
+
+	if (key->origin == ORIGIN_LOCAL)
+		return true;
+	if (flags & GENERATION_SOURCES)
+		key->source = classify(&sources, key->generation, &packet->source);
+	if (flags & GENERATION_INTERFACES) {
+		classes = bpf_map_lookup_elem(&interfaces, &ifindex);
+		if (!classes)
+			return false;
+		key->interface = classes->class[key->generation & (GENERATIONS - 1)];
+	}
+	return true;
+}
+
+static __always_inline int egress(struct __sk_buff *skb, enum origin origin)
+{
+	struct workload_key key = {.origin = origin};
+	struct generation_flags *generation;
+	struct packet packet = {};
+	struct workload *workload;
+	bool known, readable;
+	struct state *now;
+	__u32 zero = 0;
+
+	now = bpf_map_lookup_elem(&state, &zero);
+	if (!now)
+		return 0;
+	key.generation = *(volatile __u32 *)&now->active & (GENERATIONS - 1);
+	generation = bpf_map_lookup_elem(&generations, &key.generation);
+	if (!generation || !(generation->flags & GENERATION_ENFORCES))
+		return 0;
+	if (!read_addresses(skb, &packet))
+		return deny_for(COUNTER_VERDICT_MALFORMED);
+	known = identify(skb, &packet, generation->flags, &key);
+	if (!known) {
+		if (read_transport(skb, &packet) && always_allowed(&packet, origin))
+			return allow();
+		return deny_for(COUNTER_UNKNOWN_INTERFACE);
+	}
+	workload = bpf_map_lookup_elem(&workloads, &key);
+	if (!workload)
+		return 0;
+	readable = read_transport(skb, &packet);
+	if (readable)
+		return judge(&packet, origin, workload, key.generation, generation->flags);
+	if (workload->flags & WORKLOAD_ENFORCED)
+		return deny_for(COUNTER_VERDICT_MALFORMED);
+	count(COUNTER_VERDICT_AUDIT);
+	return 0;
+}
 
 SEC("socket")
 int egress_forwarded(struct __sk_buff *skb)
 {
-	return skb->len == 0;
+	return egress(skb, ORIGIN_FORWARDED);
 }
+
 SEC("socket")
 int egress_local(struct __sk_buff *skb)
 {
-	return skb->len == 0;
+	return egress(skb, ORIGIN_LOCAL);
 }

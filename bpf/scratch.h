@@ -41,22 +41,37 @@ struct scratch {
 	__u32 labels;	/* of the name */
 	__u32 bytes;	/* of its canonical form, root label included */
 	__u32 odd;	/* it has bytes that no pattern has */
+	__u32 end;	/* position behind it, once a pointer was followed; 0: none was */
+	__u32 piece;	/* where the piece of it begins that is being read */
 	__u64 hash;	/* of the whole name */
 	__u64 label_hash[LABELS_MAX + 1]; /* then hashes of the suffix that begins with the label */
 	__u8 label_at[LABELS_MAX + 1];	  /* where the label begins in the canonical form */
 
 	/* What the answer says, so far. */
 	struct chain_name chain[CHAIN_MAX];
+	__u64 digest;
 	struct learned_set sets[CHAIN_MAX * GENERATIONS];
 	__u32 chain_names;
 	__u32 set_count;
 	__u32 addresses;
 	__u32 min_ttl;
-	__u32 special;
-	__u32 over_limit;
+	__u32 special;	  /* addresses passed over: never learned */
+	__u32 over_limit; /* addresses passed over: too many */
 
+	/* The walk over the records. */
+	__u32 position;	      /* of the next record */
+	__u32 records;	      /* still to be read */
+	__u32 fault;	      /* COUNTER_MALFORMED or COUNTER_CHAIN_TOO_LONG; 0: none */
+	__u32 owner_position; /* of the name that owned a record last, or of the chain's end; 0: none */
+	__u32 owner;	      /* its place on the chain, from 1; 0: not on it */
+	__u32 skipped;	      /* records of owners that are not on the chain, yet */
+	__u32 grown;	      /* the chain grew after a record was skipped: walk once more */
+	__u32 addresses_limit;
+	__u32 generations;    /* to learn for: bits */
+
+	__u64 aligned[0];
 	__u8 message[MESSAGE_MAX + 1 + 8]; /* words may be read up to its last byte */
-	__u8 text[TEXT_NAMES * TEXT_STRIDE];
+	__u8 text[TEXT_NAMES * TEXT_STRIDE + 16]; /* a word more than the last name may need */
 	struct answer_event event;
 	union {
 		struct answer_address event_addresses[ANSWER_ADDRESSES];
@@ -72,3 +87,25 @@ struct {
 	__type(value, struct scratch);
 } scratch SEC(".maps");
 
+/*
+ * Claims working memory: a softirq, or a task that preempts, may run a program on the CPU of another
+ * that has not ended. NULL if they are too many.
+ */
+static __always_inline struct scratch *claim_scratch(void)
+{
+	__u32 first = bpf_get_smp_processor_id() * SCRATCH_LEVELS;
+
+	for (__u32 i = 0; i < SCRATCH_LEVELS; i++) {
+		enum scratch_limit key = first + i;
+		struct scratch *s = bpf_map_lookup_elem(&scratch, &key);
+
+		if (s && __sync_bool_compare_and_swap(&s->claimed, 0, 1))
+			return s;
+	}
+	return NULL;
+}
+
+static __always_inline void release_scratch(struct scratch *s)
+{
+	__sync_lock_test_and_set(&s->claimed, 0);
+}

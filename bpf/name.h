@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * Domain names: read from a message, brought into canonical form, hashed, and looked up among those
+ * that patterns name. hash.go has the same hash for the side that fills the tables.
+ *
+ * The functions that are not static are verified once by themselves, with any argument, instead of
+ * at each place that calls them: that keeps their loops from multiplying.
+ */
+#pragma once
+
+#include "maps.h"
+#include "scratch.h"
+#include <stdbool.h>
+
+#define HEADER_BYTES 12	 /* of a message; no name begins before */
+#define LABEL_MAX 63	 /* bytes */
+#define POINTERS_MAX 126 /* in one name: no more than it can have labels */
+#define POINTER_BITS 0xc0 /* in the first byte of a compression pointer */
+#define EVERY_BYTE 0x0101010101010101ULL
+#define HIGH_BITS (0x80 * EVERY_BYTE)
+
+/* Both multipliers are secret, so that no one can choose names that collide. */
+static __always_inline __u64 mix(const struct settings *set, __u64 hash, __u64 word)
+{
+	word *= set->hash_key[1] | 1;
+	word ^= word >> 32;
+	hash = (hash ^ word) * (set->hash_key[2] | 1);
+	return hash ^ hash >> 29;
+}
+
+/* The high bit of each byte of `word` that is `least` or more; the bytes have no high bit of their own. */
+static __always_inline __u64 bytes_from(__u64 word, __u8 least)
+{
+	return word + (0x80 - least) * EVERY_BYTE;
+}
+
+static __always_inline __u64 lower_case(__u64 word)
+{
+	__u64 low = word & ~HIGH_BITS;
+	__u64 upper = bytes_from(low, 'A') & ~bytes_from(low, 'Z' + 1) & ~word & HIGH_BITS;
+
+	return word | upper >> 2;
+}
+
+/* Not 0 if a byte is none of a-z, 0-9, hyphen and underscore. */
+static __always_inline __u64 odd_bytes(__u64 word)
+{
+	__u64 low = word & ~HIGH_BITS;
+	__u64 usual = (bytes_from(low, 'a') & ~bytes_from(low, 'z' + 1)) |
+		      (bytes_from(low, '0') & ~bytes_from(low, '9' + 1)) |
+		      (bytes_from(low, '-') & ~bytes_from(low, '-' + 1)) |
+		      (bytes_from(low, '_') & ~bytes_from(low, '_' + 1));
+
+	return (~usual | word) & HIGH_BITS;
+}
+
+/* Turns the hashes of labels into those of the suffixes that begin with them. */
+__attribute__((noinline)) int hash_suffixes(struct scratch *s)
+{
+	__u32 key = 0, label;
+	struct settings *set = bpf_map_lookup_elem(&settings, &key);
+	__u64 hash;
+
+	if (!s || !set)
+		return 0;
+	hash = set->hash_key[3];
+	label = s->labels & LABELS_MAX;
+	for (int i = 0; i < LABELS_MAX; i++) {
+		if (label == 0)
+			break;
+		/* With the unknown zero each turn has the same range, and the verifier sees it as seen. */
+		label = (label - 1 + s->zero) & LABELS_MAX;
+		hash = mix(set, hash, s->label_hash[label]);
+		s->label_hash[label] = hash;
+	}
+	s->hash = hash;
+	return 0;
+}
+
+/* Saves how far the name has been read; gives the position of the byte that is no label. */
+static __always_inline int end_labels(struct scratch *s, __u32 at, __u32 labels, __u32 bytes,
+				      __u64 odd)
+{
+	s->labels = labels;
+	s->bytes = bytes;
+	s->odd = odd != 0;
+	return at;
+}
+
+/*
+ * Reads labels from `at` on, in words, up to the root label or a pointer, behind the labels that are
+ * read already; their canonical form goes into the text from `place` on. Gives the position of the root
+ * label or the pointer, or 0 if the name is malformed.
+ */
+__attribute__((noinline)) int read_labels(struct scratch *s, __u32 at, __u32 place)
+{
+	__u32 rest = 0, labels, bytes, key = 0;
+	struct settings *set = bpf_map_lookup_elem(&settings, &key);
+	__u64 hash = 0, odd;
+
+	if (!s || !set)
+		return 0;
+	place &= TEXT_NAMES * TEXT_STRIDE - TEXT_STRIDE;
+	labels = s->labels;
+	bytes = s->bytes;
+	odd = s->odd;
+	for (int i = 0; i <= LABELS_MAX; i++) { /* a label of more than one word has more than 8 bytes */
+		/* As in hash_suffixes: the masks change nothing, but bound each turn alike. */
+		at = (at + s->zero) & MESSAGE_MAX;
+		rest = (rest + s->zero) & LABEL_MAX;
+		labels = (labels + s->zero) & LABELS_MAX;
+		bytes = (bytes + s->zero) & (TEXT_STRIDE - 1);
+		if (rest == 0) {
+			if (at >= s->message_bytes)
+				return 0;
+			rest = s->message[at];
+			if (rest == 0 || rest >= POINTER_BITS)
+				return end_labels(s, at, labels, bytes, odd);
+			if (rest > LABEL_MAX || at + 1 + rest > s->message_bytes ||
+			    bytes + 1 + rest >= NAME_MAX_BYTES)
+				return 0;
+			s->text[place + bytes] = rest;
+			s->label_at[labels] = bytes;
+			hash = set->hash_key[0] ^ rest;
+			at++;
+			bytes++;
+		}
+
+		__u64 word = *(__u64 *)(s->message + at);
+		__u32 step = rest < 8 ? rest : 8;
+		__u64 filler = ~(~0ULL >> ((64 - step * 8) & 63)); /* what is behind the label */
+
+		word = lower_case(word & ~filler);
+		odd |= odd_bytes(word | ('0' * EVERY_BYTE & filler));
+		*(__u64 *)(s->text + place + bytes) = word;
+		hash = mix(set, hash, word);
+		at += step;
+		bytes += step;
+		rest -= step;
+		if (rest == 0)
+			s->label_hash[labels++] = hash;
+	}
+	return 0;
+}
+
+/*
+ * Reads the name at `position` of the message into the name fields of scratch and its canonical form
+ * into the text at `place`. Gives the position behind the name, or 0 if it is malformed. A pointer must
+ * lead to before the piece of the name that it ends, and never into the header: so it cannot loop.
+ */
+__attribute__((noinline)) int read_name(struct scratch *s, __u32 position, __u32 place)
+{
+	__u32 at = position, stop;
+
+	if (!s)
+		return 0;
+	place = (place & (TEXT_NAMES - 1)) * TEXT_STRIDE;
+	s->labels = 0;
+	s->bytes = 0;
+	s->odd = 0;
+	s->end = 0;
+	for (int i = 0; i <= POINTERS_MAX; i++) {
+		s->piece = at; /* in memory, where the verifier does not follow how it shrinks */
+		stop = read_labels(s, at, place);
+		if (stop == 0)
+			return 0;
+		at = s->message[stop & MESSAGE_MAX];
+		if (at == 0) {
+			s->text[place + (s->bytes & (TEXT_STRIDE - 1))] = 0;
+			s->bytes++;
+			hash_suffixes(s);
+			return s->end ? s->end : stop + 1;
+		}
+		if (stop + 2 > s->message_bytes)
+			return 0;
+		at = (at & ~POINTER_BITS) << 8 | s->message[(stop + 1) & MESSAGE_MAX];
+		if (at < HEADER_BYTES || at >= s->piece)
+			return 0;
+		if (!s->end)
+			s->end = stop + 2;
+	}
+	return 0;
+}
+
+/* Whether a pattern's name in name_cells from `cell` on is the `bytes` bytes at `at` of the text. */
+__attribute__((noinline)) int same_name(struct scratch *s, __u32 cell, __u32 at, __u32 bytes)
+{
+	struct name_cell *record = bpf_map_lookup_elem(&name_cells, &cell);
+	__u32 in_cell = offsetof(struct name_cell, text);
+
+	if (!s || !record || record->length != bytes)
+		return 0;
+	for (__u32 i = 0; i < NAME_MAX_BYTES; i += 4) {
+		if (i >= bytes)
+			return 1;
+		if (in_cell == NAME_CELL_BYTES) {
+			cell++;
+			record = bpf_map_lookup_elem(&name_cells, &cell);
+			if (!record)
+				return 0;
+			in_cell = 0;
+		}
+
+		__u32 place = (at + i) & (TEXT_NAMES * TEXT_STRIDE - 1);
+		__u32 differing = *(__u32 *)(s->text + place) ^
+				  *(__u32 *)((__u8 *)record + in_cell);
+
+		if (bytes - i < 4)
+			differing <<= (4 - (bytes - i)) * 8;
+		if (differing)
+			return 0;
+		in_cell += 4;
+	}
+	return 1;
+}
+
+/* The match set in one index slot, if the slot is of this suffix; 0 if not, or if the set is empty. */
+static __always_inline __u32 slot_match_set(struct scratch *s, __u64 slot, __u32 label, __u32 at,
+					    __u32 bytes, __u32 generation)
+{
+	__u32 cell = (slot & 0xffffff) - 1;
+	struct name_cell *record;
+
+	if (!same_name(s, cell, at, bytes))
+		return 0;
+	record = bpf_map_lookup_elem(&name_cells, &cell);
+	if (!record)
+		return 0;
+	generation &= GENERATIONS - 1;
+	return label == 0 ? record->exact[generation] : record->below[generation];
+}
+
+/* The match set of the suffix that begins with `label`, of the name that was read last, at `place`. */
+__attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32 label,
+					   __u32 generation)
+{
+	__u32 key = 0, bucket, at, bytes;
+	struct settings *set = bpf_map_lookup_elem(&settings, &key);
+	__u64 suffix;
+
+	if (!s || !set)
+		return 0;
+	label &= LABELS_MAX;
+	suffix = s->label_hash[label];
+	at = s->label_at[label];
+	bytes = s->bytes - 1 - at; /* tables hold no root label */
+	at += (place & (TEXT_NAMES - 1)) * TEXT_STRIDE;
+	for (int i = 0; i < BUCKET_PROBES; i++) {
+		struct name_bucket *slots;
+		bool full = true;
+
+		bucket = ((__u32)suffix + i) & set->index_mask;
+		slots = bpf_map_lookup_elem(&name_index, &bucket);
+		if (!slots)
+			return 0;
+		for (int j = 0; j < BUCKET_SLOTS; j++) {
+			__u64 slot = slots->slots[j];
+
+			if (slot == 0) {
+				full = false;
+			} else if ((slot ^ suffix) >> 24 == 0) {
+				__u32 match_set = slot_match_set(s, slot, label, at, bytes, generation);
+
+				if (match_set)
+					return match_set;
+			}
+		}
+		if (!full)
+			return 0;
+	}
+	return 0;
+}
+
+/* The match set of the name that was read last, at `place`: of the longest suffix that has one. */
+__attribute__((noinline)) int match_name(struct scratch *s, __u32 place, __u32 generation)
+{
+	if (!s || s->odd)
+		return 0;
+	for (__u32 label = 0; label < LABELS_MAX; label++) {
+		__u32 match_set;
+
+		if (label >= s->labels)
+			return 0;
+		match_set = match_suffix(s, place, label, generation);
+		if (match_set)
+			return match_set;
+	}
+	return 0;
+}
