@@ -1,0 +1,27 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// RemoveJournal removes what a datapath keeps in its state directory, and names it. What does not
+// exist is no error.
+func RemoveJournal(stateDir string) ([]string, error) {
+	var removed []string
+	for _, name := range []string{journalFile, journalFile + ".corrupt"} {
+		path := filepath.Join(stateDir, name)
+		err := os.Remove(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return removed, fmt.Errorf("remove journal: %w", err)
+		}
+		removed = append(removed, path)
+	}
+	return removed, nil
+}

@@ -1,0 +1,173 @@
+package datapath
+
+import (
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/bbolt"
+
+	"github.com/nameward/nameward/api/domain"
+	"github.com/nameward/nameward/dataplane/lower"
+	"github.com/nameward/nameward/dataplane/observe"
+)
+
+var discard = slog.New(slog.DiscardHandler)
+
+func parseName(t testing.TB, s string) domain.Name {
+	t.Helper()
+	name, err := domain.ParseName(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func testAnswer(t testing.TB, c clock) learned {
+	return learned{Answer: observe.Answer{
+		Names: []domain.Name{parseName(t, "www.example.com"), parseName(t, "cdn.example.net")},
+		Addresses: []observe.Address{
+			{Address: netip.MustParseAddr("192.0.2.1"), Names: 2},
+			{Address: netip.MustParseAddr("192.0.2.2"), Names: 1},
+		},
+		Client:    netip.MustParseAddr("fd00::7"),
+		LearnedAt: c.now,
+		ExpiresAt: c.now.Add(time.Minute),
+	}}
+}
+
+func TestJournalKeepsMappings(t *testing.T) {
+	dir := t.TempDir()
+	clock, err := readClock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := openJournal(dir, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := testAnswer(t, clock)
+	again := testAnswer(t, clock)
+	again.LearnedAt = clock.now.Add(time.Second)
+	again.ExpiresAt = clock.now.Add(time.Second) // does not shorten
+	for _, a := range []learned{first, again} {
+		if err := j.put([]learned{a}, clock); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.close(); err != nil {
+		t.Fatal(err)
+	}
+	if j, err = openJournal(dir, discard); err != nil {
+		t.Fatal(err)
+	}
+	defer j.close() //nolint:errcheck // ends with the test
+	got, err := j.mappings(clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mapping := observe.Mapping{
+		Domain: first.Names[0], Chain: first.Names[1:], Address: first.Addresses[0].Address, Client: first.Client,
+		FirstSeen: first.LearnedAt, LastSeen: again.LearnedAt, ExpiresAt: first.ExpiresAt,
+	}
+	short := mapping
+	short.Chain, short.Address = nil, first.Addresses[1].Address
+	if diff := cmp.Diff([]observe.Mapping{mapping, short}, got, cmp.Comparer(func(a, b domain.Name) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Errorf("mappings (-want +got):\n%s", diff)
+	}
+	if err := j.forget(clock.toBoot(first.ExpiresAt)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := j.mappings(clock); err != nil || len(got) != 0 {
+		t.Errorf("after they expired: got %v, %v, want none", got, err)
+	}
+}
+
+func TestJournalOfAnotherBootIsEmptied(t *testing.T) {
+	dir := t.TempDir()
+	clock, err := readClock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := openJournal(dir, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.put([]learned{testAnswer(t, clock)}, clock); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.putMemory(lower.Memory{NextSelector: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(bootKey, []byte("another")) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.close(); err != nil {
+		t.Fatal(err)
+	}
+	if j, err = openJournal(dir, discard); err != nil {
+		t.Fatal(err)
+	}
+	defer j.close() //nolint:errcheck // ends with the test
+	if got, err := j.mappings(clock); err != nil || len(got) != 0 {
+		t.Errorf("mappings: got %v, %v, want none", got, err)
+	}
+	if got, err := j.memory(); err != nil || got.NextSelector != 0 {
+		t.Errorf("match sets: got %v, %v, want none", got, err)
+	}
+}
+
+func TestCorruptJournalIsSetAside(t *testing.T) {
+	for name, damage := range map[string]func([]byte) []byte{
+		"no journal at all": func([]byte) []byte { return []byte("not a journal") },
+		"both heads gone":   func(b []byte) []byte { clear(b[:8192]); return b },
+		"pages gone":        func(b []byte) []byte { clear(b[8192:]); return b },
+		"cut short":         func(b []byte) []byte { return b[:9000] },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			j, err := openJournal(dir, discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := j.close(); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(dir, journalFile)
+			content, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, damage(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			j, err = openJournal(dir, discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(path + ".corrupt"); err != nil {
+				t.Errorf("the damaged file is not kept: %v", err)
+			}
+			if err := j.close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func TestJournalHasOneHolder(t *testing.T) {
+	dir := t.TempDir()
+	j, err := openJournal(dir, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.close() //nolint:errcheck // ends with the test
+	if _, err := openJournal(dir, discard); err == nil {
+		t.Error("a second agent on the same state directory: got no error")
+	}
+}

@@ -1,0 +1,104 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/nameward/nameward/bpf"
+	"github.com/nameward/nameward/dataplane/enforce"
+)
+
+var testKey = bpf.HashKey{0x0123456789abcdef, 0xfedcba9876543210, 0x0f1e2d3c4b5a6978, 0x8796a5b4c3d2e1f0}
+
+// find looks a name up as the programs do: bucket by bucket, up to the first with a free slot.
+func find(key bpf.HashKey, buckets []bpf.DatapathNameBucket, name string) (cell uint32, found bool) {
+	hash := key.SuffixHashes(wireText(name))[0]
+	for probe := range uint32(bucketProbes) {
+		full := true
+		for _, slot := range buckets[(uint32(hash)+probe)&uint32(len(buckets)-1)].Slots {
+			if slot == 0 {
+				full = false
+			} else if (slot^hash)>>24 == 0 {
+				return uint32(slot&slotCellMask) - 1, true
+			}
+		}
+		if !full {
+			return 0, false
+		}
+	}
+	return 0, false
+}
+
+// Names come and go in an index that is nearly full. At every moment, between any two writes of a
+// bucket, each name that is in it is found.
+func TestEveryNameIsFoundWhileOthersComeAndGo(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		x := newNameIndex(testKey, 8, 80)
+		written := make([]bpf.DatapathNameBucket, 8)
+		check := func() {
+			for name, e := range x.entries {
+				if cell, found := find(testKey, written, name); !found || cell != e.cell {
+					t.Fatalf("%s: found %v in cell %d, want cell %d", name, found, cell, e.cell)
+				}
+			}
+		}
+		for range 200 {
+			name := fmt.Sprintf("n%d.example", rapid.IntRange(0, 70).Draw(t, "name"))
+			if rapid.IntRange(0, 9).Draw(t, "long") == 0 {
+				name = strings.Repeat("long.", 20) + name
+			}
+			if x.entries[name] != nil {
+				for _, bucket := range x.remove(name) {
+					written[bucket] = x.buckets[bucket]
+					check()
+				}
+				continue
+			}
+			e, err := x.add(name)
+			if errors.Is(err, enforce.ErrFull) {
+				continue
+			}
+			written[e.bucket] = x.buckets[e.bucket]
+			check()
+		}
+		for name := range x.entries {
+			for _, bucket := range x.remove(name) {
+				written[bucket] = x.buckets[bucket]
+				check()
+			}
+		}
+		for i, owner := range x.owners {
+			if owner != nil {
+				t.Fatalf("cell %d is taken, though no name is left", i)
+			}
+		}
+	})
+}
+
+func TestIndexIsFull(t *testing.T) {
+	x := newNameIndex(testKey, 1<<10, 4)
+	var err error
+	for i := range 5 {
+		_, err = x.add(fmt.Sprintf("n%d.example", i))
+	}
+	if !errors.Is(err, enforce.ErrFull) || !strings.Contains(err.Error(), "n4.example") {
+		t.Errorf("fifth name in four cells: got %v, want ErrFull that names it", err)
+	}
+}
+
+func TestTextOfWireForm(t *testing.T) {
+	for _, name := range []string{"a", "a.b", "example.com", strings.Repeat("abcdefg.", 30) + "abcdefg"} {
+		if got, ok := textOf(wireText(name)); !ok || got != name {
+			t.Errorf("%s: got %s, %v", name, got, ok)
+		}
+	}
+	for _, wire := range [][]byte{{}, {0}, {2, 'a'}, {1, 'a', 0}, {1, 'a', 3, 'b'}} {
+		if got, ok := textOf(wire); ok {
+			t.Errorf("%v: got %q, want none", wire, got)
+		}
+	}
+}
