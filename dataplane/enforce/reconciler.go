@@ -97,7 +97,7 @@ func (r *Reconciler) reconcile(ctx context.Context, want *Revision) {
 		next.Refusal, r.have.refused = nil, nil
 	}
 	if next.HooksErr == nil && next.InForce != r.have.applied {
-		next.InForce = r.have.applied
+		next.InForce, next.Since = r.have.applied, time.Now()
 		r.log.Info("rule set in force", "revision", next.InForce.Number, "rule_set", next.InForce.ID.String())
 	}
 	if next != state {

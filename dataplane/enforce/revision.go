@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"sync"
+	"time"
 
 	"github.com/nameward/nameward/api/ruleset"
 )
@@ -17,6 +18,7 @@ type Revision struct {
 // State is what the reconciler has reached. It is immutable.
 type State struct {
 	InForce  *Revision // nil until one is in force, hooks included
+	Since    time.Time // that InForce is
 	Refusal  *Refusal  // of the newest wanted revision; nil when it is in force or not tried yet
 	HooksErr error     // why the hooks could not be ensured
 	SaveErr  error     // why what is in force is not on disk

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nameward/nameward/dataplane"
+)
+
+// settle runs the command line up to where the agent would start, and returns its configuration.
+func settle(t *testing.T, file string, environment map[string]string, args ...string) (dataplane.Config, error) {
+	t.Helper()
+	p := &program{
+		stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}, cfg: dataplane.DefaultConfig(),
+		lookupEnv: func(name string) (string, bool) {
+			value, ok := environment[name]
+			return value, ok
+		},
+		readFile: func(name string) ([]byte, error) {
+			if name != "agent.yaml" {
+				return nil, os.ErrNotExist
+			}
+			return []byte(file), nil
+		},
+	}
+	root := p.command()
+	if err := root.ParseFlags(args); err != nil {
+		return p.cfg, err
+	}
+	err := p.complete(root)
+	return p.cfg, err
+}
+
+func TestPrecedence(t *testing.T) {
+	file := "server: [a:1, b:2]\nlabel: {role: web, tier: \"1\"}\nmin-ttl: 5s\nmax-ttl: 1h\nmark: 0x20000000\ninsecure: true\n"
+	cfg, err := settle(t, file, map[string]string{"NAMEWARD_MIN_TTL": "6s", "NAMEWARD_MAX_TTL": "2h", "NAMEWARD_CONFIG": "agent.yaml"},
+		"--min-ttl", "7s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := dataplane.DefaultConfig()
+	want.Servers, want.Labels = []string{"a:1", "b:2"}, map[string]string{"role": "web", "tier": "1"}
+	want.MinTTL, want.MaxTTL, want.Mark, want.Insecure = 7*time.Second, 2*time.Hour, 0x20000000, true
+	if diff := cmp.Diff(want, cfg); diff != "" {
+		t.Errorf("configuration (-want +got): %s", diff)
+	}
+}
+
+func TestEveryFaultIsNamed(t *testing.T) {
+	_, err := settle(t, "servers: [a:1]\nmin-ttl: soon\nmax-mappings: [1, 2]\n",
+		map[string]string{"NAMEWARD_MAX_QUERIES": "many"}, "--config", "agent.yaml")
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"servers: unknown key", "min-ttl", "max-mappings: takes one value", "NAMEWARD_MAX_QUERIES"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q does not name %q", err, want)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"--help"}, 0, ""},
+		{[]string{"--nonsense"}, 2, "nonsense"},
+		{[]string{"nonsense"}, 2, "nonsense"},
+		{[]string{"--server", "127.0.0.1:7443", "--trusted-resolver", "192.0.2.53"}, 2, "TLS is not in this version"},
+		{[]string{"--insecure", "--trusted-resolver", "192.0.2.53"}, 2, "server: must be set"},
+		{[]string{"--config", "/nonexistent.yaml"}, 2, "nonexistent"},
+		{[]string{"check", "-o", "xml"}, 2, "output"},
+		{[]string{"cleanup", "--state-dir", "relative"}, 2, "state-dir"},
+	} {
+		var stdout, stderr bytes.Buffer
+		if code := Run(t.Context(), c.args, &stdout, &stderr); code != c.code || !strings.Contains(stderr.String(), c.says) {
+			t.Errorf("%q: exit code %d, %q; want %d and %q", c.args, code, stderr.String(), c.code, c.says)
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/nameward/nameward/dataplane/datapath"
+	"github.com/nameward/nameward/dataplane/localserver"
+	"github.com/nameward/nameward/dataplane/netfilter"
+	"github.com/nameward/nameward/dataplane/subscribe"
+)
+
+// Cleanup removes everything that an agent made on this node, and names it: rules first, since
+// iptables-legacy opens the pins that they name at each write, then pins, then files. It refuses while
+// an agent runs. Where nothing is left it removes nothing and succeeds.
+func Cleanup(ctx context.Context, cfg Config) ([]string, error) {
+	held, err := lockForCleanup(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	if held != nil {
+		defer func() { _ = held.release() }()
+	}
+	removed, err := netfilter.Remove(ctx)
+	if err != nil {
+		return removed, fmt.Errorf("remove rules; pins and files stay, since rules may need them: %w", err)
+	}
+	var errs []error
+	steps := []func() ([]string, error){
+		func() ([]string, error) { return removePins(cfg.BPFDir) },
+		func() ([]string, error) { return subscribe.RemoveDisk(cfg.StateDir) },
+		func() ([]string, error) { return datapath.RemoveJournal(cfg.StateDir) },
+		func() ([]string, error) { return localserver.Remove(cfg.Socket) },
+		func() ([]string, error) { return removeFiles(filepath.Join(cfg.StateDir, lockFile)) },
+	}
+	for _, step := range steps {
+		names, err := step()
+		removed = append(removed, names...)
+		errs = append(errs, err)
+	}
+	// What else is in them is not ours, and keeps them.
+	for _, dir := range []string{cfg.StateDir, filepath.Dir(cfg.Socket)} {
+		if os.Remove(dir) == nil {
+			removed = append(removed, dir)
+		}
+	}
+	return removed, errors.Join(errs...)
+}
+
+// lockForCleanup returns nil where no agent can run, since there is no directory for its lock.
+func lockForCleanup(dir string) (*lock, error) {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	held, err := takeLock(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: stop it first", err)
+	}
+	return held, nil
+}
+
+func removePins(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+		return nil, nil
+	}
+	if err := datapath.Remove(dir); err != nil {
+		return nil, err //nolint:wrapcheck // says what it did
+	}
+	return []string{"pins below " + dir}, nil
+}
+
+func removeFiles(paths ...string) ([]string, error) {
+	var removed []string
+	for _, path := range paths {
+		err := os.Remove(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return removed, fmt.Errorf("remove file: %w", err)
+		}
+		removed = append(removed, path)
+	}
+	return removed, nil
+}

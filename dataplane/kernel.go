@@ -1,0 +1,88 @@
+package dataplane
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"strings"
+
+	"github.com/nameward/nameward/dataplane/datapath"
+	"github.com/nameward/nameward/dataplane/enforce"
+	"github.com/nameward/nameward/dataplane/netfilter"
+	"github.com/nameward/nameward/dataplane/observe"
+)
+
+// kernelMaps is what the agent needs of the datapath.
+type kernelMaps interface {
+	enforce.Maps
+	SetEndpoints(resolvers, servers []netip.AddrPort) error
+	Counters() (map[string]uint64, error)
+	Programs() datapath.Programs
+	RetirePrograms() error
+	Run(ctx context.Context) error
+	Close() error
+}
+
+// kernelHooks is what the agent needs of the packet filter.
+type kernelHooks interface {
+	enforce.Hooks
+	Backend() string
+}
+
+// kernel makes what the agent runs on; a test makes it of fakes.
+type kernel struct {
+	probe     func(ctx context.Context, cfg Config) []Requirement
+	openMaps  func(cfg datapath.Config, table *observe.Table) (kernelMaps, error)
+	openHooks func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error)
+}
+
+// realKernel is the machine's.
+func realKernel() kernel {
+	return kernel{
+		probe: Check,
+		openMaps: func(cfg datapath.Config, table *observe.Table) (kernelMaps, error) {
+			return datapath.Open(cfg, table)
+		},
+		openHooks: func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error) {
+			return netfilter.New(ctx, cfg)
+		},
+	}
+}
+
+// retiringHooks lets go of the programs of other builds once the rules have moved on to this one's:
+// iptables-legacy opens every pin that a rule names at each write to the table.
+type retiringHooks struct {
+	enforce.Hooks
+	retire  func() error
+	retired bool
+	log     *slog.Logger
+}
+
+// Ensure ensures the hooks, and retires once after that succeeded.
+func (h *retiringHooks) Ensure(ctx context.Context) ([]string, error) {
+	mended, err := h.Hooks.Ensure(ctx)
+	if err != nil || h.retired {
+		return mended, err //nolint:wrapcheck // the reconciler says what
+	}
+	h.retired = true
+	if err := h.retire(); err != nil {
+		h.log.Warn("programs of other builds are left pinned", "err", err)
+	}
+	return mended, nil
+}
+
+// RequirementsError ends Run before anything was changed: the machine could enforce only a part.
+type RequirementsError struct {
+	Requirements []Requirement // all of them
+}
+
+// Error names what is not met; the requirements say more.
+func (e *RequirementsError) Error() string {
+	var names []string
+	for _, r := range e.Requirements {
+		if !r.Met {
+			names = append(names, r.Name)
+		}
+	}
+	return "this machine does not meet the requirements: " + strings.Join(names, ", ")
+}

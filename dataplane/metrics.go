@@ -1,0 +1,98 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const metricPrefix = "nameward_agent_"
+
+// metrics reads the status at each scrape: nothing is counted twice.
+type metrics struct{ status *agentStatus }
+
+// Describe says nothing, since the counters of the datapath name themselves.
+func (metrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect sends everything that the agent counts.
+func (m metrics) Collect(out chan<- prometheus.Metric) {
+	send := func(kind prometheus.ValueType, name, help string, value float64, labels ...string) {
+		names, values := make([]string, 0, 1), make([]string, 0, 1)
+		for i := 0; i+1 < len(labels); i += 2 {
+			names, values = append(names, labels[i]), append(values, labels[i+1])
+		}
+		out <- prometheus.MustNewConstMetric(prometheus.NewDesc(metricPrefix+name, help, names, nil), kind, value, values...)
+	}
+	counters, err := m.status.Counters()
+	if err != nil {
+		m.status.log.Warn("counters not read", "err", err)
+	}
+	for name, value := range counters {
+		if result, ok := strings.CutPrefix(name, "dns_responses_"); ok {
+			send(prometheus.CounterValue, "dns_responses_total", "DNS responses, by what became of them.", float64(value), "result", result)
+		} else if verdict, ok := strings.CutPrefix(name, "verdicts_"); ok {
+			send(prometheus.CounterValue, "verdicts_total", "New connections of selected workloads, by verdict.", float64(value), "verdict", verdict)
+		} else {
+			send(prometheus.CounterValue, name+"_total", "Counted by the datapath since it was made.", float64(value))
+		}
+	}
+	state, _ := m.status.reconciler.State()
+	if state.InForce != nil {
+		send(prometheus.GaugeValue, "revision", "The revision in force.", float64(state.InForce.Number))
+		send(prometheus.GaugeValue, "rule_set_info", "The content id of the rule set in force.", 1, "rule_set", state.InForce.ID.String())
+	}
+	connected := 0.0
+	if m.status.connection().Server != "" {
+		connected = 1
+	}
+	degraded, _ := m.status.Degraded()
+	send(prometheus.GaugeValue, "connected", "1 while connected to a policy server.", connected)
+	send(prometheus.GaugeValue, "degraded", "How many faults persist.", float64(len(degraded)))
+	send(prometheus.GaugeValue, "live_mappings", "Mappings that are known.", float64(m.status.table.Len()))
+	send(prometheus.CounterValue, "mended_rules_total", "Faults of the packet filter rules that were mended.", float64(state.Mended))
+}
+
+// metricsServer serves /metrics.
+type metricsServer struct {
+	listener net.Listener
+	server   *http.Server
+	log      *slog.Logger
+}
+
+// listenMetrics returns nil where no metrics are wanted.
+func listenMetrics(ctx context.Context, address string, status *agentStatus, log *slog.Logger) (*metricsServer, error) {
+	if address == "" {
+		return nil, nil
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics{status}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for metrics: %w", err)
+	}
+	return &metricsServer{listener, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, log}, nil
+}
+
+func (m *metricsServer) run(ctx context.Context) error {
+	if m == nil {
+		return nil
+	}
+	stop := context.AfterFunc(ctx, func() { _ = m.server.Close() })
+	defer stop()
+	m.log.Info("serving metrics", "address", m.listener.Addr().String())
+	if err := m.server.Serve(m.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	return nil
+}

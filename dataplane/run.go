@@ -1,0 +1,171 @@
+package dataplane
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/dataplane/enforce"
+	"github.com/nameward/nameward/dataplane/localserver"
+	"github.com/nameward/nameward/dataplane/netfilter"
+	"github.com/nameward/nameward/dataplane/observe"
+	"github.com/nameward/nameward/dataplane/report"
+	"github.com/nameward/nameward/dataplane/subscribe"
+)
+
+// Run runs the agent of a valid configuration until ctx ends. What is in force then stays in force.
+func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	return run(ctx, cfg, realKernel(), log)
+}
+
+func run(ctx context.Context, cfg Config, kernel kernel, log *slog.Logger) (err error) {
+	if requirements := kernel.probe(ctx, cfg); !AllMet(requirements) {
+		return &RequirementsError{requirements}
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make state directory: %w", err)
+	}
+	held, err := takeLock(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, held.release()) }()
+	table := observe.NewTable(int(cfg.MaxMappings), int(cfg.MaxAddressesPerName))
+	settings := cfg.datapath()
+	settings.Log = log.With("component", "datapath")
+	datapath, err := kernel.openMaps(settings, table)
+	if err != nil {
+		return fmt.Errorf("open datapath: %w", err)
+	}
+	defer func() { err = errors.Join(err, datapath.Close()) }()
+	a, err := makeAgent(ctx, cfg, kernel, datapath, table, log)
+	if err != nil {
+		return err
+	}
+	return a.run(ctx)
+}
+
+// agent is every stage, made and not running.
+type agent struct {
+	datapath   kernelMaps
+	reconciler *enforce.Reconciler
+	subscriber *subscribe.Subscriber
+	local      *localserver.Server
+	metrics    *metricsServer
+	log        *slog.Logger
+}
+
+// makeAgent goes in an order in which the node is never less protected than before: what was in force
+// stays, then the last rule set from disk comes back, then the rules that call it, and only then
+// anything is heard from a server.
+func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMaps, table *observe.Table, log *slog.Logger) (*agent, error) {
+	id, err := node.ParseID(cfg.NodeName)
+	if err != nil {
+		return nil, fmt.Errorf("read node name: %w", err)
+	}
+	resolvers, err := cfg.resolvers()
+	if err != nil {
+		return nil, fmt.Errorf("read trusted resolvers: %w", err)
+	}
+	if err := datapath.SetEndpoints(resolvers, literalServers(cfg.Servers)); err != nil {
+		return nil, fmt.Errorf("set endpoints: %w", err)
+	}
+	filter, err := kernel.openHooks(ctx, netfilter.Config{
+		Backend: cfg.IPTables, Programs: netfilter.Programs(datapath.Programs()), Resolvers: resolvers,
+		Mark: cfg.Mark, DeniedTarget: cfg.DeniedTarget,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open packet filter: %w", err)
+	}
+	disk := subscribe.NewDisk(cfg.StateDir, log.With("component", "subscribe"))
+	saved, err := disk.Load()
+	if err != nil {
+		return nil, fmt.Errorf("load last rule set: %w", err)
+	}
+	enforceLog := log.With("component", "enforce")
+	hooks := &retiringHooks{Hooks: filter, retire: datapath.RetirePrograms, log: enforceLog}
+	reconciler := enforce.NewReconciler(datapath, hooks, disk, enforceLog)
+	status := &agentStatus{
+		node: id, labels: cfg.Labels, backend: filter.Backend(), started: time.Now(),
+		counters: datapath.Counters, table: table, reconciler: reconciler, log: log.With("component", "status"),
+	}
+	subscriber := newSubscriber(cfg, status, func(servers []netip.AddrPort) error {
+		return datapath.SetEndpoints(resolvers, servers)
+	}, log)
+	status.connection = func() subscribe.Connection {
+		connection, _ := subscriber.Connection()
+		return connection
+	}
+	metrics, err := listenMetrics(ctx, cfg.MetricsListen, status, log.With("component", "metrics"))
+	if err != nil {
+		return nil, err
+	}
+	reconciler.Start(ctx, saved)
+	log.Info("agent started", "node", id.String(), "iptables", filter.Backend(), "resolvers", resolvers)
+	local := localserver.New(cfg.Socket, id, status, table, log.With("component", "localserver"))
+	return &agent{datapath, reconciler, subscriber, local, metrics, log}, nil
+}
+
+func (a *agent) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.datapath.Run(ctx) })
+	group.Go(func() error { return a.reconciler.Run(ctx) })
+	group.Go(func() error { return a.subscriber.Run(ctx) })
+	group.Go(func() error { return a.local.Run(ctx) })
+	group.Go(func() error { return a.metrics.run(ctx) })
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err //nolint:wrapcheck // each stage says what it did
+	}
+	a.log.Info("agent stopped, what is in force stays in force")
+	return nil
+}
+
+func newSubscriber(cfg Config, status *agentStatus, permit func([]netip.AddrPort) error, log *slog.Logger) *subscribe.Subscriber {
+	for _, server := range cfg.Servers {
+		if !loopback(server) {
+			log.Warn("talking to the policy server in plain text over the network", "server", server)
+		}
+	}
+	hello := &agentv1.Hello{
+		Node: status.node.String(), Labels: cfg.Labels, AgentVersion: Version(), Kernel: kernelRelease(),
+		IptablesBackend: status.backend, InstanceId: rand.Text(),
+	}
+	reporter := report.New(status.node, status.table, status, log.With("component", "report"))
+	return subscribe.New(subscribe.Config{
+		Servers: cfg.Servers, Hello: hello, Permit: permit,
+		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
+	}, status.reconciler, reporter, log.With("component", "subscribe"))
+}
+
+// literalServers returns the servers that are named by address: those can be reached before any name
+// is resolved.
+func literalServers(servers []string) []netip.AddrPort {
+	var literal []netip.AddrPort
+	for _, server := range servers {
+		if address, err := netip.ParseAddrPort(server); err == nil {
+			literal = append(literal, netip.AddrPortFrom(address.Addr().Unmap().WithZone(""), address.Port()))
+		}
+	}
+	return literal
+}
+
+func loopback(server string) bool {
+	host, _, err := net.SplitHostPort(server)
+	if err != nil {
+		return false
+	}
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
+}

@@ -1,0 +1,107 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/dataplane/enforce"
+	"github.com/nameward/nameward/dataplane/observe"
+	"github.com/nameward/nameward/dataplane/subscribe"
+)
+
+// agentStatus says how the agent does: to the server, on the local socket, and as metrics.
+type agentStatus struct {
+	node    node.ID
+	labels  map[string]string
+	backend string
+	started time.Time
+
+	counters   func() (map[string]uint64, error)
+	table      *observe.Table
+	reconciler *enforce.Reconciler
+	connection func() subscribe.Connection
+	log        *slog.Logger
+}
+
+// Counters returns what the datapath counted.
+func (s *agentStatus) Counters() (map[string]uint64, error) { return s.counters() }
+
+// Degraded returns the faults that persist, each with its remedy.
+func (s *agentStatus) Degraded() ([]string, <-chan struct{}) {
+	state, changed := s.reconciler.State()
+	var faults []string
+	if r := state.Refusal; r != nil {
+		remedy := "change the policies that it comes from"
+		if errors.Is(r.Err, enforce.ErrFull) {
+			remedy = "make the policies smaller"
+		}
+		faults = append(faults, fmt.Sprintf("revision %d is not in force, the last good one is: %v. Remedy: %s; it is tried again now and then", r.Revision.Number, r.Err, remedy))
+	}
+	if state.HooksErr != nil {
+		faults = append(faults, fmt.Sprintf("%v. Remedy: see what `nameward-agent check` says; it is tried again every few seconds", state.HooksErr))
+	}
+	if state.SaveErr != nil {
+		faults = append(faults, fmt.Sprintf("%v. Remedy: make room on the disk, and the state directory writable; after a reboot an older rule set would come back", state.SaveErr))
+	}
+	return faults, changed
+}
+
+// Rules returns the rule set in force; nil for none.
+func (s *agentStatus) Rules() *ruleset.RuleSet {
+	state, _ := s.reconciler.State()
+	if state.InForce == nil {
+		return nil
+	}
+	return state.InForce.Rules
+}
+
+// Status returns all of it.
+func (s *agentStatus) Status() *agentv1.GetStatusResponse {
+	state, _ := s.reconciler.State()
+	connection := s.connection()
+	degraded, _ := s.Degraded()
+	if connection.Server == "" && connection.Err != nil {
+		degraded = append(degraded, fmt.Sprintf("not connected to a policy server: %v. Remedy: see that it runs and can be reached; the last rule set stays in force", connection.Err))
+	}
+	status := &namewardv1.NodeStatus{
+		Connected: connection.Server != "", AgentVersion: Version(), Kernel: kernelRelease(), IptablesBackend: s.backend,
+	}
+	if state.InForce != nil {
+		status.WantedRevision, status.AppliedRevision = state.InForce.Number, state.InForce.Number
+		status.RuleSetId = state.InForce.ID.String()
+		status.AppliedTime = timestamppb.New(state.Since)
+	}
+	if state.Refusal != nil {
+		status.WantedRevision, status.LastError = state.Refusal.Revision.Number, state.Refusal.Err.Error()
+	}
+	var err error
+	if status.Counters, err = s.counters(); err != nil {
+		s.log.Warn("counters not read", "err", err)
+	}
+	return &agentv1.GetStatusResponse{
+		Node:                 &namewardv1.Node{Name: s.node.ResourceName(), Labels: maps.Clone(s.labels), Status: status},
+		Server:               connection.Server,
+		ConnectionChangeTime: timestamppb.New(connection.Changed),
+		LiveMappings:         uint64(s.table.Len()), //nolint:gosec // a count
+		Degraded:             degraded,
+		StartTime:            timestamppb.New(s.started),
+	}
+}
+
+func kernelRelease() string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(name.Release[:])
+}
