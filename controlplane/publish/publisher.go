@@ -49,6 +49,8 @@ type Publisher struct {
 	contents map[ruleset.ID]*Content
 	retired  []*Content
 	topics   map[string]*topic
+	// published is closed when other policies become current.
+	published chan struct{}
 }
 
 // topic is a distinct set of labels.
@@ -81,6 +83,8 @@ func New(source Source) *Publisher {
 		}),
 		contents: map[ruleset.ID]*Content{},
 		topics:   map[string]*topic{},
+
+		published: make(chan struct{}),
 	}
 	policies, revision, _ := source.Policies()
 	p.publish(policies, revision)
@@ -90,11 +94,12 @@ func New(source Source) *Publisher {
 // Collectors returns the metrics.
 func (p *Publisher) Collectors() []prometheus.Collector { return []prometheus.Collector{p.latency} }
 
-// Revision returns the revision of the policies that are published.
-func (p *Publisher) Revision() uint64 {
+// Published returns the revision of the policies that are current, and a channel that closes when others
+// are, whether they change any rule set or not.
+func (p *Publisher) Published() (revision uint64, changed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.revision
+	return p.revision, p.published
 }
 
 // Run publishes each change until ctx ends: at once when idle, otherwise when the one before is through.
@@ -139,6 +144,8 @@ func (p *Publisher) publish(policies []*policy.Policy, revision uint64) *fanOut 
 		close(before.superseded)
 	}
 	p.retire()
+	close(p.published)
+	p.published = make(chan struct{})
 	fanOut.begun()
 	return fanOut
 }

@@ -1,0 +1,69 @@
+// Command nameward-server is the policy server.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/nameward/nameward/controlplane"
+)
+
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// usageError is a fault of the command line or the configuration.
+type usageError struct{ error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second signal ends the program at once.
+	context.AfterFunc(ctx, stop)
+	err := command().ExecuteContext(ctx)
+	stop()
+	if err == nil {
+		return
+	}
+	fmt.Fprintf(os.Stderr, "nameward-server: %v\n", err)
+	if _, ok := errors.AsType[usageError](err); ok {
+		os.Exit(exitUsage)
+	}
+	os.Exit(exitFailed)
+}
+
+func command() *cobra.Command {
+	cfg := controlplane.DefaultConfig()
+	root := &cobra.Command{
+		Use:   "nameward-server",
+		Short: "The policy server: holds policies, compiles them for each node, streams them to the agents",
+		Long:  "Each flag is also an environment variable (NAMEWARD_DATA_DIR for --data-dir) and a key of the file that --config names (data-dir).\nThe command line goes before the environment, the environment before the file.",
+		Args: func(command *cobra.Command, args []string) error {
+			if err := cobra.NoArgs(command, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		},
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(command *cobra.Command, _ []string) error {
+			if err := controlplane.Complete(command.Flags(), os.LookupEnv, os.ReadFile); err != nil {
+				return usageError{err}
+			}
+			if err := cfg.Validate(); err != nil {
+				return usageError{err}
+			}
+			return controlplane.Run(command.Context(), cfg, cfg.NewLog(os.Stderr))
+		},
+	}
+	cfg.Bind(root.Flags())
+	root.Flags().String(controlplane.ConfigFlag, "", "YAML file with values for these flags")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	return root
+}

@@ -1,0 +1,103 @@
+package adminserver
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/ingest"
+	"github.com/nameward/nameward/controlplane/store"
+)
+
+const nodesCollection = "nodes"
+
+// NodeService serves nameward.v1.NodeService. Requests must have passed the Validator.
+type NodeService struct {
+	namewardv1.UnimplementedNodeServiceServer
+
+	store    *store.Store
+	mappings *ingest.Table
+	log      *slog.Logger
+}
+
+// NewNodeService returns the service.
+func NewNodeService(s *store.Store, mappings *ingest.Table, log *slog.Logger) *NodeService {
+	return &NodeService{store: s, mappings: mappings, log: log}
+}
+
+// GetNode reads a node.
+func (s *NodeService) GetNode(_ context.Context, request *namewardv1.GetNodeRequest) (*namewardv1.Node, error) {
+	n, err := s.find("name", request.GetName())
+	if err != nil {
+		return nil, toStatus(s.log, err)
+	}
+	return n.Message(), nil
+}
+
+// ListNodes lists nodes in order of their names.
+func (s *NodeService) ListNodes(_ context.Context, request *namewardv1.ListNodesRequest) (*namewardv1.ListNodesResponse, error) {
+	after, err := parsePageToken(nodesCollection, request.GetPageToken())
+	if err != nil {
+		return nil, toStatus(s.log, err)
+	}
+	nodes, more, err := s.store.ListNodes(after, pageSize(request.GetPageSize()))
+	if err != nil {
+		return nil, toStatus(s.log, err)
+	}
+	response, size := &namewardv1.ListNodesResponse{}, 0
+	for i, n := range nodes {
+		message := n.Message()
+		size += proto.Size(message)
+		if i > 0 && size > pageBytes {
+			more = true
+			break
+		}
+		response.Nodes = append(response.Nodes, message)
+		after = n.ID.String()
+	}
+	if more {
+		response.NextPageToken = pageToken(nodesCollection, after)
+	}
+	return response, nil
+}
+
+// ExplainConnection evaluates a connection under the rules that a node should have.
+func (s *NodeService) ExplainConnection(_ context.Context, request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {
+	connection, err := parseConnection(request)
+	if err != nil {
+		return nil, toStatus(s.log, err)
+	}
+	labels := request.GetLabels()
+	var mappings []*ingest.Mapping
+	if request.GetNode() != "" {
+		n, err := s.find("node", request.GetNode())
+		if err != nil {
+			return nil, toStatus(s.log, err)
+		}
+		labels = n.Labels
+		mappings = s.involved(n.ID, connection, time.Now())
+	}
+	return explain(s.store, labels, connection, mappings), nil
+}
+
+// involved returns the mappings through which a node judges the destination.
+func (s *NodeService) involved(id node.ID, connection ruleset.Connection, now time.Time) []*ingest.Mapping {
+	if connection.Destination.IsValid() {
+		return s.mappings.OfAddress(id, connection.Destination, now)
+	}
+	return s.mappings.OfName(id, connection.Names[0], now)
+}
+
+// find returns the node of a resource name that the request has in field.
+func (s *NodeService) find(field, name string) (*store.Node, error) {
+	id, err := node.ParseResourceName(name)
+	if err != nil {
+		return nil, &ruleset.FieldError{Field: field, Value: name, Reason: err.Error()}
+	}
+	return s.store.Node(id) //nolint:wrapcheck // names the resource
+}

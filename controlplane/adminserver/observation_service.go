@@ -1,0 +1,132 @@
+package adminserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/nameward/nameward/api/domain"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/ingest"
+)
+
+const mappingsCollection = "mappings"
+
+// ObservationService serves nameward.v1.ObservationService. Requests must have passed the Validator.
+type ObservationService struct {
+	namewardv1.UnimplementedObservationServiceServer
+
+	mappings *ingest.Table
+	log      *slog.Logger
+	stopping <-chan struct{}
+}
+
+// NewObservationService returns the service. When stopping closes, its streams end with UNAVAILABLE.
+func NewObservationService(mappings *ingest.Table, log *slog.Logger, stopping <-chan struct{}) *ObservationService {
+	return &ObservationService{mappings: mappings, log: log, stopping: stopping}
+}
+
+// ListMappings lists live mappings. A page goes on where the one before ended, whatever came or went
+// meanwhile.
+func (s *ObservationService) ListMappings(_ context.Context, request *namewardv1.ListMappingsRequest) (*namewardv1.ListMappingsResponse, error) {
+	filter, filterErr := ingest.ParseFilter(request.GetFilter())
+	after, tokenErr := parsePosition(request.GetPageToken())
+	if err := errors.Join(filterErr, tokenErr); err != nil {
+		return nil, toStatus(s.log, err)
+	}
+	mappings, more := s.mappings.List(filter, after, pageSize(request.GetPageSize()), time.Now())
+	response, size := &namewardv1.ListMappingsResponse{}, 0
+	for i, m := range mappings {
+		message := m.Message()
+		size += proto.Size(message)
+		if i > 0 && size > pageBytes {
+			more = true
+			break
+		}
+		response.Mappings = append(response.Mappings, message)
+		after = m.Position
+	}
+	if more {
+		response.NextPageToken = positionToken(after)
+	}
+	return response, nil
+}
+
+// WatchMappings streams mappings: what lives, then what changes.
+func (s *ObservationService) WatchMappings(request *namewardv1.WatchMappingsRequest, stream grpc.ServerStreamingServer[namewardv1.WatchMappingsResponse]) error {
+	filter, err := ingest.ParseFilter(request.GetFilter())
+	if err != nil {
+		return toStatus(s.log, err)
+	}
+	ctx, release := untilStopping(stream.Context(), s.stopping)
+	defer release()
+	return toStatus(s.log, s.watch(ctx, filter, stream.Send))
+}
+
+func (s *ObservationService) watch(ctx context.Context, filter ingest.Filter, send func(*namewardv1.WatchMappingsResponse) error) error {
+	watch := s.mappings.Watch(filter, time.Now())
+	defer watch.Close()
+	for _, m := range watch.Live {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := send(&namewardv1.WatchMappingsResponse{Change: namewardv1.WatchMappingsResponse_PUT, Mapping: m.Message()}); err != nil {
+			return err
+		}
+	}
+	watch.Live = nil // not to be held as long as the stream lives
+	if err := send(&namewardv1.WatchMappingsResponse{Synced: true}); err != nil {
+		return err
+	}
+	for {
+		change, err := watch.Next(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, ingest.ErrSlow):
+			return fmt.Errorf("%w: %w", errTooSlow, err)
+		case err != nil:
+			return err
+		}
+		response := &namewardv1.WatchMappingsResponse{Change: namewardv1.WatchMappingsResponse_PUT, Mapping: change.Mapping.Message()}
+		if change.Ended {
+			response.Change = namewardv1.WatchMappingsResponse_DELETE
+		}
+		if err := send(response); err != nil {
+			return err
+		}
+	}
+}
+
+// positionToken returns the token of the page behind a position.
+func positionToken(p ingest.Position) string {
+	return pageToken(mappingsCollection, strings.Join([]string{p.Domain.String(), p.Address.String(), p.Node.String()}, " "))
+}
+
+func parsePosition(token string) (ingest.Position, error) {
+	text, err := parsePageToken(mappingsCollection, token)
+	if err != nil || text == "" {
+		return ingest.Position{}, err
+	}
+	fields := strings.Split(text, " ") // names and addresses hold no space
+	bad := &ruleset.FieldError{Field: "page_token", Value: token, Reason: "is not the next_page_token of a page of this list"}
+	if len(fields) != 3 {
+		return ingest.Position{}, bad
+	}
+	name, nameErr := domain.ParseCanonical(fields[0])
+	address, addressErr := netip.ParseAddr(fields[1])
+	id, idErr := node.ParseID(fields[2])
+	if errors.Join(nameErr, addressErr, idErr) != nil {
+		return ingest.Position{}, bad
+	}
+	return ingest.Position{Domain: name, Address: address, Node: id}, nil
+}

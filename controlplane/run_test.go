@@ -1,0 +1,398 @@
+package controlplane_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/grpc/status"
+
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestPolicyReachesTheNodesThatItSelects(t *testing.T) {
+	s := start(t, t.TempDir())
+	web, db := newAgent(t, "web-1", map[string]string{"role": "web"}), newAgent(t, "db-1", map[string]string{"role": "db"})
+	for _, a := range []*agent{web, db} {
+		a.connect(s.connection)
+		if first := a.complete(); len(first) != 1 || !first[0].GetReset_() {
+			t.Errorf("%s: first received %v, want reset", a.node, first)
+		}
+		a.ack()
+		defer a.leave()
+	}
+	began := time.Now()
+	s.put("web", "web", "api.example.com")
+	received := web.complete()
+	t.Logf("created and received within %v", time.Since(began))
+	if len(received) != 1 || received[0].GetResumed() || received[0].GetReset_() || len(received[0].GetChanges()) != 1 {
+		t.Errorf("received %v, want one change", received)
+	}
+	pending := s.status("web-1", func(st *namewardv1.NodeStatus) bool { return st.GetWantedRevision() == web.revision })
+	if pending.GetAppliedRevision() == web.revision {
+		t.Errorf("applied before the agent said so: %v", pending)
+	}
+	web.ack()
+	applied := s.status("web-1", func(st *namewardv1.NodeStatus) bool { return st.GetAppliedRevision() == st.GetWantedRevision() })
+	if applied.GetRuleSetId() != web.holds.ID().String() || !applied.GetConnected() || applied.GetAgentVersion() != "1.2.3" || applied.GetAppliedTime() == nil {
+		t.Errorf("status: %v", applied)
+	}
+	// The other node got nothing: what it gets next is of the next policy.
+	s.put("db", "db", "db.example.com")
+	db.complete()
+	if len(db.holds.Policies) != 1 || db.holds.Policies[0].Name != "policies/db" {
+		t.Errorf("db-1 holds %v", db.holds)
+	}
+}
+
+func TestRestartKeepsPoliciesAndAgentsResume(t *testing.T) {
+	dataDir := t.TempDir()
+	s := start(t, dataDir)
+	s.put("a", "", "a.example.com")
+	a := newAgent(t, "n", map[string]string{"zone": "east"})
+	a.connect(s.connection)
+	a.complete()
+	a.ack()
+	revision := a.revision
+	stopped := make(chan struct{})
+	go func() { s.stop(); close(stopped) }()
+	for a.next().GetDrain() == nil {
+	}
+	a.leave()
+	<-stopped
+
+	s = start(t, dataDir)
+	list, err := s.policies.ListPolicies(t.Context(), &namewardv1.ListPoliciesRequest{})
+	if err != nil || len(list.GetPolicies()) != 1 {
+		t.Errorf("after the restart: %v, %v", list, err)
+	}
+	known := s.status("n", func(st *namewardv1.NodeStatus) bool { return st.GetWantedRevision() == revision })
+	if known.GetConnected() || known.GetAppliedRevision() != 0 {
+		t.Errorf("before it is back: %v", known)
+	}
+	a.connect(s.connection)
+	received := a.complete()
+	if len(received) != 1 || !received[0].GetResumed() || received[0].GetReset_() || len(received[0].GetChanges()) != 0 || a.revision != revision {
+		t.Errorf("received %v, want resumed at %d", received, revision)
+	}
+	s.status("n", func(st *namewardv1.NodeStatus) bool { return st.GetConnected() && st.GetAppliedRevision() == revision })
+	a.leave()
+	s.status("n", func(st *namewardv1.NodeStatus) bool { return !st.GetConnected() })
+
+	// A node that is away is shown to be behind, and gets what changed when it is back.
+	s.put("b", "", "b.example.com")
+	behind := s.status("n", func(st *namewardv1.NodeStatus) bool { return st.GetWantedRevision() > revision })
+	if behind.GetAppliedRevision() != revision {
+		t.Errorf("while it is away: %v", behind)
+	}
+	a.connect(s.connection)
+	received = a.complete()
+	if len(received) != 1 || !received[0].GetResumed() || len(received[0].GetChanges()) != 1 || a.revision != behind.GetWantedRevision() {
+		t.Errorf("received %v, want the one change", received)
+	}
+	a.leave()
+}
+
+func TestNackedRuleSetIsNotSentAgain(t *testing.T) {
+	s := start(t, t.TempDir())
+	a := newAgent(t, "n", map[string]string{"role": "web"})
+	a.connect(s.connection)
+	defer a.leave()
+	a.complete()
+	a.ack()
+	good := a.revision
+	s.put("bad", "", "bad.example.com")
+	a.complete()
+	a.nack("the map is full", false)
+	got := s.status("n", func(st *namewardv1.NodeStatus) bool { return st.GetLastError() != "" })
+	if got.GetLastError() != "the map is full" || got.GetAppliedRevision() != good || got.GetWantedRevision() != a.revision {
+		t.Errorf("status: %v", got)
+	}
+	// A commit that does not concern the node brings nothing; the next that does is sent as changes.
+	s.put("other", "db", "other.example.com")
+	a.observe(observed("x.example.com", "192.0.2.1", time.Hour))
+	s.put("bad", "", "good.example.com")
+	if received := a.complete(); len(received) != 1 || len(received[0].GetChanges()) != 1 || received[0].GetReset_() {
+		t.Errorf("received %v, want one change", received)
+	}
+	a.ack()
+	s.status("n", func(st *namewardv1.NodeStatus) bool {
+		return st.GetLastError() == "" && st.GetAppliedRevision() == a.revision
+	})
+}
+
+func TestResyncBringsTheWhole(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.put("a", "", "a.example.com")
+	a := newAgent(t, "n", nil)
+	a.connect(s.connection)
+	defer a.leave()
+	a.complete()
+	a.nack("the id is another", true)
+	if received := a.complete(); !received[0].GetReset_() || len(a.holds.Policies) != 1 {
+		t.Errorf("received %v, want the whole", received)
+	}
+	// An agent that never agrees is not sent the same for ever; the next rule set comes whole.
+	a.nack("the id is another", true)
+	a.observe(observed("x.example.com", "192.0.2.1", time.Hour))
+	s.put("b", "", "b.example.com")
+	if received := a.complete(); !received[0].GetReset_() || len(a.holds.Policies) != 2 {
+		t.Errorf("received %v, want the whole", received)
+	}
+}
+
+func TestOneAgentANode(t *testing.T) {
+	s := start(t, t.TempDir())
+	first := newAgent(t, "n", nil)
+	first.connect(s.connection)
+	first.complete()
+
+	second := newAgent(t, "n", nil)
+	second.instance = "another"
+	second.connect(s.connection)
+	if code := second.end(); code != codes.AlreadyExists {
+		t.Errorf("the second agent got %v", code)
+	}
+	back := newAgent(t, "n", nil)
+	back.connect(s.connection)
+	back.complete()
+	if code := first.end(); code != codes.Aborted {
+		t.Errorf("the stream that was replaced ended with %v", code)
+	}
+	s.status("n", func(st *namewardv1.NodeStatus) bool { return st.GetConnected() })
+	back.leave()
+	s.status("n", func(st *namewardv1.NodeStatus) bool { return !st.GetConnected() })
+	second.connect(s.connection)
+	second.complete()
+	second.leave()
+}
+
+func TestFirstMessageMustBeHello(t *testing.T) {
+	s := start(t, t.TempDir())
+	a := newAgent(t, "n", nil)
+	a.open(s.connection)
+	a.ack()
+	if code := a.end(); code != codes.InvalidArgument {
+		t.Errorf("got %v", code)
+	}
+	a.node = "not a node"
+	a.connect(s.connection)
+	if code := a.end(); code != codes.InvalidArgument {
+		t.Errorf("a bad node id got %v", code)
+	}
+}
+
+func TestMappingsAreListedWatchedAndEnd(t *testing.T) {
+	s := start(t, t.TempDir())
+	a := newAgent(t, "n", nil)
+	a.connect(s.connection)
+	defer a.leave()
+	a.complete()
+	a.observe(observed("www.example.com", "192.0.2.1", time.Hour, "cdn.example.net"), observed("www.example.org", "2001:db8::1", time.Hour))
+
+	list := func(filter *namewardv1.MappingFilter) string {
+		t.Helper()
+		var found []string
+		request := &namewardv1.ListMappingsRequest{Filter: filter, PageSize: 1}
+		for {
+			page, err := s.mappings.ListMappings(t.Context(), request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range page.GetMappings() {
+				found = append(found, m.GetDomain()+" "+m.GetNode())
+			}
+			if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+				return strings.Join(found, ", ")
+			}
+		}
+	}
+	for _, test := range []struct {
+		filter *namewardv1.MappingFilter
+		want   string
+	}{
+		{nil, "www.example.com nodes/n, www.example.org nodes/n"},
+		{&namewardv1.MappingFilter{Domain: "*.example.net"}, "www.example.com nodes/n"},
+		{&namewardv1.MappingFilter{Address: "2001:db8::/32"}, "www.example.org nodes/n"},
+		{&namewardv1.MappingFilter{Node: "nodes/an-impostor"}, ""},
+	} {
+		if got := list(test.filter); got != test.want {
+			t.Errorf("filter %v: got %q, want %q", test.filter, got, test.want)
+		}
+	}
+	_, err := s.mappings.ListMappings(t.Context(), &namewardv1.ListMappingsRequest{Filter: &namewardv1.MappingFilter{Address: "ten"}})
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "filter.address") {
+		t.Errorf("a bad filter got %v", err)
+	}
+
+	watch, err := s.mappings.WatchMappings(t.Context(), &namewardv1.WatchMappingsRequest{Filter: &namewardv1.MappingFilter{Domain: "soon.example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, err := watch.Recv(); err != nil || !first.GetSynced() {
+		t.Fatalf("first of the watch: %v, %v", first, err)
+	}
+	soon := observed("soon.example.com", "192.0.2.2", 200*time.Millisecond)
+	a.observe(soon)
+	for _, want := range []namewardv1.WatchMappingsResponse_Change{namewardv1.WatchMappingsResponse_PUT, namewardv1.WatchMappingsResponse_DELETE} {
+		if got, err := watch.Recv(); err != nil || got.GetChange() != want || got.GetMapping().GetAddress() != "192.0.2.2" {
+			t.Errorf("watch: %v, %v, want %v", got, err, want)
+		}
+	}
+	if late := time.Since(soon.GetExpireTime().AsTime()); late < 0 {
+		t.Errorf("ended %v early", -late)
+	}
+	a.leave()
+	a.connect(s.connection)
+	s.stop()
+	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("at the stop the watch got %v", err)
+	}
+}
+
+func TestExplainConnection(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.put("web", "web", "*.example.net")
+	a := newAgent(t, "n", map[string]string{"role": "web"})
+	a.connect(s.connection)
+	defer a.leave()
+	a.complete()
+	a.observe(observed("www.example.com", "192.0.2.1", time.Hour, "cdn.example.net"))
+	web := map[string]string{"role": "web"}
+	tests := []struct {
+		fact    string
+		request *namewardv1.ExplainConnectionRequest
+		want    namewardv1.Verdict
+		policy  string
+	}{
+		{"an alias that a pattern matches opens the address", &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Destination: "192.0.2.1", Port: 443}, namewardv1.Verdict_ALLOW, "policies/web"},
+		{"and the name", &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Destination: "www.example.com", Port: 443}, namewardv1.Verdict_ALLOW, "policies/web"},
+		{"another address stays closed", &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Destination: "192.0.2.2"}, namewardv1.Verdict_DENY, ""},
+		{"labels stand for a node", &namewardv1.ExplainConnectionRequest{Labels: web, Destination: "x.example.net"}, namewardv1.Verdict_ALLOW, "policies/web"},
+		{"labels have no mappings", &namewardv1.ExplainConnectionRequest{Labels: web, Destination: "www.example.com"}, namewardv1.Verdict_DENY, ""},
+		{"nothing selects the node", &namewardv1.ExplainConnectionRequest{Destination: "192.0.2.2"}, namewardv1.Verdict_ALLOW, ""},
+		{"nothing selects the workload", &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Workload: "10.1.0.7", Destination: "192.0.2.2"}, namewardv1.Verdict_ALLOW, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.fact, func(t *testing.T) {
+			got, err := s.nodes.ExplainConnection(t.Context(), test.request)
+			if err != nil || got.GetVerdict() != test.want || got.GetPolicy() != test.policy || got.GetReason() == "" {
+				t.Errorf("got %v, %v", got, err)
+			}
+		})
+	}
+	_, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{
+		Workload: "uid:7", Destination: "a..b", Protocol: namewardv1.Protocol_ICMP, Port: 8,
+	})
+	for _, field := range []string{"workload", "destination", "port"} {
+		if !strings.Contains(fmt.Sprint(status.Convert(err).Details()), field) {
+			t.Errorf("%v does not name %s", err, field)
+		}
+	}
+	if _, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{Node: "nodes/nobody", Destination: "a.example"}); status.Code(err) != codes.NotFound {
+		t.Errorf("an unknown node got %v", err)
+	}
+}
+
+func TestLargePolicyPasses(t *testing.T) {
+	s := start(t, t.TempDir())
+	a := newAgent(t, "n", nil)
+	a.connect(s.connection)
+	defer a.leave()
+	a.complete()
+	rule := &namewardv1.Rule{Action: namewardv1.Rule_ALLOW}
+	for i := range 90_000 {
+		rule.Domains = append(rule.Domains, fmt.Sprintf("host-%d.%s.example.com", i, strings.Repeat("long", 10)))
+	}
+	if _, err := s.policies.CreatePolicy(t.Context(), &namewardv1.CreatePolicyRequest{PolicyId: "large", Policy: &namewardv1.Policy{Rules: []*namewardv1.Rule{rule}}}); err != nil {
+		t.Fatal(err)
+	}
+	a.complete()
+	if got := len(a.holds.Policies[0].Rules[0].Domains); got != len(rule.Domains) {
+		t.Errorf("received %d patterns", got)
+	}
+}
+
+func TestListNodes(t *testing.T) {
+	s := start(t, t.TempDir())
+	for _, name := range []string{"b", "a", "c"} {
+		a := newAgent(t, name, map[string]string{"name": name})
+		a.connect(s.connection)
+		a.complete()
+		a.send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Status{Status: &agentv1.StatusReport{Counters: map[string]uint64{"verdicts_deny": 7}}}})
+		s.status(name, func(st *namewardv1.NodeStatus) bool { return st.GetCounters()["verdicts_deny"] == 7 })
+		defer a.leave()
+	}
+	var names []string
+	for request := (&namewardv1.ListNodesRequest{PageSize: 2}); ; {
+		page, err := s.nodes.ListNodes(t.Context(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range page.GetNodes() {
+			names = append(names, n.GetName()+n.GetLabels()["name"])
+		}
+		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+			break
+		}
+	}
+	if got := strings.Join(names, " "); got != "nodes/aa nodes/bb nodes/cc" {
+		t.Errorf("nodes: %s", got)
+	}
+}
+
+func TestHealthReflectionAndMetrics(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.put("a", "", "a.example.com")
+	for _, service := range []string{"", "nameward.v1.PolicyService", "nameward.v1.NodeService", "nameward.v1.ObservationService", "nameward.agent.v1.SyncService"} {
+		got, err := healthv1.NewHealthClient(s.connection).Check(t.Context(), &healthv1.HealthCheckRequest{Service: service})
+		if err != nil || got.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+			t.Errorf("health of %q: %v, %v", service, got, err)
+		}
+	}
+	for _, service := range []string{reflectionv1.ServerReflection_ServiceDesc.ServiceName, reflectionv1alpha.ServerReflection_ServiceDesc.ServiceName} {
+		stream, err := reflectionv1.NewServerReflectionClient(s.connection).ServerReflectionInfo(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		request := &reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: service}}
+		if err := stream.Send(request); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := stream.Recv(); err != nil || got.GetFileDescriptorResponse() == nil {
+			t.Errorf("reflection of %s: %v, %v", service, got, err)
+		}
+		if err := stream.CloseSend(); err != nil {
+			t.Error(err)
+		}
+	}
+	response, err := http.Get("http://" + s.metrics + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{
+		"nameward_server_streams 0", "nameward_server_revision 2", "nameward_server_publish_latency_seconds_count", "nameward_server_ingest_mappings 0",
+		"nameward_server_commits_total 1", `nameward_server_requests_total{code="OK",method="/nameward.v1.PolicyService/UpdatePolicy"} 1`,
+	} {
+		if !strings.Contains(string(text), name) {
+			t.Errorf("metrics lack %s", name)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+}

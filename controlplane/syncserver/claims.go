@@ -1,0 +1,70 @@
+package syncserver
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/nameward/nameward/api/node"
+)
+
+// claims says which session speaks for a node: one at a time.
+type claims struct {
+	mu       sync.Mutex // guards all below
+	sessions map[node.ID]*session
+	// vacant is closed when the last session has gone, and made anew with the next.
+	vacant chan struct{}
+}
+
+func newClaims() *claims {
+	c := &claims{sessions: map[node.ID]*session{}, vacant: make(chan struct{})}
+	close(c.vacant)
+	return c
+}
+
+// claim makes s the session of its node. The same agent takes over from its former stream, which it no
+// longer has or it would not ask; another one is refused as long as the first lives, which keepalive
+// finds out.
+func (c *claims) claim(s *session) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if holder := c.sessions[s.id]; holder != nil {
+		if holder.instance != s.instance {
+			return fmt.Errorf("%w: %s", errClaimed, s.id)
+		}
+		holder.end(errReplaced)
+	}
+	if len(c.sessions) == 0 {
+		c.vacant = make(chan struct{})
+	}
+	c.sessions[s.id] = s
+	return nil
+}
+
+// release gives the node up, and reports whether s still spoke for it. left is called before another
+// session can claim it.
+func (c *claims) release(s *session, left func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sessions[s.id] != s {
+		return
+	}
+	left()
+	delete(c.sessions, s.id)
+	if len(c.sessions) == 0 {
+		close(c.vacant)
+	}
+}
+
+// len returns how many nodes are connected.
+func (c *claims) len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.sessions)
+}
+
+// empty returns a channel that is closed when no node is connected.
+func (c *claims) empty() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.vacant
+}

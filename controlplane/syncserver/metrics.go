@@ -1,0 +1,36 @@
+package syncserver
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	streams         prometheus.GaugeFunc
+	deliveries      *prometheus.CounterVec
+	refusals        prometheus.Counter
+	refusedClaims   prometheus.Counter
+	refusedMappings prometheus.Counter
+}
+
+func newMetrics(claims *claims) metrics {
+	return metrics{
+		streams: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "nameward_server_streams", Help: "Nodes that are connected.",
+		}, func() float64 { return float64(claims.len()) }),
+		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "nameward_server_deliveries_total",
+			Help: "Rule sets handed to streams: whole (snapshot), as changes, or found in force already (resumed).",
+		}, []string{"form"}),
+		refusals: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nameward_server_rule_sets_refused_total", Help: "Rule sets that nodes could not apply.",
+		}),
+		refusedClaims: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nameward_server_node_claims_refused_total", Help: "Streams refused because another live agent had the node.",
+		}),
+		refusedMappings: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nameward_server_ingest_refused_total", Help: "Reported mappings that could not be read.",
+		}),
+	}
+}
+
+func (m metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedMappings}
+}

@@ -1,0 +1,121 @@
+// Package syncserver serves the streams of the agents. Rule sets go down from publish, in encodings that
+// streams share; acknowledgements go to the store as the node's status, observations to ingest.
+package syncserver
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	"github.com/nameward/nameward/controlplane/ingest"
+	"github.com/nameward/nameward/controlplane/publish"
+	"github.com/nameward/nameward/controlplane/store"
+)
+
+const (
+	// helloTimeout is how long a stream may live without saying whose it is.
+	helloTimeout = 10 * time.Second
+	// drainTime is what agents get to leave a server that stops.
+	drainTime = 2 * time.Second
+)
+
+// Server serves nameward.agent.v1.SyncService. The grpc.Server must use Codec.
+type Server struct {
+	agentv1.UnimplementedSyncServiceServer
+
+	store     *store.Store
+	publisher *publish.Publisher
+	mappings  *ingest.Table
+	log       *slog.Logger
+	claims    *claims
+	wanted    *wanted
+	metrics   metrics
+
+	drainOnce sync.Once
+	// draining closes when agents shall leave, stopped when they must.
+	draining, stopped chan struct{}
+}
+
+// New returns a server.
+func New(s *store.Store, publisher *publish.Publisher, mappings *ingest.Table, log *slog.Logger) *Server {
+	claims := newClaims()
+	return &Server{
+		store: s, publisher: publisher, mappings: mappings, log: log,
+		claims: claims, wanted: newWanted(s, publisher), metrics: newMetrics(claims),
+		draining: make(chan struct{}), stopped: make(chan struct{}),
+	}
+}
+
+// Run keeps what is known of the nodes true, connected or not, until ctx ends.
+func (s *Server) Run(ctx context.Context) error { return s.wanted.run(ctx) }
+
+// Drain asks the agents to leave, waits until they have or their time is over, and ends what streams are
+// left. No stream begins afterwards.
+func (s *Server) Drain() {
+	s.drainOnce.Do(func() { close(s.draining) })
+	timer := time.NewTimer(drainTime)
+	defer timer.Stop()
+	select {
+	case <-s.claims.empty():
+	case <-timer.C:
+	}
+	close(s.stopped)
+}
+
+// Collectors returns the metrics.
+func (s *Server) Collectors() []prometheus.Collector { return s.metrics.collectors() }
+
+// Sync is one stream: see the protocol in sync_service.proto.
+func (s *Server) Sync(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agentv1.SyncResponse]) error {
+	return toStatus(s.log, s.serve(stream))
+}
+
+func (s *Server) serve(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agentv1.SyncResponse]) error {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	hello := make(chan *agentv1.Hello, 1)
+	session := newSession(s, cancel)
+	// The goroutine outlives this function by what Recv takes to see that the stream has ended: nothing
+	// but the return of the handler ends Recv. By then the session is over, so it does no more.
+	go func() { cancel(session.read(ctx, stream.Recv, hello)) }()
+	timer := time.NewTimer(helloTimeout)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.draining:
+		return errStopping
+	case <-timer.C:
+		return errHelloLate
+	case greeting := <-hello:
+		return s.attend(ctx, session, greeting, stream)
+	}
+}
+
+// attend serves an agent that has said who it is.
+func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.Hello, stream grpc.ServerStream) error {
+	if err := session.identify(hello); err != nil {
+		return err
+	}
+	if err := s.claims.claim(session); err != nil {
+		s.metrics.refusedClaims.Inc()
+		s.log.Warn("second agent refused", "node", session.id.String(), "agent_version", hello.GetAgentVersion())
+		return err
+	}
+	defer s.claims.release(session, session.leave)
+	defer session.end(nil)
+	if err := session.register(ctx, hello); err != nil {
+		return err
+	}
+	subscription := s.publisher.Subscribe(session.labels)
+	defer subscription.Close()
+	w := &writer{session: session, subscription: subscription, stream: stream}
+	err := w.run(ctx, hello)
+	s.log.Info("node left", "node", session.id.String(), "err", err)
+	return err
+}

@@ -1,0 +1,244 @@
+package syncserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/ingest"
+	"github.com/nameward/nameward/controlplane/publish"
+	"github.com/nameward/nameward/controlplane/store"
+)
+
+// contactInterval bounds how often observations alone renew the time of the last contact.
+const contactInterval = 5 * time.Second
+
+// session is what an agent says on one stream, and what its writer has to know of it.
+type session struct {
+	server   *Server
+	id       node.ID
+	instance string
+	labels   map[string]string
+	log      *slog.Logger
+	cancel   context.CancelCauseFunc
+	// registered closes when the node is known, wake has an element when the writer has to look.
+	registered chan struct{}
+	wake       chan struct{}
+
+	// mu guards all below. It is held while a message is taken in, so that nothing of a session happens
+	// after its end.
+	mu    sync.Mutex
+	ended bool
+	// sent is what the stream carries or has carried last.
+	sent *publish.Event
+	// refused is the content that the node could not apply, zero for none.
+	refused ruleset.ID
+	resync  bool
+	// taken is the highest number of a batch that was taken in.
+	taken   uint64
+	contact time.Time
+	// complained says that an unreadable mapping was logged: one a session is enough.
+	complained bool
+}
+
+func newSession(s *Server, cancel context.CancelCauseFunc) *session {
+	return &session{server: s, cancel: cancel, log: s.log, registered: make(chan struct{}), wake: make(chan struct{}, 1)}
+}
+
+func (s *session) identify(hello *agentv1.Hello) error {
+	id, err := node.ParseID(hello.GetNode())
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNoHello, err)
+	}
+	s.id, s.instance, s.labels = id, hello.GetInstanceId(), maps.Clone(hello.GetLabels())
+	s.log = s.log.With("node", id.String())
+	return nil
+}
+
+// register makes the node known to the store, with what it says it has in force.
+func (s *session) register(ctx context.Context, hello *agentv1.Hello) error {
+	err := s.server.store.RegisterNode(ctx, store.Node{
+		ID: s.id, Labels: s.labels,
+		AgentVersion: hello.GetAgentVersion(), Kernel: hello.GetKernel(), IptablesBackend: hello.GetIptablesBackend(),
+	})
+	if err != nil {
+		return fmt.Errorf("register node: %w", err)
+	}
+	s.server.wanted.follow(s.id, s.labels)
+	now := time.Now()
+	inForce, err := ruleset.ParseID(hello.GetRuleSetId())
+	known := err == nil && hello.GetStoreId() == s.server.store.ID()
+	err = s.server.store.UpdateNodeStatus(s.id, func(status *store.NodeStatus) {
+		status.Connected, status.LastContact = true, now
+		status.RuleSetID = inForce
+		if !known {
+			// A revision of another store says nothing here.
+			status.AppliedRevision, status.AppliedTime = 0, time.Time{}
+		} else if status.AppliedRevision != hello.GetRevision() {
+			status.AppliedRevision, status.AppliedTime = hello.GetRevision(), now
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("update status: %w", err)
+	}
+	s.log.Info("node joined", "agent_version", hello.GetAgentVersion(), "rule_set", inForce.String(), "revision", hello.GetRevision())
+	close(s.registered)
+	return nil
+}
+
+// leave says in the node's status that it is gone.
+func (s *session) leave() {
+	err := s.server.store.UpdateNodeStatus(s.id, func(status *store.NodeStatus) { status.Connected = false })
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		s.log.Error("status not updated", "err", err)
+	}
+}
+
+// end makes the session do nothing more, and its stream end with cause.
+func (s *session) end(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	s.cancel(cause)
+}
+
+// read takes in what the agent says until the stream ends. The first message goes to hello.
+func (s *session) read(ctx context.Context, receive func() (*agentv1.SyncRequest, error), hello chan<- *agentv1.Hello) error {
+	first, err := receive()
+	switch {
+	case err != nil:
+		return err
+	case first.GetHello() == nil:
+		return errNoHello
+	}
+	hello <- first.GetHello()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.registered:
+	}
+	for {
+		request, err := receive()
+		if err != nil {
+			return err
+		}
+		if err := s.take(request); err != nil {
+			return err
+		}
+	}
+}
+
+// take takes in one message.
+func (s *session) take(request *agentv1.SyncRequest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return io.EOF
+	}
+	now := time.Now()
+	switch message := request.GetMessage().(type) {
+	case *agentv1.SyncRequest_Ack:
+		return s.ack(message.Ack, now)
+	case *agentv1.SyncRequest_Nack:
+		return s.nack(message.Nack, now)
+	case *agentv1.SyncRequest_Observations:
+		return s.observe(message.Observations, now)
+	case *agentv1.SyncRequest_Status:
+		for _, fault := range message.Status.GetDegraded() {
+			s.log.Warn("node is degraded", "fault", fault)
+		}
+		return s.update(now, func(status *store.NodeStatus) { status.Counters = message.Status.GetCounters() })
+	default:
+		return errNoHello
+	}
+}
+
+func (s *session) ack(ack *agentv1.Ack, now time.Time) error {
+	id, err := ruleset.ParseID(ack.GetRuleSetId())
+	if err != nil || s.sent == nil || ack.GetRevision() > s.sent.Revision {
+		s.log.Warn("acknowledgement ignored", "revision", ack.GetRevision(), "err", err)
+		return nil
+	}
+	sent := s.sent
+	return s.update(now, func(status *store.NodeStatus) {
+		want(status, sent)
+		if status.AppliedRevision != ack.GetRevision() {
+			status.AppliedRevision, status.AppliedTime = ack.GetRevision(), now
+		}
+		status.RuleSetID = id
+		if ack.GetRevision() >= status.WantedRevision {
+			status.LastError = ""
+		}
+	})
+}
+
+func (s *session) nack(nack *agentv1.Nack, now time.Time) error {
+	s.server.metrics.refusals.Inc()
+	s.log.Warn("node refused a rule set", "revision", nack.GetRevision(), "resync", nack.GetResync(), "err", nack.GetError())
+	if s.sent == nil {
+		return nil
+	}
+	sent := s.sent
+	switch {
+	case nack.GetResync():
+		s.resync = true
+		s.notify()
+	case nack.GetRevision() == sent.Revision:
+		s.refused = sent.ID
+	}
+	return s.update(now, func(status *store.NodeStatus) {
+		want(status, sent)
+		status.LastError = nack.GetError()
+	})
+}
+
+func (s *session) observe(observations *agentv1.Observations, now time.Time) error {
+	batch := ingest.Batch{SnapshotBegin: observations.GetSnapshotBegin(), SnapshotEnd: observations.GetSnapshotEnd()}
+	for _, message := range observations.GetMappings() {
+		m, err := ingest.FromProto(s.id, message)
+		if err != nil {
+			s.server.metrics.refusedMappings.Inc()
+			if !s.complained {
+				s.complained = true
+				s.log.Warn("unreadable mapping", "domain", message.GetDomain(), "address", message.GetAddress(), "err", err)
+			}
+			continue
+		}
+		batch.Mappings = append(batch.Mappings, m)
+	}
+	s.server.mappings.Observe(s.id, batch, now)
+	s.taken = max(s.taken, observations.GetBatch())
+	s.notify()
+	if now.Sub(s.contact) < contactInterval {
+		return nil
+	}
+	return s.update(now, func(*store.NodeStatus) {})
+}
+
+// update changes the node's status; every message is a contact.
+func (s *session) update(now time.Time, change func(*store.NodeStatus)) error {
+	s.contact = now
+	err := s.server.store.UpdateNodeStatus(s.id, func(status *store.NodeStatus) {
+		status.LastContact = now
+		change(status)
+	})
+	if err != nil {
+		return fmt.Errorf("update status: %w", err)
+	}
+	return nil
+}
+
+func (s *session) notify() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,45 @@
+package syncserver
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+var (
+	errNoHello   = errors.New("the first message must be hello, and hello is said once")
+	errHelloLate = errors.New("no hello came in time")
+	errClaimed   = errors.New("another live agent claims this node")
+	errReplaced  = errors.New("the agent has opened another stream")
+	errStopping  = errors.New("server is stopping")
+)
+
+// toStatus turns the end of a stream into what the agent hears of it, and logs what it must not see.
+func toStatus(log *slog.Logger, err error) error {
+	switch {
+	case err == nil, errors.Is(err, io.EOF):
+		return nil
+	case errors.Is(err, errNoHello):
+		return status.Error(codes.InvalidArgument, err.Error())
+	case errors.Is(err, errHelloLate):
+		return status.Error(codes.DeadlineExceeded, err.Error())
+	case errors.Is(err, errClaimed):
+		return status.Error(codes.AlreadyExists, err.Error())
+	case errors.Is(err, errReplaced):
+		return status.Error(codes.Aborted, err.Error())
+	case errors.Is(err, errStopping):
+		return status.Error(codes.Unavailable, err.Error())
+	}
+	// An error of gRPC itself, as Recv and Send return them, or of the interceptor that checks messages.
+	if s, ok := status.FromError(err); ok {
+		return s.Err()
+	}
+	if s := status.FromContextError(err); s.Code() != codes.Unknown {
+		return s.Err()
+	}
+	log.Error("stream ended", "err", err)
+	return status.Error(codes.Internal, "internal error")
+}

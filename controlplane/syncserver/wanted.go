@@ -1,0 +1,105 @@
+package syncserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/controlplane/publish"
+	"github.com/nameward/nameward/controlplane/store"
+)
+
+// wantedInterval bounds how often the status of all nodes is gone through while policies change.
+const wantedInterval = 100 * time.Millisecond
+
+// wanted keeps the wanted revision in the status of every node, connected or not. It holds a subscription
+// for each, so that the revision stays what it is while nothing changes for the node.
+type wanted struct {
+	store     *store.Store
+	publisher *publish.Publisher
+
+	mu    sync.Mutex // guards nodes
+	nodes map[node.ID]place
+}
+
+type place struct {
+	labels       map[string]string
+	subscription *publish.Subscription
+}
+
+func newWanted(s *store.Store, publisher *publish.Publisher) *wanted {
+	return &wanted{store: s, publisher: publisher, nodes: map[node.ID]place{}}
+}
+
+// follow keeps the revision of a node with these labels from now on.
+func (w *wanted) follow(id node.ID, labels map[string]string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	former, ok := w.nodes[id]
+	if ok && maps.Equal(former.labels, labels) {
+		return
+	}
+	w.nodes[id] = place{labels, w.publisher.Subscribe(labels)}
+	if ok {
+		former.subscription.Close()
+	}
+}
+
+// run goes through the nodes after each publication.
+func (w *wanted) run(ctx context.Context) error {
+	nodes, _ := w.store.Nodes()
+	for _, n := range nodes {
+		w.follow(n.ID, n.Labels)
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		_, published := w.publisher.Published()
+		if err := w.update(); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-published:
+		}
+		timer.Reset(wantedInterval)
+	}
+}
+
+func (w *wanted) update() error {
+	newest := map[node.ID]*publish.Event{}
+	w.mu.Lock()
+	for id, place := range w.nodes {
+		newest[id], _ = place.subscription.Newest()
+	}
+	w.mu.Unlock()
+	nodes, _ := w.store.Nodes()
+	for _, n := range nodes {
+		e := newest[n.ID]
+		if e == nil || e.Revision <= n.Status.WantedRevision {
+			continue
+		}
+		err := w.store.UpdateNodeStatus(n.ID, func(status *store.NodeStatus) { want(status, e) })
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("update status: %w", err)
+		}
+	}
+	return nil
+}
+
+// want puts an event into a status that does not know of it yet.
+func want(status *store.NodeStatus, e *publish.Event) {
+	if e.Revision > status.WantedRevision {
+		status.WantedRevision, status.WantedTime = e.Revision, e.Time
+	}
+}
