@@ -311,3 +311,22 @@ func TestConcurrentWatchers(t *testing.T) {
 		}
 	}
 }
+
+// A reader that resumed has a position of its own from the start; when it loses that, it gets a snapshot.
+func TestResumedReaderThatFallsBehindIsReset(t *testing.T) {
+	s := fresh(t)
+	s.LimitHistory(2, 1<<20)
+	after := put(t, s, "a", "").Revision
+	put(t, s, "b", "")
+	next, stop := iter.Pull(s.WatchPolicies(t.Context(), after))
+	defer stop()
+	if change, _ := next(); change.Reset || change.Policy == nil || change.Policy.Name != "policies/b" {
+		t.Fatalf("first step = %+v, want b alone", change)
+	}
+	for i := range 5 {
+		put(t, s, "c", fmt.Sprint(i))
+	}
+	if change, _ := next(); !change.Reset || change.Policy == nil || change.Policy.Name != "policies/a" {
+		t.Errorf("second step = %+v, want a reset that begins with a", change)
+	}
+}
