@@ -87,8 +87,9 @@ func TestTokenOfAnotherStoreBeginsAnew(t *testing.T) {
 	other.create(t, "x", "")
 	_, token := receive(t, other.watch(t, ""), 2)
 	s := start(t)
-	got, _ := receive(t, s.watch(t, token), 1)
-	if diff := cmp.Diff([]string{"CHANGE_UNSPECIFIED  reset synced"}, got); diff != "" {
+	s.create(t, "y", "") // at the very revision of the token
+	got, _ := receive(t, s.watch(t, token), 2)
+	if diff := cmp.Diff([]string{"PUT policies/y reset", syncedText}, got); diff != "" {
 		t.Errorf("responses (-want +got):\n%s", diff)
 	}
 }
