@@ -1,0 +1,355 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/nameward/nameward/api/domain"
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/dataplane/datapath"
+	"github.com/nameward/nameward/dataplane/enforce/enforcetest"
+	"github.com/nameward/nameward/dataplane/netfilter"
+	"github.com/nameward/nameward/dataplane/observe"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patient = 10 * time.Second
+
+// fakeNode is a machine whose kernel outlives agents.
+type fakeNode struct {
+	maps  *enforcetest.Maps
+	hooks *enforcetest.Hooks
+	unmet bool
+
+	mu      sync.Mutex // guards all below
+	order   []string
+	servers []netip.AddrPort
+}
+
+func newFakeNode() *fakeNode {
+	return &fakeNode{maps: enforcetest.NewMaps(10), hooks: enforcetest.NewHooks()}
+}
+
+func (n *fakeNode) did(what string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.order = append(n.order, what)
+}
+
+func (n *fakeNode) history() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return strings.Join(n.order, " ")
+}
+
+// fakeDatapath is the maps of a node, with one answer that was learned.
+type fakeDatapath struct {
+	*fakeNode
+	table *observe.Table
+}
+
+func (d fakeDatapath) Apply(ctx context.Context, rules *ruleset.RuleSet) error {
+	d.did("apply")
+	return d.maps.Apply(ctx, rules)
+}
+
+func (d fakeDatapath) SetEndpoints(_, servers []netip.AddrPort) error {
+	d.did("endpoints")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.servers = servers
+	return nil
+}
+
+func (d fakeDatapath) Counters() (map[string]uint64, error) {
+	return map[string]uint64{"dns_responses_learned": 3, "verdicts_deny": 2, "events_lost": 1}, nil
+}
+
+func (d fakeDatapath) Programs() datapath.Programs { return datapath.Programs{} }
+
+func (d fakeDatapath) RetirePrograms() error {
+	d.did("retire")
+	return nil
+}
+
+func (d fakeDatapath) Run(ctx context.Context) error {
+	name, err := domain.ParseName("www.example.com")
+	if err != nil {
+		return err
+	}
+	d.table.Record(observe.Answer{
+		Names: []domain.Name{name}, Addresses: []observe.Address{{Address: netip.MustParseAddr("192.0.2.1"), Names: 1}},
+		LearnedAt: time.Now(), ExpiresAt: time.Now().Add(time.Minute),
+	})
+	<-ctx.Done()
+	return nil
+}
+
+func (d fakeDatapath) Close() error { return nil }
+
+type fakeFilter struct{ *fakeNode }
+
+func (f fakeFilter) Ensure(ctx context.Context) ([]string, error) {
+	f.did("hooks")
+	return f.hooks.Ensure(ctx)
+}
+
+func (fakeFilter) Backend() string { return netfilter.NFT }
+
+func (n *fakeNode) kernel() kernel {
+	return kernel{
+		probe: func(context.Context, Config) []Requirement {
+			return []Requirement{{Name: "bpf file system", Met: !n.unmet, Remedy: "mount it"}}
+		},
+		openMaps: func(_ datapath.Config, table *observe.Table) (kernelMaps, error) {
+			return fakeDatapath{n, table}, nil
+		},
+		openHooks: func(context.Context, netfilter.Config) (kernelHooks, error) { return fakeFilter{n}, nil },
+	}
+}
+
+func testConfig(t *testing.T, server string) Config {
+	t.Helper()
+	dir := t.TempDir()
+	cfg := DefaultConfig()
+	cfg.Servers, cfg.Insecure, cfg.NodeName = []string{server}, true, "lab"
+	cfg.Labels = map[string]string{"role": "web"}
+	cfg.StateDir, cfg.Socket, cfg.BPFDir = filepath.Join(dir, "state"), filepath.Join(dir, "agent.sock"), filepath.Join(dir, "bpf")
+	cfg.TrustedResolvers = []string{"192.0.2.53"}
+	cfg.MetricsListen = freeAddress(t)
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// startAgent runs an agent until the test stops it.
+func startAgent(t *testing.T, cfg Config, n *fakeNode) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- run(ctx, cfg, n.kernel(), slog.New(slog.DiscardHandler)) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// syncServer answers each agent with one rule set, and keeps what it is told.
+type syncServer struct {
+	agentv1.UnimplementedSyncServiceServer
+	rules    *ruleset.RuleSet
+	requests chan *agentv1.SyncRequest
+	seen     []*agentv1.SyncRequest // by await
+}
+
+func (s *syncServer) Sync(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agentv1.SyncResponse]) error {
+	id := s.rules.ID()
+	response := &agentv1.SyncResponse{
+		StoreId: "store", Revision: 7, RuleSetId: id[:], Reset_: true, Complete: true,
+		Changes: (&ruleset.RuleSet{}).Changes(s.rules),
+	}
+	if err := stream.Send(response); err != nil {
+		return err
+	}
+	for {
+		request, err := stream.Recv()
+		if err != nil {
+			return nil
+		}
+		s.requests <- request
+	}
+}
+
+func startServer(t *testing.T, rules *ruleset.RuleSet) (string, *syncServer) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &syncServer{rules: rules, requests: make(chan *agentv1.SyncRequest, 100)}
+	server := grpc.NewServer()
+	agentv1.RegisterSyncServiceServer(server, s)
+	done := make(chan error)
+	go func() { done <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Stop()
+		<-done
+	})
+	return listener.Addr().String(), s
+}
+
+// await waits until a request was as wanted, now or before.
+func (s *syncServer) await(t *testing.T, what string, wanted func(*agentv1.SyncRequest) bool) {
+	t.Helper()
+	timeout := time.After(patient)
+	for !slices.ContainsFunc(s.seen, wanted) {
+		select {
+		case request := <-s.requests:
+			s.seen = append(s.seen, request)
+		case <-timeout:
+			t.Fatalf("no %s", what)
+		}
+	}
+}
+
+func someRules() *ruleset.RuleSet {
+	return ruleset.New([]ruleset.Policy{{
+		Name: "policies/p", Workloads: []ruleset.Workload{{Host: true}},
+		Rules: []ruleset.Rule{{Domains: enforcetest.Patterns(2)}},
+	}})
+}
+
+func localClient(t *testing.T, cfg Config) agentv1.LocalServiceClient {
+	t.Helper()
+	conn, err := grpc.NewClient("unix:"+cfg.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return agentv1.NewLocalServiceClient(conn)
+}
+
+func TestWholeAgent(t *testing.T) {
+	address, server := startServer(t, someRules())
+	cfg, n := testConfig(t, address), newFakeNode()
+	stop := startAgent(t, cfg, n)
+	server.await(t, "ack of revision 7", func(r *agentv1.SyncRequest) bool { return r.GetAck().GetRevision() == 7 })
+	server.await(t, "mapping", func(r *agentv1.SyncRequest) bool {
+		mappings := r.GetObservations().GetMappings()
+		return len(mappings) == 1 && mappings[0].GetDomain() == "www.example.com" && mappings[0].GetNode() == "nodes/lab"
+	})
+	if applied, _ := n.maps.Applied(); applied.ID() != someRules().ID() || !n.hooks.Stand() {
+		t.Error("the rule set is not in force")
+	}
+	local := localClient(t, cfg)
+	status, err := local.GetStatus(t.Context(), &agentv1.GetStatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := status.GetNode().GetStatus(); s.GetAppliedRevision() != 7 || !s.GetConnected() || status.GetServer() != address || len(status.GetDegraded()) > 0 {
+		t.Errorf("status %v, want revision 7, connected to %s, no faults", status, address)
+	}
+	explanation, err := local.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{Destination: "n0000001.example"})
+	if err != nil || explanation.GetVerdict() != namewardv1.Verdict_ALLOW || !explanation.GetEnforced() {
+		t.Errorf("ExplainConnection: %v, %v", explanation, err)
+	}
+	for _, want := range []string{
+		`nameward_agent_dns_responses_total{result="learned"} 3`, `nameward_agent_verdicts_total{verdict="deny"} 2`,
+		"nameward_agent_revision 7", "nameward_agent_connected 1", "nameward_agent_events_lost_total 1", "nameward_agent_mended_rules_total 0",
+	} {
+		if metrics := scrape(t, cfg); !strings.Contains(metrics, want) {
+			t.Errorf("metrics lack %s:\n%s", want, metrics)
+		}
+	}
+	stop()
+	if rules, _ := n.maps.Applied(); rules.ID() != someRules().ID() || !n.hooks.Stand() {
+		t.Error("the rule set is not in force after the agent stopped")
+	}
+}
+
+func scrape(t *testing.T, cfg Config) string {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get("http://" + cfg.MetricsListen + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestLastRuleSetIsInForceWithoutServer(t *testing.T) {
+	address, server := startServer(t, someRules())
+	cfg := testConfig(t, address)
+	stop := startAgent(t, cfg, newFakeNode())
+	server.await(t, "ack", func(r *agentv1.SyncRequest) bool { return r.GetAck() != nil })
+	stop()
+
+	rebooted := newFakeNode()
+	cfg.Servers = []string{"127.0.0.1:1"}
+	startAgent(t, cfg, rebooted)
+	status, err := localClient(t, cfg).GetStatus(t.Context(), &agentv1.GetStatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := status.GetNode().GetStatus(); s.GetAppliedRevision() != 7 || s.GetConnected() {
+		t.Errorf("status %v, want revision 7, not connected", status)
+	}
+	if applied, _ := rebooted.maps.Applied(); applied.ID() != someRules().ID() {
+		t.Error("the rule set of before is not in force")
+	}
+	if want := "endpoints apply hooks retire"; !strings.HasPrefix(rebooted.history(), want) {
+		t.Errorf("order of the start: %s, want %s first", rebooted.history(), want)
+	}
+}
+
+func TestUnmetRequirementChangesNothing(t *testing.T) {
+	cfg, n := testConfig(t, "127.0.0.1:1"), newFakeNode()
+	n.unmet = true
+	err := run(t.Context(), cfg, n.kernel(), slog.New(slog.DiscardHandler))
+	var unmet *RequirementsError
+	if !errors.As(err, &unmet) || !strings.Contains(err.Error(), "bpf file system") {
+		t.Errorf("run: got %v, want a RequirementsError that names it", err)
+	}
+	if _, err := os.Stat(cfg.StateDir); err == nil || n.history() != "" {
+		t.Errorf("the machine was changed: %s", n.history())
+	}
+}
+
+func TestOneAgentAtATime(t *testing.T) {
+	cfg, n := testConfig(t, "127.0.0.1:1"), newFakeNode()
+	startAgent(t, cfg, n)
+	if _, err := localClient(t, cfg).GetStatus(t.Context(), &agentv1.GetStatusRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, second := range map[string]func() error{
+		"run": func() error { return run(t.Context(), cfg, n.kernel(), slog.New(slog.DiscardHandler)) },
+		"cleanup": func() error {
+			_, err := Cleanup(t.Context(), cfg)
+			return err
+		},
+	} {
+		if err := second(); err == nil || !strings.Contains(err.Error(), "is running") || !strings.Contains(err.Error(), "pid") {
+			t.Errorf("%s beside an agent: got %v, want an error that names its pid", name, err)
+		}
+	}
+}
