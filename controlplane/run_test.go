@@ -396,3 +396,35 @@ func TestHealthReflectionAndMetrics(t *testing.T) {
 	}
 	http.DefaultClient.CloseIdleConnections()
 }
+
+func TestPoliciesThatNoNodeCouldHoldAreRefused(t *testing.T) {
+	s := start(t, t.TempDir())
+	rule := &namewardv1.Rule{Action: namewardv1.Rule_ALLOW}
+	for i := range 70_000 {
+		rule.Domains = append(rule.Domains, fmt.Sprintf("a%d.example", i))
+	}
+	create := func(id, role string) error {
+		_, err := s.policies.CreatePolicy(t.Context(), &namewardv1.CreatePolicyRequest{PolicyId: id, Policy: &namewardv1.Policy{
+			NodeSelector: &namewardv1.NodeSelector{MatchLabels: map[string]string{"role": role}}, Rules: []*namewardv1.Rule{rule},
+		}})
+		return err
+	}
+	for _, name := range []string{"web", "db"} {
+		a := newAgent(t, name, map[string]string{"role": name})
+		a.connect(s.connection)
+		defer a.leave()
+		a.complete()
+	}
+	if err := create("one", "web"); err != nil {
+		t.Fatal(err)
+	}
+	for i := range rule.Domains {
+		rule.Domains[i] = "b" + rule.Domains[i]
+	}
+	if err := create("two", "web"); status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "140000 domain patterns") {
+		t.Errorf("together too much for web: %v", err)
+	}
+	if err := create("two", "db"); err != nil {
+		t.Errorf("db has nothing else: %v", err)
+	}
+}

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/policy"
@@ -54,19 +55,33 @@ func Check(selected []*policy.Policy) error {
 	return nil
 }
 
+// size counts what a policy names, duplicates included.
+type size struct {
+	patterns, destinations, sources int
+}
+
+func sizeOf(p *policy.Policy) size {
+	var size size
+	for _, rule := range p.Rules.Rules {
+		size.patterns += len(rule.Domains)
+		size.destinations += len(rule.CIDRs)
+	}
+	for _, workload := range p.Rules.Workloads {
+		size.sources += len(workload.CIDRs)
+	}
+	return size
+}
+
 // fits counts duplicates too, which is quick and nearly always enough.
 func fits(selected []*policy.Policy) bool {
-	patterns, destinations, sources := 0, 0, 0
+	var sum size
 	for _, p := range selected {
-		for _, rule := range p.Rules.Rules {
-			patterns += len(rule.Domains)
-			destinations += len(rule.CIDRs)
-		}
-		for _, workload := range p.Rules.Workloads {
-			sources += len(workload.CIDRs)
-		}
+		size := sizeOf(p)
+		sum.patterns += size.patterns
+		sum.destinations += size.destinations
+		sum.sources += size.sources
 	}
-	return patterns <= MaxPatterns && destinations <= MaxCIDRs && sources <= MaxCIDRs
+	return sum.patterns <= MaxPatterns && sum.destinations <= MaxCIDRs && sum.sources <= MaxCIDRs
 }
 
 // Admit returns a *CapacityError when putting a policy, in place of one of the same name, would make the
@@ -74,12 +89,15 @@ func fits(selected []*policy.Policy) bool {
 func Admit(policies []*policy.Policy, added *policy.Policy, nodes []map[string]string) error {
 	next := make([]*policy.Policy, 0, len(policies)+1)
 	for _, p := range policies {
-		if p.Name != added.Name {
+		switch {
+		case p.Name != added.Name:
 			next = append(next, p)
+		case !asksForMore(p, added):
+			return nil
 		}
 	}
 	next = append(next, added)
-	if added.Rules.Mode == ruleset.Disabled {
+	if added.Rules.Mode == ruleset.Disabled || fits(next) {
 		return nil
 	}
 	if err := Check([]*policy.Policy{added}); err != nil {
@@ -100,6 +118,13 @@ func Admit(policies []*policy.Policy, added *policy.Policy, nodes []map[string]s
 		}
 	}
 	return nil
+}
+
+// asksForMore reports whether any node could get more by a policy than by the one that it replaces.
+func asksForMore(before, added *policy.Policy) bool {
+	was, is := sizeOf(before), sizeOf(added)
+	return before.Rules.Mode == ruleset.Disabled || !maps.Equal(before.Selector, added.Selector) ||
+		is.patterns > was.patterns || is.destinations > was.destinations || is.sources > was.sources
 }
 
 // set holds what was seen of patterns or prefixes.
