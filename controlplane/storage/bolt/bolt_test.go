@@ -290,8 +290,8 @@ func edit(t *testing.T, dir string, change func(*bbolt.Tx) error) {
 	}
 }
 
-// BenchmarkCommit shows what sharing a transaction brings: one/… has a single caller, so a transaction and
-// an fsync for each commit.
+// BenchmarkCommit shows what sharing a transaction brings: a single caller pays for a transaction and
+// an fsync with each commit.
 func BenchmarkCommit(b *testing.B) {
 	for _, callers := range []int{1, 16, 64, 256} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
