@@ -247,7 +247,7 @@ type DatapathScratch struct {
 	_              [4]byte
 	Aligned        [0]uint64
 	Message        [65544]uint8
-	Text           [16400]uint8
+	Text           [16392]uint8
 	Event          DatapathAnswerEvent
 	EventAddresses [1000]DatapathAnswerAddress
 	_              [13280]byte

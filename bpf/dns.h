@@ -52,9 +52,11 @@ static __always_inline bool load_message(struct __sk_buff *skb, struct scratch *
 	if (bytes > limit)
 		bytes = limit;
 	s->message_bytes = bytes;
-	/* "invalid zero-sized read": the verifier does not follow the lower bound over the subtraction. */
-	if (bytes == 0)
-		return false;
+	/*
+	 * "R3 min value is outside of the allowed memory range", says Linux 6.1: it does not follow the
+	 * bounds over the byte swap. The mask changes nothing; the compiler knows, but for the fresh load.
+	 */
+	bytes = ((*(volatile __u32 *)&s->message_bytes - 1) & MESSAGE_MAX) + 1;
 	return load_bytes(skb, packet->offset + UDP_HEADER, s->message, bytes);
 }
 

@@ -57,18 +57,20 @@ static __always_inline enum insertion take(struct mapping_key *key, struct mappi
 }
 
 /* Adds to one page, which exists, or is made. Gives an enum insertion; verified once, by itself. */
-__attribute__((noinline)) int insert_in_page(struct mapping_key *key, __u64 wanted, __u64 now_ns)
+__attribute__((noinline)) int insert_in_page(struct mapping_key *of, __u64 wanted, __u64 now_ns)
 {
 	__u64 *unused = NULL, was = 0;
+	struct mapping_key key;
 	struct mapping *page;
 
-	if (!key)
+	if (!of)
 		return INSERTION_LOST;
-	page = bpf_map_lookup_elem(&mappings, key);
+	key = *of; /* Linux 6.1 takes a key from the function's own stack only */
+	page = bpf_map_lookup_elem(&mappings, &key);
 	if (!page) {
 		struct mapping made = {.slots = {wanted}};
 
-		if (bpf_map_update_elem(&mappings, key, &made, BPF_NOEXIST))
+		if (bpf_map_update_elem(&mappings, &key, &made, BPF_NOEXIST))
 			return INSERTION_LOST;
 		count(COUNTER_MAPPING_CREATED);
 		return INSERTION_DONE;
@@ -85,7 +87,7 @@ __attribute__((noinline)) int insert_in_page(struct mapping_key *key, __u64 want
 	}
 	if (!unused)
 		return INSERTION_FULL;
-	return take(key, page, unused, was, wanted);
+	return take(&key, page, unused, was, wanted);
 }
 
 struct oldest {
@@ -93,19 +95,21 @@ struct oldest {
 };
 
 /* Finds the slot of a page that expires before the oldest so far. Verified once, by itself. */
-__attribute__((noinline)) int find_oldest(struct mapping_key *key, struct oldest *oldest)
+__attribute__((noinline)) int find_oldest(struct mapping_key *of, struct oldest *oldest)
 {
+	struct mapping_key key;
 	struct mapping *page;
 
-	if (!key || !oldest)
+	if (!of || !oldest)
 		return 0;
-	page = bpf_map_lookup_elem(&mappings, key);
+	key = *of; /* as in insert_in_page */
+	page = bpf_map_lookup_elem(&mappings, &key);
 	if (!page)
 		return 0;
 	for (__u32 i = 0; i < MAPPING_SLOTS; i++) {
 		__u64 slot = load_slot(&page->slots[i]) & ~SLOT_MATCH_SET;
 
-		slot |= key->page * MAPPING_SLOTS + i;
+		slot |= key.page * MAPPING_SLOTS + i;
 		if (slot < oldest->slot)
 			oldest->slot = slot;
 	}

@@ -89,7 +89,7 @@ static __always_inline int end_labels(struct scratch *s, __u32 at, __u32 labels,
 
 /*
  * Reads labels from `at` on, in words, up to the root label or a pointer, behind the labels that are
- * read already; their canonical form goes into the text from `place` on. Gives the position of the root
+ * read already; their canonical form goes into the text at `place`. Gives the position of the root
  * label or the pointer, or 0 if the name is malformed.
  */
 __attribute__((noinline)) int read_labels(struct scratch *s, __u32 at, __u32 place)
@@ -100,7 +100,7 @@ __attribute__((noinline)) int read_labels(struct scratch *s, __u32 at, __u32 pla
 
 	if (!s || !set)
 		return 0;
-	place &= TEXT_NAMES * TEXT_STRIDE - TEXT_STRIDE;
+	place = (place & (TEXT_NAMES - 1)) * TEXT_STRIDE;
 	labels = s->labels;
 	bytes = s->bytes;
 	odd = s->odd;
@@ -109,13 +109,15 @@ __attribute__((noinline)) int read_labels(struct scratch *s, __u32 at, __u32 pla
 		at = (at + s->zero) & MESSAGE_MAX;
 		rest = (rest + s->zero) & LABEL_MAX;
 		labels = (labels + s->zero) & LABELS_MAX;
-		bytes = (bytes + s->zero) & (TEXT_STRIDE - 1);
+		bytes = (bytes + s->zero) & TEXT_MASK;
 		if (rest == 0) {
 			if (at >= s->message_bytes)
 				return 0;
 			rest = s->message[at];
-			if (rest == 0 || rest >= POINTER_BITS)
+			if (rest == 0 || rest >= POINTER_BITS) {
+				s->text[place + bytes] = 0; /* overwritten behind a pointer */
 				return end_labels(s, at, labels, bytes, odd);
+			}
 			if (rest > LABEL_MAX || at + 1 + rest > s->message_bytes ||
 			    bytes + 1 + rest >= NAME_MAX_BYTES)
 				return 0;
@@ -154,7 +156,6 @@ __attribute__((noinline)) int read_name(struct scratch *s, __u32 position, __u32
 
 	if (!s)
 		return 0;
-	place = (place & (TEXT_NAMES - 1)) * TEXT_STRIDE;
 	s->labels = 0;
 	s->bytes = 0;
 	s->odd = 0;
@@ -166,7 +167,6 @@ __attribute__((noinline)) int read_name(struct scratch *s, __u32 position, __u32
 			return 0;
 		at = s->message[stop & MESSAGE_MAX];
 		if (at == 0) {
-			s->text[place + (s->bytes & (TEXT_STRIDE - 1))] = 0;
 			s->bytes++;
 			hash_suffixes(s);
 			return s->end ? s->end : stop + 1;
@@ -201,7 +201,7 @@ __attribute__((noinline)) int same_name(struct scratch *s, __u32 cell, __u32 at,
 			in_cell = 0;
 		}
 
-		__u32 place = (at + i) & (TEXT_NAMES * TEXT_STRIDE - 1);
+		__u32 place = (at + i) & (TEXT_BYTES - 1);
 		__u32 differing = *(__u32 *)(s->text + place) ^
 				  *(__u32 *)((__u8 *)record + in_cell);
 

@@ -7,10 +7,13 @@
 #include <bpf/bpf_helpers.h>
 
 #define LABELS_MAX 127		 /* labels of a name */
-#define TEXT_STRIDE 512		 /* room for one name in canonical form; 255 bytes and a word at most are used */
+#define TEXT_STRIDE 272		 /* room for one name in canonical form: 255 bytes, and a word that is written over */
+#define TEXT_MASK 511		 /* for the verifier: any place in a name */
 #define TEXT_NAMES 32		 /* names in text; CHAIN_MAX and one to spare, rounded up for masks */
+#define TEXT_BYTES (1 << 14)	 /* more than the last name can reach, rounded up for masks */
 #define NAME_SPARE CHAIN_MAX	 /* place in text of a name that is not on the chain */
 #define EVENT_TAIL_MAX (1 << 15) /* addresses and names of an event, rounded up for masks */
+_Static_assert(TEXT_NAMES * TEXT_STRIDE + TEXT_MASK < TEXT_BYTES, "text holds every name");
 _Static_assert(sizeof(struct answer_address) * ANSWER_ADDRESSES + CHAIN_MAX * NAME_MAX_BYTES + 8 <=
 		       EVENT_TAIL_MAX,
 	       "the largest event fits");
@@ -71,7 +74,7 @@ struct scratch {
 
 	__u64 aligned[0];
 	__u8 message[MESSAGE_MAX + 1 + 8]; /* words may be read up to its last byte */
-	__u8 text[TEXT_NAMES * TEXT_STRIDE + 16]; /* a word more than the last name may need */
+	__u8 text[TEXT_BYTES + 8];
 	struct answer_event event;
 	union {
 		struct answer_address event_addresses[ANSWER_ADDRESSES];
