@@ -89,6 +89,15 @@ func (x *nameIndex) add(name string) (*nameEntry, error) {
 	return e, nil
 }
 
+// undo takes back an add that was not written out.
+func (x *nameIndex) undo(name string) {
+	e := x.entries[name]
+	delete(x.entries, name)
+	x.own(e, nil)
+	slots := &x.buckets[e.bucket].Slots
+	slots[slices.Index(slots[:], e.slot)] = 0
+}
+
 func (x *nameIndex) freeSlot(hash uint64) (bucket uint32, slot int, ok bool) {
 	for probe := range uint32(bucketProbes) {
 		bucket = x.bucket(hash, probe)

@@ -15,6 +15,8 @@ type names struct {
 	kernel *kernel
 	// stale holds the names whose match sets a generation may not have as they are now; nil: all names.
 	stale [2]map[string]bool
+	// doubtful: a write was not finished, so the mirror may say more than the maps hold.
+	doubtful bool
 }
 
 func openNames(k *kernel) (*names, error) {
@@ -42,7 +44,7 @@ func (n *names) change(changed []string) {
 }
 
 // write brings the match sets of one generation up to date: cells first, then the slots that lead to
-// new ones.
+// new ones. Without room for all of them nothing changes.
 func (n *names) write(generation uint32, state *lower.State) error {
 	stale := n.stale[generation]
 	if stale == nil {
@@ -54,60 +56,64 @@ func (n *names) write(generation uint32, state *lower.State) error {
 			stale[name] = true
 		}
 	}
-	var w nameWrites
-	var full error
-	for _, name := range slices.Sorted(maps.Keys(stale)) {
-		if full = n.set(name, generation, state, &w); full != nil {
-			break
+	sorted := slices.Sorted(maps.Keys(stale))
+	added, err := n.addAll(sorted, state)
+	if err != nil {
+		return err
+	}
+	var cells []uint32
+	var texts []rawCell
+	for _, name := range sorted {
+		e := n.entries[name]
+		if e == nil || !n.set(name, e, generation, state) {
+			continue
+		}
+		for i, text := range e.encode(name) {
+			cells = append(cells, e.cell+uint32(i)) //nolint:gosec // a few cells
+			texts = append(texts, text)
 		}
 	}
-	// What has a place in the mirror must have it in the maps too, also when there was no room for all.
-	if err := putKeys(n.kernel.NameCells, w.cells, w.texts); err != nil {
+	n.doubtful = true
+	if err := putKeys(n.kernel.NameCells, cells, texts); err != nil {
 		return err
 	}
-	if err := n.writeBuckets(slices.Sorted(maps.Keys(w.buckets))); err != nil {
+	if err := n.writeBuckets(added); err != nil {
 		return err
 	}
-	if full != nil {
-		return full
-	}
+	n.doubtful = false
 	n.stale[generation] = map[string]bool{}
 	return nil
 }
 
-// nameWrites gathers what is to be written to the maps.
-type nameWrites struct {
-	cells   []uint32
-	texts   []rawCell
-	buckets map[uint32]bool
+// addAll finds places for the names that need one, all or none, and returns the buckets to write.
+func (n *names) addAll(sorted []string, state *lower.State) ([]uint32, error) {
+	var added []string
+	var buckets []uint32
+	for _, name := range sorted {
+		exact, below := state.Sets(name)
+		if n.entries[name] != nil || exact == 0 && below == 0 {
+			continue
+		}
+		e, err := n.add(name)
+		if err != nil {
+			for _, name := range added {
+				n.undo(name)
+			}
+			return nil, err
+		}
+		added, buckets = append(added, name), append(buckets, e.bucket)
+	}
+	slices.Sort(buckets)
+	return slices.Compact(buckets), nil
 }
 
-func (n *names) set(name string, generation uint32, state *lower.State, w *nameWrites) error {
+// set gives an entry the match sets of its name, and reports whether it had others.
+func (n *names) set(name string, e *nameEntry, generation uint32, state *lower.State) bool {
 	exact, below := state.Sets(name)
-	e := n.entries[name]
-	if e == nil && exact == 0 && below == 0 {
-		return nil
-	}
-	if e == nil {
-		var err error
-		if e, err = n.add(name); err != nil {
-			return err
-		}
-		if w.buckets == nil {
-			w.buckets = map[uint32]bool{}
-		}
-		w.buckets[e.bucket] = true
-	} else if e.exact[generation] == uint32(exact) && e.below[generation] == uint32(below) {
-		n.noteEmpty(name, e)
-		return nil
-	}
+	changed := e.exact[generation] != uint32(exact) || e.below[generation] != uint32(below)
 	e.exact[generation], e.below[generation] = uint32(exact), uint32(below)
 	n.noteEmpty(name, e)
-	for i, text := range e.encode(name) {
-		w.cells = append(w.cells, e.cell+uint32(i)) //nolint:gosec // a few cells
-		w.texts = append(w.texts, text)
-	}
-	return nil
+	return changed
 }
 
 func (n *names) noteEmpty(name string, e *nameEntry) {
@@ -121,6 +127,14 @@ func (n *names) noteEmpty(name string, e *nameEntry) {
 // free gives back the places of names that have had no match set in any generation since the last
 // switch. To be called when no program runs that began before that.
 func (n *names) free() error {
+	if n.doubtful {
+		again, err := openNames(n.kernel)
+		if err != nil {
+			return err
+		}
+		*n = *again
+	}
+	n.doubtful = len(n.empty) > 0
 	for name := range n.empty {
 		delete(n.empty, name)
 		if e := n.entries[name]; e == nil || e.exact != [2]uint32{} || e.below != [2]uint32{} {
@@ -132,6 +146,7 @@ func (n *names) free() error {
 			}
 		}
 	}
+	n.doubtful = false
 	return nil
 }
 

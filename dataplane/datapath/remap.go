@@ -27,7 +27,7 @@ func (d *Datapath) remapAll(generation uint32) error {
 		return err
 	}
 	doors := map[door]uint64{}
-	for o := range d.table.Owners(clock.now) {
+	for o := range d.table.Owners(clock.now, d.names.stale[d.active]) {
 		if !o.Name.Plain() || !d.names.affected(o.Name.String(), d.active) {
 			continue
 		}

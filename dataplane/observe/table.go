@@ -32,6 +32,7 @@ type Table struct {
 	entries map[pair]*entry
 	byName  map[domain.Name]*group
 	expiry  expiryHeap
+	owners  suffixIndex
 	changes changeLog
 	changed chan struct{} // closed and made anew at each change
 	evicted uint64
@@ -47,6 +48,7 @@ type entry struct {
 	mapping  Mapping
 	siblings *group
 	former   []alias // aliases that left the chain and still live
+	suffixes []int32 // places in the index of owners
 	position int     // in the heap
 	sequence uint64  // of the last change
 }
@@ -69,6 +71,7 @@ func NewTable(capacity, addressesPerName int) *Table {
 		addressesPerName: cmp.Or(addressesPerName, DefaultAddressesPerName),
 		entries:          map[pair]*entry{},
 		byName:           map[domain.Name]*group{},
+		owners:           newSuffixIndex(),
 		changed:          make(chan struct{}),
 	}
 }
@@ -115,7 +118,9 @@ func (t *Table) put(m *Mapping) {
 	siblings.seen[family(m.Address)] = later(siblings.seen[family(m.Address)], m.LastSeen)
 	e, known := t.entries[key]
 	if known {
+		t.owners.remove(e)
 		e.merge(m)
+		t.owners.add(e)
 		heap.Fix(&t.expiry, e.position)
 		t.changes.add(e, len(t.entries))
 		return
@@ -131,6 +136,7 @@ func (t *Table) put(m *Mapping) {
 	siblings.entries = append(siblings.entries, e)
 	t.byName[m.Domain] = siblings // an eviction may have emptied and dropped it
 	heap.Push(&t.expiry, e)
+	t.owners.add(e)
 	t.changes.add(e, len(t.entries))
 }
 
@@ -168,12 +174,21 @@ func (t *Table) Live(now time.Time, keep func(*Mapping) bool) []Mapping {
 }
 
 // Owners yields, of what lives now, each name with each of its addresses; a pair may come more than
-// once. The table is locked meanwhile: the caller must not call it.
-func (t *Table) Owners(now time.Time) iter.Seq[Ownership] {
+// once. Given names, it yields those at or below them, and perhaps others; nil means all. The table is
+// locked meanwhile: the caller must not call it.
+func (t *Table) Owners(now time.Time, names map[string]bool) iter.Seq[Ownership] {
 	return func(yield func(Ownership) bool) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		for _, e := range t.entries {
+		if names == nil {
+			for _, e := range t.entries {
+				if !e.owners(now, yield) {
+					return
+				}
+			}
+			return
+		}
+		for e := range t.owners.below(names) {
 			if !e.owners(now, yield) {
 				return
 			}
@@ -267,6 +282,7 @@ func (t *Table) evict(e *entry) {
 
 func (t *Table) remove(e *entry) {
 	heap.Remove(&t.expiry, e.position)
+	t.owners.remove(e)
 	delete(t.entries, pair{e.mapping.Domain, e.mapping.Address})
 	i := slices.Index(e.siblings.entries, e)
 	e.siblings.entries = slices.Delete(e.siblings.entries, i, i+1)

@@ -99,7 +99,7 @@ func TestAliasesThatLeftTheChainOwnWhileTheyLive(t *testing.T) {
 	table.Record(answer(t, time.Minute, 2*time.Hour, []string{"a.example", "new.cdn"}, "192.0.2.1"))
 	owners := func(at time.Duration) []string {
 		var names []string
-		for o := range table.Owners(start.Add(at)) {
+		for o := range table.Owners(start.Add(at), nil) {
 			names = append(names, o.Name.String())
 		}
 		slices.Sort(names)
@@ -177,5 +177,34 @@ func TestChangesInPages(t *testing.T) {
 	}
 	if len(all) != 7 || !slices.IsSorted(all) {
 		t.Errorf("got %v, want seven in order", all)
+	}
+}
+
+func TestOwnersBelowNames(t *testing.T) {
+	table := observe.NewTable(3, 0)
+	table.Record(answer(t, 0, 1*time.Hour, []string{"gone.example.com"}, "192.0.2.9"))
+	table.Record(answer(t, 0, 2*time.Hour, []string{"www.example.com", "old.cdn.test"}, "192.0.2.1"))
+	table.Record(answer(t, 0, 2*time.Hour, []string{"www.example.org", "a.cdn.test"}, "192.0.2.2"))
+	table.Record(answer(t, 0, 2*time.Hour, []string{"example.com"}, "192.0.2.3")) // evicts gone
+	table.Record(answer(t, 1, 2*time.Hour, []string{"www.example.com", "b.cdn.test"}, "192.0.2.1"))
+	for _, c := range []struct {
+		base string
+		want []string
+	}{
+		{"example.com", []string{"192.0.2.1", "192.0.2.3"}},
+		{"www.example.com", []string{"192.0.2.1"}},
+		{"cdn.test", []string{"192.0.2.1", "192.0.2.2"}},
+		{"old.cdn.test", []string{"192.0.2.1"}},
+		{"gone.example.com", nil},
+		{"ample.com", nil},
+	} {
+		var got []string
+		for o := range table.Owners(start, map[string]bool{c.base: true}) {
+			got = append(got, o.Address.String())
+		}
+		slices.Sort(got)
+		if got = slices.Compact(got); !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %v, want %v", c.base, got, c.want)
+		}
 	}
 }
