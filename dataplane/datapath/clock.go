@@ -43,5 +43,9 @@ func (c clock) toBoot(t time.Time) uint64 {
 
 func (c clock) fromTicks(ticks uint64) time.Time { return c.fromBoot(ticks << tickShift) }
 
-// toTicks rounds up, as the kernel does.
-func (c clock) toTicks(t time.Time) uint64 { return (c.toBoot(t) + tick - 1) >> tickShift }
+// toTicks rounds up, as the kernel does. A time that came from ticks gives the same ticks, though the
+// two clocks are not read at quite the same moment.
+func (c clock) toTicks(t time.Time) uint64 {
+	const apart = uint64(time.Millisecond)
+	return (c.toBoot(t) + tick - 1 - apart) >> tickShift
+}
