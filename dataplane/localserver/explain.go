@@ -95,7 +95,7 @@ func (s *Server) judgeBy(c *ruleset.Connection, now time.Time) []observe.Mapping
 		return s.table.Live(now, func(m *observe.Mapping) bool { return m.Owns(name) })
 	}
 	// Owners knows aliases of earlier answers too, which the kernel still honours.
-	for owner := range s.table.Owners(now) {
+	for owner := range s.table.Owners(now, nil) {
 		if owner.Address == c.Destination && !slices.Contains(c.Names, owner.Name) {
 			c.Names = append(c.Names, owner.Name)
 		}

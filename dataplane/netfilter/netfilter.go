@@ -53,8 +53,10 @@ type Netfilter struct {
 	backend  string
 	families []*family
 
-	mu       sync.Mutex // guards all below; one writer of tables at a time
-	deserted bool       // the other backend holds nothing of ours
+	mu         sync.Mutex // guards all below; one writer of tables at a time
+	deserted   bool       // the other backend holds nothing of ours
+	stood      bool       // all stood when generation was read
+	generation uint32     // of nf_tables
 }
 
 // New picks the backend and finds its programs. It changes nothing.
@@ -85,6 +87,21 @@ func (n *Netfilter) IPv6() bool { return len(n.families) > 1 }
 func (n *Netfilter) Ensure(ctx context.Context) ([]string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err //nolint:wrapcheck // the caller's own
+	}
+	// Read before the rules are, so that a change meanwhile shows at the next call.
+	generation, err := nfGeneration()
+	known := err == nil && n.backend == NFT
+	if known && n.stood && generation == n.generation {
+		return nil, nil
+	}
+	mended, err := n.ensureAll(ctx)
+	n.stood, n.generation = known && err == nil && len(mended) == 0, generation
+	return mended, err
+}
+
+func (n *Netfilter) ensureAll(ctx context.Context) ([]string, error) {
 	var mended []string
 	for _, f := range n.families {
 		for _, t := range f.tables {

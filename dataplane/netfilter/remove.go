@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -65,7 +66,7 @@ func (t tools) removeTable(ctx context.Context, table string) ([]string, error) 
 	}
 	have := parseListing(text)
 	var removed []string
-	for hook := range have {
+	for _, hook := range slices.Sorted(maps.Keys(have)) {
 		if ours(hook) {
 			continue
 		}
