@@ -9,7 +9,8 @@
 #define QUESTION_TAIL 4 /* bytes of a question behind its name */
 #define RECORD_HEAD 10	/* bytes of a record between its name and its data */
 #define TTL_SIGN (1U << 31)
-#define POINTER 0xc000 /* the high bits of a compression pointer */
+#define POINTER 0xc000	/* the high bits of a compression pointer */
+#define NO_POSITION (~0U) /* no pointer leads there */
 
 enum { TYPE_A = 1, TYPE_CNAME = 5, TYPE_AAAA = 28, CLASS_IN = 1 };
 
@@ -178,7 +179,7 @@ static __always_inline __u32 read_owner(struct scratch *s, __u32 position)
 	if (end == 0)
 		return 0;
 	s->owner = find_on_chain(s, s->hash);
-	s->owner_position = pointer >= POINTER ? pointer & ~POINTER : 0;
+	s->owner_position = pointer >= POINTER ? pointer & ~POINTER : NO_POSITION;
 	return end;
 }
 
@@ -306,7 +307,7 @@ __attribute__((noinline)) int read_answers(struct scratch *s, __u32 position, __
 	for (int i = 0; i < CHAIN_MAX; i++) {
 		s->position = position;
 		s->fault = 0;
-		s->owner_position = 0;
+		s->owner_position = NO_POSITION;
 		s->skipped = 0;
 		s->grown = 0;
 		s->addresses = 0;

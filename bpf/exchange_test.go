@@ -41,6 +41,13 @@ func newExchange(t testing.TB) *exchange {
 	return e
 }
 
+// reset forgets everything but the patterns and the resolvers, and reports to another test from now on.
+func (e *exchange) reset(t testing.TB) {
+	t.Helper()
+	e.t = t
+	e.Reset(t)
+}
+
 func (e *exchange) trust(resolver netip.AddrPort) {
 	e.t.Helper()
 	e.Put(e.Endpoints, endpoint(resolver, bpftest.UDP), bpf.DatapathEndpointFlagENDPOINT_RESOLVER)

@@ -55,9 +55,10 @@ func TestReasons(t *testing.T) {
 			return pack(t, reply(t, query, answerA))
 		}},
 	}
+	e := newExchange(t)
 	for _, test := range tests {
 		t.Run(test.fact, func(t *testing.T) {
-			e := newExchange(t)
+			e.reset(t)
 			message := test.answer(t, e)
 			got := e.deliver(message)
 			if diff := cmp.Diff(map[bpf.DatapathCounter]uint64{test.want: 1}, got); diff != "" {

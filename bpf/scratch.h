@@ -65,7 +65,7 @@ struct scratch {
 	__u32 position;	      /* of the next record */
 	__u32 records;	      /* still to be read */
 	__u32 fault;	      /* COUNTER_MALFORMED or COUNTER_CHAIN_TOO_LONG; 0: none */
-	__u32 owner_position; /* of the name that owned a record last, or of the chain's end; 0: none */
+	__u32 owner_position; /* of the name that owned a record last, or of the chain's end */
 	__u32 owner;	      /* its place on the chain, from 1; 0: not on it */
 	__u32 skipped;	      /* records of owners that are not on the chain, yet */
 	__u32 grown;	      /* the chain grew after a record was skipped: walk once more */

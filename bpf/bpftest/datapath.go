@@ -66,6 +66,19 @@ func Load(t testing.TB, buckets uint32, options ...func(*ebpf.CollectionSpec)) *
 	return d
 }
 
+// Reset forgets what was learned, asked and counted, for a further test that shares the load.
+func (d *Datapath) Reset(t testing.TB) {
+	t.Helper()
+	d.t = t
+	for _, m := range []*ebpf.Map{d.Mappings, d.Queries, d.DatapathMaps.Answers} {
+		d.Forget(m)
+	}
+	d.ResetCounters()
+	d.Answers()
+	d.Settings(func(*bpf.DatapathSettings) {})
+	d.SetState(0, 0)
+}
+
 // Settings writes the default settings, as changed by edit.
 func (d *Datapath) Settings(edit func(*bpf.DatapathSettings)) {
 	d.t.Helper()
