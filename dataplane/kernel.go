@@ -27,6 +27,7 @@ type kernelMaps interface {
 type kernelHooks interface {
 	enforce.Hooks
 	Backend() string
+	IPv6() bool
 }
 
 // kernel makes what the agent runs on; a test makes it of fakes.

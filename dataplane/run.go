@@ -89,6 +89,9 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	if err != nil {
 		return nil, fmt.Errorf("open packet filter: %w", err)
 	}
+	if !filter.IPv6() {
+		log.Warn("the kernel has no IPv6: rules are for IPv4 alone")
+	}
 	disk := subscribe.NewDisk(cfg.StateDir, log.With("component", "subscribe"))
 	saved, err := disk.Load()
 	if err != nil {

@@ -113,6 +113,8 @@ func (f fakeFilter) Ensure(ctx context.Context) ([]string, error) {
 	return f.hooks.Ensure(ctx)
 }
 
+func (fakeFilter) IPv6() bool { return true }
+
 func (fakeFilter) Backend() string { return netfilter.NFT }
 
 func (n *fakeNode) kernel() kernel {

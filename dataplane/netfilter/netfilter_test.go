@@ -9,6 +9,7 @@ import (
 
 	"github.com/nameward/nameward/dataplane/enforce/enforcetest"
 	"github.com/nameward/nameward/dataplane/netfilter"
+	"github.com/nameward/nameward/dataplane/netfilter/netfiltertest"
 )
 
 const mark = 0x10000000
@@ -53,7 +54,7 @@ func eachBackend(t *testing.T, test func(t *testing.T, backend string)) {
 
 func TestEnsureIsIdempotent(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {
-		cfg := config(backend, pinPrograms(t, enterNode(t), "1"))
+		cfg := config(backend, pinPrograms(t, netfiltertest.EnterNode(t), "1"))
 		n := open(t, cfg)
 		if mended := ensure(t, n); len(mended) == 0 {
 			t.Error("first Ensure mended nothing")
@@ -96,7 +97,7 @@ func TestEnsureMends(t *testing.T) {
 		},
 	}
 	eachBackend(t, func(t *testing.T, backend string) {
-		cfg := config(backend, pinPrograms(t, enterNode(t), "1"))
+		cfg := config(backend, pinPrograms(t, netfiltertest.EnterNode(t), "1"))
 		n := open(t, cfg)
 		ensure(t, n)
 		pristine := rules(t, backend)
@@ -127,7 +128,7 @@ func TestEnsureMends(t *testing.T) {
 
 func TestForeignRulesStay(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {
-		cfg := config(backend, pinPrograms(t, enterNode(t), "1"))
+		cfg := config(backend, pinPrograms(t, netfiltertest.EnterNode(t), "1"))
 		for _, family := range []string{"iptables", "ip6tables"} {
 			for _, args := range []string{
 				"-t filter -N FOREIGN", "-t filter -A FOREIGN -j RETURN", "-t filter -A FORWARD -j FOREIGN",
@@ -159,7 +160,7 @@ func TestForeignRulesStay(t *testing.T) {
 
 func TestNewProgramsReplaceOldOnes(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {
-		bpfDir := enterNode(t)
+		bpfDir := netfiltertest.EnterNode(t)
 		old := pinPrograms(t, bpfDir, "1")
 		ensure(t, open(t, config(backend, old)))
 		ensure(t, open(t, config(backend, pinPrograms(t, bpfDir, "2"))))
@@ -174,7 +175,7 @@ func TestNewProgramsReplaceOldOnes(t *testing.T) {
 
 func TestEnsureFailsWithoutPins(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {
-		programs := pinPrograms(t, enterNode(t), "1")
+		programs := pinPrograms(t, netfiltertest.EnterNode(t), "1")
 		removePins(t, programs)
 		if _, err := open(t, config(backend, programs)).Ensure(t.Context()); err == nil {
 			t.Error("Ensure succeeded with pins that do not exist")
@@ -186,7 +187,7 @@ func TestEnsureFailsWithoutPins(t *testing.T) {
 }
 
 func TestRulesOfTheOtherBackendGo(t *testing.T) {
-	programs := pinPrograms(t, enterNode(t), "1")
+	programs := pinPrograms(t, netfiltertest.EnterNode(t), "1")
 	ensure(t, open(t, config(netfilter.Legacy, programs)))
 	ensure(t, open(t, config(netfilter.NFT, programs)))
 	if text := rules(t, netfilter.Legacy); strings.Contains(text, "NAMEWARD") {
@@ -205,29 +206,29 @@ func TestAutoFollowsTheNodesRules(t *testing.T) {
 		}
 	}
 	t.Run("no rules", func(t *testing.T) {
-		enterNode(t)
+		netfiltertest.EnterNode(t)
 		choose(t, netfilter.NFT)
 	})
 	t.Run("legacy rules", func(t *testing.T) {
-		enterNode(t)
+		netfiltertest.EnterNode(t)
 		command(t, "iptables-legacy", "-A", "INPUT", "-j", "ACCEPT")
 		choose(t, netfilter.Legacy)
 	})
 	t.Run("rules of both", func(t *testing.T) {
-		enterNode(t)
+		netfiltertest.EnterNode(t)
 		command(t, "iptables-legacy", "-A", "INPUT", "-j", "ACCEPT")
 		command(t, "ip6tables-nft", "-A", "INPUT", "-j", "ACCEPT")
 		choose(t, netfilter.NFT)
 	})
 	t.Run("only our own in legacy", func(t *testing.T) {
-		ensure(t, open(t, config(netfilter.Legacy, pinPrograms(t, enterNode(t), "1"))))
+		ensure(t, open(t, config(netfilter.Legacy, pinPrograms(t, netfiltertest.EnterNode(t), "1"))))
 		choose(t, netfilter.NFT)
 	})
 }
 
 func TestProbeLeavesNothing(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {
-		enterNode(t)
+		netfiltertest.EnterNode(t)
 		for _, r := range netfilter.Probe(t.Context(), backend) {
 			if !r.Met {
 				t.Errorf("%s: %s", r.Name, r.Detail)
@@ -263,7 +264,7 @@ func (s hooksSubject) Stand() bool {
 func TestHooks(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {
 		enforcetest.TestHooks(t, func(t *testing.T) enforcetest.HooksSubject {
-			return hooksSubject{open(t, config(backend, pinPrograms(t, enterNode(t), "1"))), t}
+			return hooksSubject{open(t, config(backend, pinPrograms(t, netfiltertest.EnterNode(t), "1"))), t}
 		})
 	})
 }

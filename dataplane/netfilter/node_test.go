@@ -4,37 +4,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"golang.org/x/sys/unix"
 
-	"github.com/nameward/nameward/bpf/bpftest"
 	"github.com/nameward/nameward/dataplane/netfilter"
 )
-
-// enterNode moves the test into network and mount namespaces of its own, with a bpffs, and returns
-// where that is. All of it ends with the test's goroutine, whose thread is never unlocked.
-func enterNode(t *testing.T) (bpfDir string) {
-	t.Helper()
-	bpftest.RequirePrivileged(t)
-	bpfDir = t.TempDir()
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWNET); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("bpf", bpfDir, "bpf", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Unmount(bpfDir, unix.MNT_DETACH) })
-	return bpfDir
-}
 
 // pinPrograms pins programs of a build, each of which matches nothing.
 func pinPrograms(t *testing.T, bpfDir, build string) netfilter.Programs {
