@@ -97,12 +97,23 @@ func (r *Reconciler) reconcile(ctx context.Context, want *Revision) {
 		next.Refusal, r.have.refused = nil, nil
 	}
 	if next.HooksErr == nil && next.InForce != r.have.applied {
-		next.InForce, next.Since = r.have.applied, time.Now()
-		r.log.Info("rule set in force", "revision", next.InForce.Number, "rule_set", next.InForce.ID.String())
+		r.reached(&next)
 	}
 	if next != state {
 		r.state.set(next)
 	}
+}
+
+// reached takes what is applied for in force. After a reconnect it may be what was, under the same
+// number, which is no news.
+func (r *Reconciler) reached(next *State) {
+	before := next.InForce
+	next.InForce = r.have.applied
+	if before != nil && before.Number == next.InForce.Number && before.ID == next.InForce.ID {
+		return
+	}
+	next.Since = time.Now()
+	r.log.Info("rule set in force", "revision", next.InForce.Number, "rule_set", next.InForce.ID.String())
 }
 
 func (r *Reconciler) apply(ctx context.Context, want *Revision, next *State) {
