@@ -17,7 +17,8 @@ import (
 	"github.com/nameward/nameward/api/ruleset"
 )
 
-const patience = 20 * time.Second
+// patience is above the 20 seconds in which a dead connection is found out.
+const patience = 30 * time.Second
 
 // agent is a scripted agent: it keeps a copy of the rule set by the protocol, and says what the test wants.
 type agent struct {

@@ -31,8 +31,9 @@ const (
 	maxMessage = 64 << 20
 	// Windows of a fixed size: gRPC would otherwise send pings to find a good one, for each node.
 	streamWindow, connectionWindow = 1 << 20, 2 << 20
-	// A connection that was cut silently is found out within 10 seconds.
-	keepaliveTime, keepaliveTimeout = 7 * time.Second, 3 * time.Second
+	// A connection that is silent for so long is asked whether it lives. The answer has its time: a node
+	// that is short of CPU must not be taken for dead.
+	keepaliveTime, keepaliveTimeout = 10 * time.Second, 10 * time.Second
 	// Clients may ping so often at most.
 	keepaliveMinTime = 5 * time.Second
 	handshakeTimeout = 10 * time.Second

@@ -141,6 +141,10 @@ func (s *PolicyService) put(ctx context.Context, message *namewardv1.Policy, gua
 // admit refuses a policy with which a node would have to hold more than it can. Two policies that are put at
 // the same moment are not seen together; then the node says so, and keeps what it has.
 func (s *PolicyService) admit(p *policy.Policy) error {
+	// Most writes ask for no more than before: they need no walk over all policies.
+	if current, err := s.store.Policy(p.Name); err == nil && !compile.AsksForMore(current, p) {
+		return nil
+	}
 	policies, _, _ := s.store.Policies()
 	nodes, _ := s.store.Nodes()
 	labels := make([]map[string]string, len(nodes))

@@ -92,7 +92,7 @@ func Admit(policies []*policy.Policy, added *policy.Policy, nodes []map[string]s
 		switch {
 		case p.Name != added.Name:
 			next = append(next, p)
-		case !asksForMore(p, added):
+		case !AsksForMore(p, added):
 			return nil
 		}
 	}
@@ -120,8 +120,8 @@ func Admit(policies []*policy.Policy, added *policy.Policy, nodes []map[string]s
 	return nil
 }
 
-// asksForMore reports whether any node could get more by a policy than by the one that it replaces.
-func asksForMore(before, added *policy.Policy) bool {
+// AsksForMore reports whether any node could get more by a policy than by the one that it replaces.
+func AsksForMore(before, added *policy.Policy) bool {
 	was, is := sizeOf(before), sizeOf(added)
 	return before.Rules.Mode == ruleset.Disabled || !maps.Equal(before.Selector, added.Selector) ||
 		is.patterns > was.patterns || is.destinations > was.destinations || is.sources > was.sources
