@@ -29,7 +29,7 @@ func (id ID) IsZero() bool { return id == ID{} }
 // order of the Go types, numbers as 8 bytes big-endian, each text and list preceded by its length. Not
 // protobuf bytes, which are not canonical.
 func (rs *RuleSet) ID() ID {
-	d := digest{sha256.New()}
+	d := digest{hash: sha256.New()}
 	d.number(len(rs.Policies))
 	for _, p := range rs.Policies {
 		d.text(p.Name)
@@ -47,12 +47,26 @@ func (rs *RuleSet) ID() ID {
 			d.rule(r)
 		}
 	}
+	d.hash.Write(d.buffer)
 	return ID(d.hash.Sum(nil))
 }
 
-type digest struct{ hash hash.Hash }
+// digest gathers what is to be hashed: the numbers and texts are many and short.
+type digest struct {
+	hash   hash.Hash
+	buffer []byte
+}
 
-func (d digest) rule(r Rule) {
+const digestBuffer = 4096
+
+func (d *digest) flush() {
+	if len(d.buffer) >= digestBuffer {
+		d.hash.Write(d.buffer)
+		d.buffer = d.buffer[:0]
+	}
+}
+
+func (d *digest) rule(r Rule) {
 	d.number(int(r.Action))
 	d.list(texts(r.Domains))
 	d.list(texts(r.CIDRs))
@@ -64,13 +78,12 @@ func (d digest) rule(r Rule) {
 	}
 }
 
-func (d digest) number(n int) {
-	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], uint64(n)) //nolint:gosec // two's complement is as canonical
-	d.hash.Write(b[:])
+func (d *digest) number(n int) {
+	d.buffer = binary.BigEndian.AppendUint64(d.buffer, uint64(n)) //nolint:gosec // two's complement is as canonical
+	d.flush()
 }
 
-func (d digest) flag(set bool) {
+func (d *digest) flag(set bool) {
 	if set {
 		d.number(1)
 		return
@@ -78,12 +91,13 @@ func (d digest) flag(set bool) {
 	d.number(0)
 }
 
-func (d digest) text(s string) {
+func (d *digest) text(s string) {
 	d.number(len(s))
-	d.hash.Write([]byte(s))
+	d.buffer = append(d.buffer, s...)
+	d.flush()
 }
 
-func (d digest) list(list []string) {
+func (d *digest) list(list []string) {
 	d.number(len(list))
 	for _, s := range list {
 		d.text(s)
