@@ -278,8 +278,7 @@ static __always_inline enum counter learn(struct __sk_buff *skb, struct scratch 
 	return answer_query(s, &response);
 }
 
-SEC("socket")
-int dns_response(struct __sk_buff *skb)
+static __always_inline int respond(struct __sk_buff *skb)
 {
 	struct packet packet;
 	struct scratch *s;
@@ -297,6 +296,12 @@ int dns_response(struct __sk_buff *skb)
 	count(learn(skb, s, &packet));
 	release_scratch(s);
 	return 0;
+}
+
+SEC("socket")
+int dns_response(struct __sk_buff *skb)
+{
+	return respond(skb);
 }
 
 /* Called for responses of resolvers that the node does not trust: nothing of them is learned. */
