@@ -1,0 +1,125 @@
+package controlplane_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+)
+
+func TestMappingsAreListedWatchedAndEnd(t *testing.T) {
+	s := start(t, t.TempDir())
+	a := newAgent(t, "n", nil)
+	a.connect(s.connection)
+	defer a.leave()
+	a.complete()
+	a.observe(observed("www.example.com", "192.0.2.1", time.Hour, "cdn.example.net"), observed("www.example.org", "2001:db8::1", time.Hour))
+
+	list := func(filter *namewardv1.MappingFilter) string {
+		t.Helper()
+		var found []string
+		request := &namewardv1.ListMappingsRequest{Filter: filter, PageSize: 1}
+		for {
+			page, err := s.mappings.ListMappings(t.Context(), request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range page.GetMappings() {
+				found = append(found, m.GetDomain()+" "+m.GetNode())
+			}
+			if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+				return strings.Join(found, ", ")
+			}
+		}
+	}
+	for _, test := range []struct {
+		filter *namewardv1.MappingFilter
+		want   string
+	}{
+		{nil, "www.example.com nodes/n, www.example.org nodes/n"},
+		{&namewardv1.MappingFilter{Domain: "*.example.net"}, "www.example.com nodes/n"},
+		{&namewardv1.MappingFilter{Address: "2001:db8::/32"}, "www.example.org nodes/n"},
+		{&namewardv1.MappingFilter{Node: "nodes/an-impostor"}, ""},
+	} {
+		if got := list(test.filter); got != test.want {
+			t.Errorf("filter %v: got %q, want %q", test.filter, got, test.want)
+		}
+	}
+	_, err := s.mappings.ListMappings(t.Context(), &namewardv1.ListMappingsRequest{Filter: &namewardv1.MappingFilter{Address: "ten"}})
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "filter.address") {
+		t.Errorf("a bad filter got %v", err)
+	}
+
+	watch, err := s.mappings.WatchMappings(t.Context(), &namewardv1.WatchMappingsRequest{Filter: &namewardv1.MappingFilter{Domain: "soon.example.com"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, err := watch.Recv(); err != nil || !first.GetSynced() {
+		t.Fatalf("first of the watch: %v, %v", first, err)
+	}
+	soon := observed("soon.example.com", "192.0.2.2", 200*time.Millisecond)
+	a.observe(soon)
+	for _, want := range []namewardv1.WatchMappingsResponse_Change{namewardv1.WatchMappingsResponse_PUT, namewardv1.WatchMappingsResponse_DELETE} {
+		if got, err := watch.Recv(); err != nil || got.GetChange() != want || got.GetMapping().GetAddress() != "192.0.2.2" {
+			t.Errorf("watch: %v, %v, want %v", got, err, want)
+		}
+	}
+	if late := time.Since(soon.GetExpireTime().AsTime()); late < 0 {
+		t.Errorf("ended %v early", -late)
+	}
+	a.leave()
+	a.connect(s.connection)
+	s.stop()
+	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("at the stop the watch got %v", err)
+	}
+}
+
+func TestExplainConnection(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.put("web", "web", "*.example.net")
+	a := newAgent(t, "n", map[string]string{"role": "web"})
+	a.connect(s.connection)
+	defer a.leave()
+	a.complete()
+	a.observe(observed("www.example.com", "192.0.2.1", time.Hour, "cdn.example.net"))
+	web := map[string]string{"role": "web"}
+	tests := []struct {
+		fact    string
+		request *namewardv1.ExplainConnectionRequest
+		want    namewardv1.Verdict
+		policy  string
+	}{
+		{"an alias that a pattern matches opens the address", &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Destination: "192.0.2.1", Port: 443}, namewardv1.Verdict_ALLOW, "policies/web"},
+		{"and the name", &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Destination: "www.example.com", Port: 443}, namewardv1.Verdict_ALLOW, "policies/web"},
+		{"another address stays closed", &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Destination: "192.0.2.2"}, namewardv1.Verdict_DENY, ""},
+		{"labels stand for a node", &namewardv1.ExplainConnectionRequest{Labels: web, Destination: "x.example.net"}, namewardv1.Verdict_ALLOW, "policies/web"},
+		{"labels have no mappings", &namewardv1.ExplainConnectionRequest{Labels: web, Destination: "www.example.com"}, namewardv1.Verdict_DENY, ""},
+		{"nothing selects the node", &namewardv1.ExplainConnectionRequest{Destination: "192.0.2.2"}, namewardv1.Verdict_ALLOW, ""},
+		{"nothing selects the workload", &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Workload: "10.1.0.7", Destination: "192.0.2.2"}, namewardv1.Verdict_ALLOW, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.fact, func(t *testing.T) {
+			got, err := s.nodes.ExplainConnection(t.Context(), test.request)
+			if err != nil || got.GetVerdict() != test.want || got.GetPolicy() != test.policy || got.GetReason() == "" {
+				t.Errorf("got %v, %v", got, err)
+			}
+		})
+	}
+	_, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{
+		Workload: "uid:7", Destination: "a..b", Protocol: namewardv1.Protocol_ICMP, Port: 8,
+	})
+	for _, field := range []string{"workload", "destination", "port"} {
+		if !strings.Contains(fmt.Sprint(status.Convert(err).Details()), field) {
+			t.Errorf("%v does not name %s", err, field)
+		}
+	}
+	if _, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{Node: "nodes/nobody", Destination: "a.example"}); status.Code(err) != codes.NotFound {
+		t.Errorf("an unknown node got %v", err)
+	}
+}
