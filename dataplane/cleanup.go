@@ -51,9 +51,10 @@ func Cleanup(ctx context.Context, cfg Config) ([]string, error) {
 	return removed, errors.Join(errs...)
 }
 
-// lockForCleanup returns nil where no agent can run, since there is no directory for its lock.
+// lockForCleanup returns nil where there is no lock, and so no agent: it must not make what it then
+// would have to remove.
 func lockForCleanup(dir string) (*lock, error) {
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, lockFile)); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	held, err := takeLock(dir)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	"github.com/nameward/nameward/dataplane/enforce"
@@ -145,7 +146,7 @@ func (s *Subscriber) disconnected(server string, err error) {
 	case before.Server != "":
 		s.log.Warn("policy server lost, the last rule set stays in force", "server", server, "err", err)
 		now.Changed = time.Now()
-	case before.Err == nil:
+	case before.Err == nil || status.Code(before.Err) != status.Code(err):
 		s.log.Warn("policy server not reached, will try on", "server", server, "err", err)
 	default:
 		s.log.Debug("policy server not reached", "server", server, "err", err)
