@@ -159,6 +159,52 @@ func TestSwitchIsWhole(t *testing.T) {
 	t.Logf("%d packets judged over 40 switches", judged.Load())
 }
 
+// Fresh names are resolved and connected to at once while rule sets change under them, all of which
+// allow the names, each by other match sets: none is refused.
+func TestNoFirstPacketIsLostOverASwitch(t *testing.T) {
+	f := newFixture(t, func(cfg *Config) { cfg.MaxMappings = 1 << 16 })
+	first := hostRules(t, allow("*.example.com", "a.test"))
+	second := hostRules(t, `{"action": "DENY", "cidrs": ["203.0.113.0/24"]}`, allow("*.com"), allow("*.example.com"))
+	f.apply(t, first)
+	ctx, cancel := context.WithCancel(t.Context())
+	var g errgroup.Group
+	g.Go(func() error { return f.Run(ctx) })
+	g.Go(func() error {
+		for i := 0; ctx.Err() == nil; i++ {
+			rules := first
+			if i%2 == 0 {
+				rules = second
+			}
+			if err := f.Apply(t.Context(), rules); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	refused := 0
+	const names = 3000
+	for i := range names {
+		f.resolve(t, fmt.Sprintf("n%d.example.com", i), 60, fmt.Sprintf("n%d.example.com. IN A 198.18.%d.%d", i, i>>8, i&255))
+		if !f.opens(t, fmt.Sprintf("198.18.%d.%d:443", i>>8, i&255)) {
+			refused++
+		}
+	}
+	atOnce := refused
+	for i := range names {
+		if !f.opens(t, fmt.Sprintf("198.18.%d.%d:443", i>>8, i&255)) {
+			refused++
+		}
+	}
+	cancel()
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	if refused > 0 {
+		t.Errorf("%d of %d packets were refused, %d of them at once", refused, 2*names, atOnce)
+	}
+	t.Logf("%d packets, %d match sets were given out", 2*names, f.lowering.NextMatchSet())
+}
+
 func TestFullMapKeepsWhatIsInForce(t *testing.T) {
 	f := newFixture(t, func(cfg *Config) { cfg.MaxPatterns = 64 })
 	f.apply(t, hostRules(t, allow("a.example.com")))

@@ -25,27 +25,18 @@ type learned struct {
 // written is lost to the agent (not to the kernel) if the process is killed.
 const eventBatch = 256
 
-// drain takes in all events that are there.
+const recordHeader = 8 // bytes before each record in a ring buffer
+
+// drain takes in the events that are there when it begins, not those that come meanwhile: those may
+// never end.
 func (d *Datapath) drain() error {
-	var record ringbuf.Record
-	for {
-		var answers []learned
+	left := d.events.AvailableBytes()
+	for left > 0 {
 		clock, err := readClock()
 		if err != nil {
 			return err
 		}
-		for len(answers) < eventBatch {
-			err = d.events.ReadInto(&record)
-			if err != nil {
-				break
-			}
-			answer, err := decodeEvent(record.RawSample, clock)
-			if err != nil {
-				d.log.Warn("event is not readable", "err", err)
-				continue
-			}
-			answers = append(answers, answer)
-		}
+		answers, read, err := d.readBatch(left, clock)
 		if err := d.take(answers, clock); err != nil {
 			return err
 		}
@@ -55,7 +46,27 @@ func (d *Datapath) drain() error {
 		if err != nil {
 			return fmt.Errorf("read events: %w", err)
 		}
+		left -= read
 	}
+	return nil
+}
+
+// readBatch reads up to a batch of events, of so many bytes at least if they are there.
+func (d *Datapath) readBatch(bytes int, c clock) (answers []learned, read int, err error) {
+	var record ringbuf.Record
+	for len(answers) < eventBatch && read < bytes {
+		if err := d.events.ReadInto(&record); err != nil {
+			return answers, read, err
+		}
+		read += recordHeader + (len(record.RawSample)+7)&^7
+		answer, err := decodeEvent(record.RawSample, c)
+		if err != nil {
+			d.log.Warn("event is not readable", "err", err)
+			continue
+		}
+		answers = append(answers, answer)
+	}
+	return answers, read, nil
 }
 
 // take writes answers down, hands them on, and opens the doors that the kernel did not open itself.

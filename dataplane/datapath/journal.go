@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/dataplane/lower"
@@ -74,7 +75,7 @@ func openJournalFile(path string) (j *journal, err error) {
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
 		NoSync: true, FreelistType: bbolt.FreelistMapType, Timeout: journalLockWait,
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return nil, fmt.Errorf("open journal: %w", errJournalInUse)
 	}
 	if err != nil {
@@ -96,7 +97,7 @@ func startBoot(tx *bbolt.Tx) error {
 		return readAll(tx)
 	}
 	for _, name := range [][]byte{metaBucket, mappingsBucket} {
-		if err := tx.DeleteBucket(name); err != nil && !errors.Is(err, bbolt.ErrBucketNotFound) {
+		if err := tx.DeleteBucket(name); err != nil && !errors.Is(err, bbolterrors.ErrBucketNotFound) {
 			return err
 		}
 		if _, err := tx.CreateBucket(name); err != nil {

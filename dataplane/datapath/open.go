@@ -214,7 +214,7 @@ func (k *kernel) putSettings(s bpf.DatapathSettings) error {
 }
 
 func (k *kernel) close() error {
-	errs := []error{k.DatapathMaps.Close()}
+	errs := []error{k.Close()}
 	for _, p := range k.programs {
 		errs = append(errs, p.Close())
 	}

@@ -65,8 +65,8 @@ func (l *lists) classes() *prefixClasses {
 	for number, prefixes := range l.all {
 		for _, p := range prefixes {
 			m := mapped(p)
-			if m.Overlaps(mappedIPv4) && m.Bits() < mappedIPv4.Bits() {
-				owners[mappedIPv4] = owners[mappedIPv4] // IPv6 prefixes above end here
+			if _, known := owners[mappedIPv4]; !known && m.Overlaps(mappedIPv4) && m.Bits() < mappedIPv4.Bits() {
+				owners[mappedIPv4] = nil // what contains IPv4's part of IPv6 does not mean IPv4
 			}
 			owners[m] = append(owners[m], uint32(number)) //nolint:gosec // see add
 		}

@@ -123,13 +123,13 @@ func (j *judgement) add(entries []Entry, p position) ([]Entry, bool) {
 	if len(p.rule.Ports) == 0 {
 		return appendUncovered(entries, entry)
 	}
-	ok := true
 	for _, ports := range p.rule.Ports {
 		entry.Protocol, entry.First, entry.Last = uint8(ports.Protocol), ports.First, ports.Last
 		if !ports.Protocol.HasPorts() {
 			entry.First, entry.Last = 0, 65535
 		}
-		if entries, ok = appendUncovered(entries, entry); !ok {
+		var fits bool
+		if entries, fits = appendUncovered(entries, entry); !fits {
 			return entries, false
 		}
 	}
