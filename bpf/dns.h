@@ -41,12 +41,8 @@ struct question {
 static __always_inline bool load_message(struct __sk_buff *skb, struct scratch *s,
 					 const struct packet *packet, __u32 limit)
 {
-	__be16 udp_bytes;
-	__u32 bytes;
+	__u32 bytes = bpf_ntohs(packet->udp_bytes);
 
-	if (!load_bytes(skb, packet->offset + 4, &udp_bytes, sizeof(udp_bytes)))
-		return false;
-	bytes = bpf_ntohs(udp_bytes);
 	if (bytes < UDP_HEADER + HEADER_BYTES || packet->offset + bytes > skb->len)
 		return false;
 	bytes -= UDP_HEADER;

@@ -253,6 +253,7 @@ __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32
 		slots = bpf_map_lookup_elem(&name_index, &bucket);
 		if (!slots)
 			return 0;
+#pragma unroll
 		for (int j = 0; j < BUCKET_SLOTS; j++) {
 			__u64 slot = slots->slots[j];
 

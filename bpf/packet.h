@@ -9,7 +9,7 @@
 #include <linux/in.h>
 #include <stdbool.h>
 
-#define EXTENSION_HEADERS_MAX 8 /* more of them in one packet make it unreadable */
+#define EXTENSION_HEADERS_MAX 8 /* so many of them in one packet make it unreadable */
 #define IPV4_HEADER 20
 #define IPV6_HEADER 40
 #define UDP_HEADER 8
@@ -29,6 +29,7 @@ struct packet {
 	bool fragment;	/* not the first one: no transport header */
 	__be16 source_port;
 	__be16 destination_port;
+	__be16 udp_bytes; /* length that a UDP header tells */
 };
 
 /* The one way by which packets are read: direct access is refused in xt_bpf. */
@@ -115,11 +116,12 @@ static __always_inline bool skip_extensions(const struct __sk_buff *skb, struct 
 /* Reads what the rules ask about the transport header. Call read_addresses first. */
 static __always_inline bool read_transport(const struct __sk_buff *skb, struct packet *packet)
 {
-	__be16 ports[2];
+	__be16 begin[4]; /* of the header: each of the three protocols has at least so much */
 
 	packet->source_port = 0;
 	packet->destination_port = 0;
 	packet->icmp_type = 0;
+	packet->udp_bytes = 0;
 	if (packet->version == 6 && !skip_extensions(skb, packet))
 		return false;
 	if (packet->fragment)
@@ -128,10 +130,11 @@ static __always_inline bool read_transport(const struct __sk_buff *skb, struct p
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
 	case PROTOCOL_SCTP:
-		if (!load_bytes(skb, packet->offset, ports, sizeof(ports)))
+		if (!load_bytes(skb, packet->offset, begin, sizeof(begin)))
 			return false;
-		packet->source_port = ports[0];
-		packet->destination_port = ports[1];
+		packet->source_port = begin[0];
+		packet->destination_port = begin[1];
+		packet->udp_bytes = begin[2];
 		return true;
 	case IPPROTO_ICMP:
 	case PROTOCOL_ICMPV6:
