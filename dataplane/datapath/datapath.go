@@ -166,15 +166,21 @@ func (d *Datapath) remember() error {
 	if d.lowering.NextMatchSet() > lower.MaxMatchSet {
 		return fmt.Errorf("name match sets: all %d were given out (`nameward-agent cleanup` starts anew)", lower.MaxMatchSet)
 	}
-	if err := d.journal.putMemory(memory); err != nil {
-		return err
-	}
 	settings, err := d.kernel.settings()
 	if err != nil {
 		return err
 	}
 	settings.NextMatchSet = uint64(d.lowering.NextMatchSet())
-	return d.kernel.putSettings(settings)
+	if err := d.kernel.putSettings(settings); err != nil {
+		return err
+	}
+	if err := d.journal.putMemory(memory); err != nil {
+		// Only the next process would know less, and would give out new match sets.
+		d.log.Warn("match sets are not written down", "err", err)
+		return nil
+	}
+	d.lowering.Kept()
+	return nil
 }
 
 // fill makes the idle generation what the tables say. Nothing judges by it meanwhile.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nameward/nameward/bpf"
+	"github.com/nameward/nameward/dataplane/enforce"
 	"github.com/nameward/nameward/dataplane/lower"
 )
 
@@ -88,8 +89,15 @@ func (l *links) remove(k *kernel, index uint32) error {
 	return nil
 }
 
-// reclass gives all links their classes in a generation.
+// reclass gives all links their classes in a generation. Where no policy selects by interface nobody
+// looks at them, so those of a node with very many links need not all have a place then.
 func (l *links) reclass(k *kernel, generation uint32, interfaces lower.Interfaces) error {
+	l.known[generation] = &interfaces
+	if interfaces.Len() == 0 {
+		_ = l.putClasses(k, generation, interfaces)
+		return nil
+	}
+	// A link may have come that was not told of yet.
 	list, err := netlink.LinkList()
 	if err != nil {
 		return fmt.Errorf("list network interfaces: %w", err)
@@ -97,7 +105,10 @@ func (l *links) reclass(k *kernel, generation uint32, interfaces lower.Interface
 	for _, link := range list {
 		l.names[uint32(link.Attrs().Index)] = link.Attrs().Name //nolint:gosec // an index is positive
 	}
-	l.known[generation] = &interfaces
+	return l.putClasses(k, generation, interfaces)
+}
+
+func (l *links) putClasses(k *kernel, generation uint32, interfaces lower.Interfaces) error {
 	for index, name := range l.names {
 		classes, held := l.classes[index]
 		class := uint32(interfaces.Class(name))
@@ -113,7 +124,11 @@ func (l *links) reclass(k *kernel, generation uint32, interfaces lower.Interface
 }
 
 func (l *links) write(k *kernel, index uint32, classes [2]uint32) error {
-	if err := k.Interfaces.Put(index, &bpf.DatapathInterfaceClasses{Class: classes}); err != nil {
+	err := k.Interfaces.Put(index, &bpf.DatapathInterfaceClasses{Class: classes})
+	if isFull(err) {
+		return fmt.Errorf("class network interface %d: more than %d: %w", index, k.Interfaces.MaxEntries(), enforce.ErrFull)
+	}
+	if err != nil {
 		return fmt.Errorf("class network interface %d: %w", index, err)
 	}
 	l.classes[index] = classes

@@ -19,6 +19,9 @@ import (
 // ErrLayoutMismatch is wrapped by Open when pins are there that this build cannot adopt.
 var ErrLayoutMismatch = errors.New("what is pinned is not what this build can adopt (`nameward-agent cleanup` removes it)")
 
+// maxLinks is how many network interfaces can have a class.
+const maxLinks = 16384
+
 // kernel is the programs and maps, opened.
 type kernel struct {
 	bpf.DatapathMaps
@@ -60,6 +63,7 @@ func size(spec *ebpf.CollectionSpec, cfg Config) error {
 	spec.Maps[bpf.DatapathMapMappings].MaxEntries = cfg.MaxMappings
 	spec.Maps[bpf.DatapathMapAnswers].MaxEntries = max(cfg.MaxMappings/4, 1024)
 	spec.Maps[bpf.DatapathMapQueries].MaxEntries = cfg.MaxQueries
+	spec.Maps[bpf.DatapathMapInterfaces].MaxEntries = maxLinks
 	// A quarter more cells than names: for long names, and for those of two rule sets at once.
 	spec.Maps[bpf.DatapathMapNameCells].MaxEntries = min(cfg.MaxPatterns+cfg.MaxPatterns/4+64, slotCellMask)
 	spec.Maps[bpf.DatapathMapNameIndex].MaxEntries = max(powerOfTwo(cfg.MaxPatterns)/4, 64)

@@ -61,10 +61,9 @@ func digestOf(patterns []domain.Pattern) Digest {
 	return d
 }
 
-// Memory returns what to keep, and whether that changed since it was last asked for.
+// Memory returns what to keep, and whether it changed since Kept was last called; nothing if not.
 func (s *State) Memory() (memory Memory, changed bool) {
-	changed, s.forgetful = s.forgetful, false
-	if !changed {
+	if !s.forgetful {
 		return Memory{}, false
 	}
 	memory = Memory{NextSelector: s.nextSelector, NextMatchSet: s.sets.next}
@@ -78,3 +77,6 @@ func (s *State) Memory() (memory Memory, changed bool) {
 	slices.SortFunc(memory.MatchSets, func(a, b MatchSetMemory) int { return cmp.Compare(a.ID, b.ID) })
 	return memory, true
 }
+
+// Kept says that what Memory returned is kept.
+func (s *State) Kept() { s.forgetful = false }
