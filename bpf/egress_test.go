@@ -21,8 +21,7 @@ const (
 // A gate is a datapath with one workload of id 1: 10.1.0.0/16 and fd01::/16, enforced.
 type gate struct {
 	*bpftest.Datapath
-	t     testing.TB
-	class uint32
+	t testing.TB
 }
 
 const workloadClass = 11

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -20,7 +22,7 @@ import (
 func TestLargeResponse(t *testing.T) {
 	e := newExchange(t)
 	loopbackNamespace(t)
-	filter(t, e.DnsResponse.FD())
+	filter(t, e.DnsResponse)
 
 	const addresses = 1001 // one more than the limit
 	client, resolver := listen(t), listen(t)
@@ -95,14 +97,44 @@ func listen(t *testing.T) *net.UDPConn {
 }
 
 // filter attaches a program to a packet socket on all interfaces. It keeps no packet.
-func filter(t *testing.T, program int) {
+func filter(t *testing.T, program *ebpf.Program) {
 	t.Helper()
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, int(network(unix.ETH_P_IP)))
 	if err != nil {
 		t.Fatalf("open a packet socket: %v", err)
 	}
 	t.Cleanup(func() { _ = unix.Close(socket) })
-	if err := unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, program); err != nil {
+	if err := unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, trampoline(t, program).FD()); err != nil {
 		t.Fatalf("attach the program: %v", err)
 	}
+}
+
+// trampoline gives a small program that goes on with another: older kernels charge a filter's size to
+// the socket, which may hold no more than 20 KiB.
+func trampoline(t *testing.T, program *ebpf.Program) *ebpf.Program {
+	t.Helper()
+	targets, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err != nil {
+		t.Fatalf("make a program array: %v", err)
+	}
+	t.Cleanup(func() { _ = targets.Close() })
+	if err := targets.Put(uint32(0), program); err != nil {
+		t.Fatalf("put the program: %v", err)
+	}
+	jump, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type:    ebpf.SocketFilter,
+		License: "GPL",
+		Instructions: asm.Instructions{
+			asm.LoadMapPtr(asm.R2, targets.FD()),
+			asm.Mov.Imm(asm.R3, 0),
+			asm.FnTailCall.Call(),
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Return(),
+		},
+	})
+	if err != nil {
+		t.Fatalf("load the trampoline: %v", err)
+	}
+	t.Cleanup(func() { _ = jump.Close() })
+	return jump
 }
