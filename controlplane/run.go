@@ -70,7 +70,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 
 	server := newGRPCServer(requests, validator)
 	namewardv1.RegisterPolicyServiceServer(server, adminserver.NewPolicyService(policies, adminLog, stopping))
-	namewardv1.RegisterNodeServiceServer(server, adminserver.NewNodeService(policies, mappings, adminLog))
+	namewardv1.RegisterNodeServiceServer(server, adminserver.NewNodeService(policies, mappings, agents, adminLog))
 	namewardv1.RegisterObservationServiceServer(server, adminserver.NewObservationService(mappings, adminLog, stopping))
 	agentv1.RegisterSyncServiceServer(server, agents)
 	healthServer := registerHealth(server)

@@ -22,16 +22,24 @@ type NodeService struct {
 
 	store    *store.Store
 	mappings *ingest.Table
+	wanted   Wanted
 	log      *slog.Logger
 }
 
+// Wanted knows when the status of every node says what the policies of this moment want of it.
+type Wanted interface {
+	// AwaitWanted waits for that moment, within limits.
+	AwaitWanted(ctx context.Context)
+}
+
 // NewNodeService returns the service.
-func NewNodeService(s *store.Store, mappings *ingest.Table, log *slog.Logger) *NodeService {
-	return &NodeService{store: s, mappings: mappings, log: log}
+func NewNodeService(s *store.Store, mappings *ingest.Table, wanted Wanted, log *slog.Logger) *NodeService {
+	return &NodeService{store: s, mappings: mappings, wanted: wanted, log: log}
 }
 
 // GetNode reads a node.
-func (s *NodeService) GetNode(_ context.Context, request *namewardv1.GetNodeRequest) (*namewardv1.Node, error) {
+func (s *NodeService) GetNode(ctx context.Context, request *namewardv1.GetNodeRequest) (*namewardv1.Node, error) {
+	s.wanted.AwaitWanted(ctx)
 	n, err := s.find("name", request.GetName())
 	if err != nil {
 		return nil, toStatus(s.log, err)
@@ -40,7 +48,8 @@ func (s *NodeService) GetNode(_ context.Context, request *namewardv1.GetNodeRequ
 }
 
 // ListNodes lists nodes in order of their names.
-func (s *NodeService) ListNodes(_ context.Context, request *namewardv1.ListNodesRequest) (*namewardv1.ListNodesResponse, error) {
+func (s *NodeService) ListNodes(ctx context.Context, request *namewardv1.ListNodesRequest) (*namewardv1.ListNodesResponse, error) {
+	s.wanted.AwaitWanted(ctx)
 	after, err := parsePageToken(nodesCollection, request.GetPageToken())
 	if err != nil {
 		return nil, toStatus(s.log, err)

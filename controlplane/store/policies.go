@@ -91,6 +91,13 @@ func listAfter[T any](txn *memdb.Txn, table, after string, limit int) (list []T,
 	return list, false, nil
 }
 
+// PolicyRevision returns the revision at which policies last changed.
+func (s *Store) PolicyRevision() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.policyRevision
+}
+
 // Policies returns every policy in order of evaluation (priority, then name), the revision at which they
 // last changed, and a channel that closes when any of them changes. The revision stays the same over a
 // restart and is not moved by changes of other objects.

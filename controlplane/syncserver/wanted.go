@@ -22,8 +22,12 @@ type wanted struct {
 	store     *store.Store
 	publisher *publish.Publisher
 
-	mu    sync.Mutex // guards nodes
-	nodes map[node.ID]place
+	hurry chan struct{} // somebody waits for the status to be true
+
+	mu       sync.Mutex // guards all below
+	nodes    map[node.ID]place
+	settled  uint64        // revision of the policies that every status reflects
+	progress chan struct{} // closed when settled grows
 }
 
 type place struct {
@@ -32,7 +36,10 @@ type place struct {
 }
 
 func newWanted(s *store.Store, publisher *publish.Publisher) *wanted {
-	return &wanted{store: s, publisher: publisher, nodes: map[node.ID]place{}}
+	return &wanted{
+		store: s, publisher: publisher, hurry: make(chan struct{}, 1),
+		nodes: map[node.ID]place{}, progress: make(chan struct{}),
+	}
 }
 
 // follow keeps the revision of a node with these labels from now on.
@@ -55,24 +62,54 @@ func (w *wanted) run(ctx context.Context) error {
 	for _, n := range nodes {
 		w.follow(n.ID, n.Labels)
 	}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		}
-		_, published := w.publisher.Published()
+		revision, published := w.publisher.Published()
 		if err := w.update(); err != nil {
 			return err
 		}
+		w.settle(revision)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-published:
 		}
-		timer.Reset(wantedInterval)
+		interval := time.NewTimer(wantedInterval)
+		select {
+		case <-ctx.Done():
+		case <-w.hurry:
+		case <-interval.C:
+		}
+		interval.Stop()
+	}
+}
+
+// settle says that every status reflects the policies of a revision.
+func (w *wanted) settle(revision uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.settled = revision
+	close(w.progress)
+	w.progress = make(chan struct{})
+}
+
+// await returns when every status reflects the policies of a revision, or ctx ends.
+func (w *wanted) await(ctx context.Context, revision uint64) {
+	for {
+		w.mu.Lock()
+		settled, progress := w.settled, w.progress
+		w.mu.Unlock()
+		if settled >= revision {
+			return
+		}
+		select {
+		case w.hurry <- struct{}{}:
+		default:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-progress:
+		}
 	}
 }
 
