@@ -22,8 +22,8 @@ func TestPreflight(t *testing.T) {
 	}{
 		{
 			"no bpffs",
-			append([]string{"unshare", "--mount", "sh", "-c", `umount -l /sys/fs/bpf && exec "$0" "$@"`}, agent...),
-			[]string{"bpffs", "mount -t bpf"},
+			append([]string{"unshare", "--mount", "sh", "-c", "umount -l " + l.BPFFS + ` && exec "$0" "$@"`}, agent...),
+			[]string{"bpf file system", "mount -t bpf"},
 		},
 		{
 			"no capability",

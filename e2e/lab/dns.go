@@ -31,6 +31,8 @@ ns A 10.91.2.2
 api A 198.18.200.1
 api AAAA 2001:db8:18:200::1
 api A 198.18.200.2
+shop A 198.18.206.1
+shop AAAA 2001:db8:18:206::1
 www.shop CNAME edge.cdn
 edge.cdn CNAME pool.cdn
 pool.cdn A 198.18.201.1

@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // Addresses of the lab. The service prefixes are all local to the world: each address in them answers.
@@ -42,7 +44,9 @@ const (
 type Lab struct {
 	// Dir holds every file of the lab.
 	Dir string
-	// BPFDir is where the agent pins, unless its flags say otherwise.
+	// BPFFS is a bpf file system of the lab's own: pins go with it.
+	BPFFS string
+	// BPFDir is where the agent pins.
 	BPFDir string
 	// Client, Node and World are the network namespaces.
 	Client, Node, World *Namespace
@@ -61,31 +65,25 @@ func New(ctx context.Context, bin string) (*Lab, error) {
 	}
 	removeAbandoned(ctx)
 	id := fmt.Sprintf("nw%d-%d", os.Getpid(), counter.Add(1))
-	l := &Lab{Dir: dir, BPFDir: filepath.Join("/sys/fs/bpf", id), bin: bin}
-	l.cleanup = append(l.cleanup, func() error { return os.RemoveAll(dir) }, func() error { return removePins(l.BPFDir) })
+	l := &Lab{Dir: dir, BPFFS: filepath.Join(dir, "bpffs"), bin: bin}
+	l.BPFDir = filepath.Join(l.BPFFS, "nameward")
+	l.cleanup = append(l.cleanup, func() error { return os.RemoveAll(dir) })
 	if err := l.build(ctx, id); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
-// removeAbandoned removes the namespaces and pins of labs whose process was killed before it could.
+// removeAbandoned removes the namespaces of labs whose process was killed before it could.
 func removeAbandoned(ctx context.Context) {
-	for _, dir := range []string{"/run/netns", "/sys/fs/bpf"} {
-		names, _ := filepath.Glob(filepath.Join(dir, "nw*-*"))
-		for _, path := range names {
-			var pid, number int
-			if _, err := fmt.Sscanf(filepath.Base(path), "nw%d-%d", &pid, &number); err != nil {
-				continue
-			}
-			if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
-				continue
-			}
-			if dir == "/run/netns" {
-				_ = run(ctx, "ip", "netns", "del", filepath.Base(path)) // another lab may have been faster
-			} else {
-				_ = removePins(path)
-			}
+	paths, _ := filepath.Glob("/run/netns/nw*-*")
+	for _, path := range paths {
+		var pid, number int
+		if _, err := fmt.Sscanf(filepath.Base(path), "nw%d-%d", &pid, &number); err != nil {
+			continue
+		}
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err != nil {
+			_ = run(ctx, "ip", "netns", "del", filepath.Base(path)) // another lab may have been faster
 		}
 	}
 }
@@ -102,6 +100,9 @@ func (l *Lab) Close() error {
 }
 
 func (l *Lab) build(ctx context.Context, id string) error {
+	if err := l.mountBPF(); err != nil {
+		return err
+	}
 	for _, side := range []struct {
 		name string
 		at   **Namespace
@@ -120,6 +121,17 @@ func (l *Lab) build(ctx context.Context, id string) error {
 		return err
 	}
 	return l.startDNS(ctx)
+}
+
+func (l *Lab) mountBPF() error {
+	if err := os.Mkdir(l.BPFFS, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount("bpf", l.BPFFS, "bpf", 0, ""); err != nil {
+		return fmt.Errorf("mount a bpf file system: %w", err)
+	}
+	l.cleanup = append(l.cleanup, func() error { return unix.Unmount(l.BPFFS, unix.MNT_DETACH) })
+	return nil
 }
 
 // wire lays cables, addresses and routes. Duplicate address detection is off: it would hold IPv6 back
@@ -178,7 +190,7 @@ func (l *Lab) ForgetKernelState(ctx context.Context) error {
 			}
 		}
 	}
-	return removePins(l.BPFDir)
+	return os.RemoveAll(l.BPFDir)
 }
 
 func run(ctx context.Context, name string, args ...string) error {
@@ -187,18 +199,4 @@ func run(ctx context.Context, name string, args ...string) error {
 		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
-}
-
-// removePins removes a directory of bpffs and what is pinned in it.
-func removePins(dir string) error {
-	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		return os.Remove(path)
-	})
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return errors.Join(err, os.RemoveAll(dir))
 }
