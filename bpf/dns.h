@@ -9,7 +9,7 @@
 #define QUESTION_TAIL 4 /* bytes of a question behind its name */
 #define RECORD_HEAD 10	/* bytes of a record between its name and its data */
 #define TTL_SIGN (1U << 31)
-#define POINTER 0xc000	/* the high bits of a compression pointer */
+#define POINTER 0xc000	  /* the high bits of a compression pointer */
 #define NO_POSITION (~0U) /* no pointer leads there */
 
 enum { TYPE_A = 1, TYPE_CNAME = 5, TYPE_AAAA = 28, CLASS_IN = 1 };
@@ -37,7 +37,8 @@ struct question {
 	__u16 class;
 };
 
-/* Copies a UDP message into scratch, or its first `limit` bytes: one copy, then the message is memory. */
+/* Copies a UDP message into scratch, or its first `limit` bytes: one copy, then the message is
+ * memory. */
 static __always_inline bool load_message(struct __sk_buff *skb, struct scratch *s,
 					 const struct packet *packet, __u32 limit)
 {
@@ -50,8 +51,9 @@ static __always_inline bool load_message(struct __sk_buff *skb, struct scratch *
 		bytes = limit;
 	s->message_bytes = bytes;
 	/*
-	 * "R3 min value is outside of the allowed memory range", says Linux 6.1: it does not follow the
-	 * bounds over the byte swap. The mask changes nothing; the compiler knows, but for the fresh load.
+	 * "R3 min value is outside of the allowed memory range", says Linux 6.1: it does not follow
+	 * the bounds over the byte swap. The mask changes nothing; the compiler knows, but for the
+	 * fresh load.
 	 */
 	bytes = ((*(volatile __u32 *)&s->message_bytes - 1) & MESSAGE_MAX) + 1;
 	return load_bytes(skb, packet->offset + UDP_HEADER, s->message, bytes);
@@ -62,7 +64,8 @@ static __always_inline __u16 message_u16(const struct scratch *s, __u32 position
 	return bpf_ntohs(*(__be16 *)(s->message + (position & MESSAGE_MAX)));
 }
 
-/* Reads the only question; its name is then the one that was read last, and its text is at place 0. */
+/* Reads the only question; its name is then the one that was read last, and its text is at place 0.
+ */
 static __always_inline bool read_question(struct scratch *s, struct question *question)
 {
 	__u32 end = read_name(s, HEADER_BYTES, 0), key = 0;
@@ -154,8 +157,9 @@ static __always_inline __u32 find_on_chain(const struct scratch *s, __u64 hash)
 }
 
 /*
- * Reads a record's owner into s->owner; gives the position behind it, or 0. Most owners are a pointer
- * to the question, or to the name that the record before spoke of: those are known by position.
+ * Reads a record's owner into s->owner; gives the position behind it, or 0. Most owners are a
+ * pointer to the question, or to the name that the record before spoke of: those are known by
+ * position.
  */
 static __always_inline __u32 read_owner(struct scratch *s, __u32 position)
 {
@@ -291,7 +295,8 @@ static long walk_record(__u32 index, struct walk *walk)
 /*
  * Reads the answer section behind `position`. Records may come in any order: when a name joins the
  * chain after records were passed over, these may have been its own, and the walk begins anew; each
- * time the chain is longer. Gives a fault, or 0; then chain, addresses and min_ttl are what it says.
+ * time the chain is longer. Gives a fault, or 0; then chain, addresses and min_ttl are what it
+ * says.
  */
 __attribute__((noinline)) int read_answers(struct scratch *s, __u32 position, __u32 records)
 {

@@ -2,8 +2,8 @@
 
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Remembers what clients ask trusted resolvers, so that only answers to it are learned. Never stops a
- * packet: of what it cannot read, the answer is not learned.
+ * Remembers what clients ask trusted resolvers, so that only answers to it are learned. Never stops
+ * a packet: of what it cannot read, the answer is not learned.
  */
 #include "dns.h"
 

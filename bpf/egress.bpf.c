@@ -2,8 +2,9 @@
 
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Judges new connections: 1 for what is denied, 0 for all else. Fails closed for a selected workload:
- * a packet that cannot be read, or comes from an interface that is not known yet, is denied.
+ * Judges new connections: 1 for what is denied, 0 for all else. Fails closed for a selected
+ * workload: a packet that cannot be read, or comes from an interface that is not known yet, is
+ * denied.
  */
 #include "mapping.h"
 #include "packet.h"
@@ -19,7 +20,8 @@ struct judgement {
 	__u32 workload;
 	__u32 protocol; /* as verdict_entry has it */
 	__u32 port;	/* host byte order */
-	/* Positions of the first rules that match, of policies in mode ENFORCE and in mode AUDIT. */
+	/* Positions of the first rules that match, of policies in mode ENFORCE and in mode AUDIT.
+	 */
 	__u32 enforced;
 	__u32 audited;
 	/* Whether these rules deny; no rule: yes. */
@@ -27,7 +29,8 @@ struct judgement {
 	__u32 audited_denies;
 };
 
-static __always_inline bool fits(const struct verdict_entry *entry, const struct judgement *judgement)
+static __always_inline bool fits(const struct verdict_entry *entry,
+				 const struct judgement *judgement)
 {
 	if (entry->protocol == 0)
 		return true;
@@ -79,7 +82,8 @@ __attribute__((noinline)) int judge_component(struct judgement *judgement, __u32
 }
 
 /* Asks every live match set of the destination. */
-static __always_inline void judge_names(struct judgement *judgement, const struct address *destination)
+static __always_inline void judge_names(struct judgement *judgement,
+					const struct address *destination)
 {
 	struct mapping_key key = {.address = *destination};
 	__u64 now_ns = 0;
@@ -105,7 +109,8 @@ static __always_inline void judge_names(struct judgement *judgement, const struc
 	}
 }
 
-static __always_inline __u32 classify(void *prefixes, __u32 generation, const struct address *address)
+static __always_inline __u32 classify(void *prefixes, __u32 generation,
+				      const struct address *address)
 {
 	struct prefix_key key = {
 		.prefixlen = 8 * (sizeof(key) - offsetof(struct prefix_key, generation)),
@@ -199,8 +204,8 @@ static __always_inline int judge(const struct packet *packet, enum origin origin
 }
 
 /* Finds who opens the connection. False: by an interface that the agent has not told about yet. */
-static __always_inline bool identify(struct __sk_buff *skb, const struct packet *packet, __u32 flags,
-				     struct workload_key *key)
+static __always_inline bool identify(struct __sk_buff *skb, const struct packet *packet,
+				     __u32 flags, struct workload_key *key)
 {
 	__u32 ifindex = skb->ifindex;
 	struct interface_classes *classes;

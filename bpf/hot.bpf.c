@@ -2,8 +2,8 @@
 
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * For benchmarks: a response answers its question once, so that a second run of the same packet would
- * only see a duplicate. Here the question is asked again before each run.
+ * For benchmarks: a response answers its question once, so that a second run of the same packet
+ * would only see a duplicate. Here the question is asked again before each run.
  */
 #include "dns_response.bpf.c"
 

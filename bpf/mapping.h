@@ -45,8 +45,8 @@ static __always_inline enum insertion prolong(__u64 *slot, __u64 old, __u64 want
  * address at any moment, when it is full; then the slot is given back, or a name would open a door
  * to an address that it never had.
  */
-static __always_inline enum insertion take(struct mapping_key *key, struct mapping *page, __u64 *slot,
-					   __u64 old, __u64 wanted)
+static __always_inline enum insertion take(struct mapping_key *key, struct mapping *page,
+					   __u64 *slot, __u64 old, __u64 wanted)
 {
 	if (!__sync_bool_compare_and_swap(slot, old, wanted))
 		return INSERTION_LOST;
@@ -139,8 +139,9 @@ static __always_inline enum insertion evict(struct mapping_key *key, __u64 wante
 }
 
 /*
- * Adds a match set to an address, or prolongs it; never shortens. Gives 1 if it found no place, else 0.
- * A match set that slots of two pages hold, since an earlier page had room again, does no harm.
+ * Adds a match set to an address, or prolongs it; never shortens. Gives 1 if it found no place,
+ * else 0. A match set that slots of two pages hold, since an earlier page had room again, does no
+ * harm.
  */
 __attribute__((noinline)) int add_match_set(struct address *address, __u32 match_set,
 					    __u64 expires_at, __u64 now_ns)

@@ -12,9 +12,9 @@
 #include "scratch.h"
 #include <stdbool.h>
 
-#define HEADER_BYTES 12	 /* of a message; no name begins before */
-#define LABEL_MAX 63	 /* bytes */
-#define POINTERS_MAX 126 /* in one name: no more than it can have labels */
+#define HEADER_BYTES 12	  /* of a message; no name begins before */
+#define LABEL_MAX 63	  /* bytes */
+#define POINTERS_MAX 126  /* in one name: no more than it can have labels */
 #define POINTER_BITS 0xc0 /* in the first byte of a compression pointer */
 #define EVERY_BYTE 0x0101010101010101ULL
 #define HIGH_BITS (0x80 * EVERY_BYTE)
@@ -28,7 +28,8 @@ static __always_inline __u64 mix(const struct settings *set, __u64 hash, __u64 w
 	return hash ^ hash >> 29;
 }
 
-/* The high bit of each byte of `word` that is `least` or more; the bytes have no high bit of their own. */
+/* The high bit of each byte of `word` that is `least` or more; the bytes have no high bit of their
+ * own. */
 static __always_inline __u64 bytes_from(__u64 word, __u8 least)
 {
 	return word + (0x80 - least) * EVERY_BYTE;
@@ -68,7 +69,8 @@ __attribute__((noinline)) int hash_suffixes(struct scratch *s)
 	for (int i = 0; i < LABELS_MAX; i++) {
 		if (label == 0)
 			break;
-		/* With the unknown zero each turn has the same range, and the verifier sees it as seen. */
+		/* With the unknown zero each turn has the same range, and the verifier sees it as
+		 * seen. */
 		label = (label - 1 + s->zero) & LABELS_MAX;
 		hash = mix(set, hash, s->label_hash[label]);
 		s->label_hash[label] = hash;
@@ -88,9 +90,9 @@ static __always_inline int end_labels(struct scratch *s, __u32 at, __u32 labels,
 }
 
 /*
- * Reads labels from `at` on, in words, up to the root label or a pointer, behind the labels that are
- * read already; their canonical form goes into the text at `place`. Gives the position of the root
- * label or the pointer, or 0 if the name is malformed.
+ * Reads labels from `at` on, in words, up to the root label or a pointer, behind the labels that
+ * are read already; their canonical form goes into the text at `place`. Gives the position of the
+ * root label or the pointer, or 0 if the name is malformed.
  */
 __attribute__((noinline)) int read_labels(struct scratch *s, __u32 at, __u32 place)
 {
@@ -104,7 +106,8 @@ __attribute__((noinline)) int read_labels(struct scratch *s, __u32 at, __u32 pla
 	labels = s->labels;
 	bytes = s->bytes;
 	odd = s->odd;
-	for (int i = 0; i <= LABELS_MAX; i++) { /* a label of more than one word has more than 8 bytes */
+	for (int i = 0; i <= LABELS_MAX;
+	     i++) { /* a label of more than one word has more than 8 bytes */
 		/* As in hash_suffixes: the masks change nothing, but bound each turn alike. */
 		at = (at + s->zero) & MESSAGE_MAX;
 		rest = (rest + s->zero) & LABEL_MAX;
@@ -146,9 +149,10 @@ __attribute__((noinline)) int read_labels(struct scratch *s, __u32 at, __u32 pla
 }
 
 /*
- * Reads the name at `position` of the message into the name fields of scratch and its canonical form
- * into the text at `place`. Gives the position behind the name, or 0 if it is malformed. A pointer must
- * lead to before the piece of the name that it ends, and never into the header: so it cannot loop.
+ * Reads the name at `position` of the message into the name fields of scratch and its canonical
+ * form into the text at `place`. Gives the position behind the name, or 0 if it is malformed. A
+ * pointer must lead to before the piece of the name that it ends, and never into the header: so it
+ * cannot loop.
  */
 __attribute__((noinline)) int read_name(struct scratch *s, __u32 position, __u32 place)
 {
@@ -182,7 +186,8 @@ __attribute__((noinline)) int read_name(struct scratch *s, __u32 position, __u32
 	return 0;
 }
 
-/* Whether a pattern's name in name_cells from `cell` on is the `bytes` bytes at `at` of the text. */
+/* Whether a pattern's name in name_cells from `cell` on is the `bytes` bytes at `at` of the text.
+ */
 __attribute__((noinline)) int same_name(struct scratch *s, __u32 cell, __u32 at, __u32 bytes)
 {
 	struct name_cell *record = bpf_map_lookup_elem(&name_cells, &cell);
@@ -202,8 +207,8 @@ __attribute__((noinline)) int same_name(struct scratch *s, __u32 cell, __u32 at,
 		}
 
 		__u32 place = (at + i) & (TEXT_BYTES - 1);
-		__u32 differing = *(__u32 *)(s->text + place) ^
-				  *(__u32 *)((__u8 *)record + in_cell);
+		__u32 differing =
+			*(__u32 *)(s->text + place) ^ *(__u32 *)((__u8 *)record + in_cell);
 
 		if (bytes - i < 4)
 			differing <<= (4 - (bytes - i)) * 8;
@@ -214,7 +219,8 @@ __attribute__((noinline)) int same_name(struct scratch *s, __u32 cell, __u32 at,
 	return 1;
 }
 
-/* The match set in one index slot, if the slot is of this suffix; 0 if not, or if the set is empty. */
+/* The match set in one index slot, if the slot is of this suffix; 0 if not, or if the set is empty.
+ */
 static __always_inline __u32 slot_match_set(struct scratch *s, __u64 slot, __u32 label, __u32 at,
 					    __u32 bytes, __u32 generation)
 {
@@ -230,7 +236,8 @@ static __always_inline __u32 slot_match_set(struct scratch *s, __u64 slot, __u32
 	return label == 0 ? record->exact[generation] : record->below[generation];
 }
 
-/* The match set of the suffix that begins with `label`, of the name that was read last, at `place`. */
+/* The match set of the suffix that begins with `label`, of the name that was read last, at `place`.
+ */
 __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32 label,
 					   __u32 generation)
 {
@@ -260,7 +267,8 @@ __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32
 			if (slot == 0) {
 				full = false;
 			} else if ((slot ^ suffix) >> 24 == 0) {
-				__u32 match_set = slot_match_set(s, slot, label, at, bytes, generation);
+				__u32 match_set =
+					slot_match_set(s, slot, label, at, bytes, generation);
 
 				if (match_set)
 					return match_set;

@@ -2,8 +2,8 @@
 
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Adds match sets to addresses for the agent. User space must not write `mappings`: it would undo what
- * the programs add between its read and its write.
+ * Adds match sets to addresses for the agent. User space must not write `mappings`: it would undo
+ * what the programs add between its read and its write.
  */
 #include "mapping.h"
 

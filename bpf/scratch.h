@@ -6,14 +6,15 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#define LABELS_MAX 127		 /* labels of a name */
-#define TEXT_STRIDE 272		 /* room for one name in canonical form: 255 bytes, and a word that is written over */
-#define TEXT_MASK 511		 /* for the verifier: any place in a name */
-#define TEXT_NAMES 32		 /* names in text; CHAIN_MAX and one to spare, rounded up for masks */
-#define TEXT_BYTES (1 << 14)	 /* more than the last name can reach, rounded up for masks */
-#define NAME_SPARE CHAIN_MAX	 /* place in text of a name that is not on the chain */
+#define LABELS_MAX 127 /* labels of a name */
+#define TEXT_STRIDE                                                                                \
+	272 /* room for one name in canonical form: 255 bytes, and a word that is written over */
+#define TEXT_MASK 511	     /* for the verifier: any place in a name */
+#define TEXT_NAMES 32	     /* names in text; CHAIN_MAX and one to spare, rounded up for masks */
+#define TEXT_BYTES (1 << 14) /* more than the last name can reach, rounded up for masks */
+#define NAME_SPARE CHAIN_MAX /* place in text of a name that is not on the chain */
 #define EVENT_TAIL_MAX (1 << 15) /* addresses and names of an event, rounded up for masks */
-_Static_assert(TEXT_NAMES * TEXT_STRIDE + TEXT_MASK < TEXT_BYTES, "text holds every name");
+_Static_assert(TEXT_NAMES *TEXT_STRIDE + TEXT_MASK < TEXT_BYTES, "text holds every name");
 _Static_assert(sizeof(struct answer_address) * ANSWER_ADDRESSES + CHAIN_MAX * NAME_MAX_BYTES + 8 <=
 		       EVENT_TAIL_MAX,
 	       "the largest event fits");
@@ -41,12 +42,12 @@ struct scratch {
 
 	/* The message, and the name that was read last. */
 	__u32 message_bytes;
-	__u32 labels;	/* of the name */
-	__u32 bytes;	/* of its canonical form, root label included */
-	__u32 odd;	/* it has bytes that no pattern has */
-	__u32 end;	/* position behind it, once a pointer was followed; 0: none was */
-	__u32 piece;	/* where the piece of it begins that is being read */
-	__u64 hash;	/* of the whole name */
+	__u32 labels; /* of the name */
+	__u32 bytes;  /* of its canonical form, root label included */
+	__u32 odd;    /* it has bytes that no pattern has */
+	__u32 end;    /* position behind it, once a pointer was followed; 0: none was */
+	__u32 piece;  /* where the piece of it begins that is being read */
+	__u64 hash;   /* of the whole name */
 	__u64 label_hash[LABELS_MAX + 1]; /* then hashes of the suffix that begins with the label */
 	__u8 label_at[LABELS_MAX + 1];	  /* where the label begins in the canonical form */
 
@@ -70,7 +71,7 @@ struct scratch {
 	__u32 skipped;	      /* records of owners that are not on the chain, yet */
 	__u32 grown;	      /* the chain grew after a record was skipped: walk once more */
 	__u32 addresses_limit;
-	__u32 generations;    /* to learn for: bits */
+	__u32 generations; /* to learn for: bits */
 
 	__u64 aligned[0];
 	__u8 message[MESSAGE_MAX + 1 + 8]; /* words may be read up to its last byte */
@@ -82,7 +83,8 @@ struct scratch {
 	};
 };
 
-/* Not pinned: its layout is each build's own business. The agent sets max_entries to CPUs × SCRATCH_LEVELS. */
+/* Not pinned: its layout is each build's own business. The agent sets max_entries to CPUs ×
+ * SCRATCH_LEVELS. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SCRATCH_LEVELS);
@@ -91,8 +93,8 @@ struct {
 } scratch SEC(".maps");
 
 /*
- * Claims working memory: a softirq, or a task that preempts, may run a program on the CPU of another
- * that has not ended. NULL if they are too many.
+ * Claims working memory: a softirq, or a task that preempts, may run a program on the CPU of
+ * another that has not ended. NULL if they are too many.
  */
 static __always_inline struct scratch *claim_scratch(void)
 {

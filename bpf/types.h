@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Every struct and limit that the programs and the agent share; bpf2go makes the Go types from it. */
+/* Every struct and limit that the programs and the agent share; bpf2go makes the Go types from it.
+ */
 #pragma once
 
 #include <linux/types.h>
@@ -27,21 +28,24 @@ _Static_assert(sizeof(struct address) == 16, "address");
 
 /* Settings that hold as long as the pins do, or until the agent changes them. */
 struct settings {
-	__u64 hash_key[4]; /* random, made with the map; never changes, since index and mappings rest on it */
+	__u64 hash_key[4]; /* random, made with the map; never changes, since index and mappings
+			      rest on it */
 	__u64 query_timeout_ns;
 	__u64 min_ttl_ns;
 	__u64 max_ttl_ns;
 	__u64 ttl_grace_ns;
-	__u64 next_match_set; /* the agent's: ids below were given out at some time */
-	__u32 index_mask;     /* buckets of name_index - 1; a power of two less one */
+	__u64 next_match_set;	  /* the agent's: ids below were given out at some time */
+	__u32 index_mask;	  /* buckets of name_index - 1; a power of two less one */
 	__u32 addresses_per_name; /* of one response; ANSWER_ADDRESSES at most */
 };
 _Static_assert(sizeof(struct settings) == 80, "settings has no hidden padding");
 
-/* Which of the two generations of a rule set is in force. One aligned word: switched in one store. */
+/* Which of the two generations of a rule set is in force. One aligned word: switched in one store.
+ */
 struct state {
 	__u32 active;	/* generation that judges */
-	__u32 learning; /* generation that is learned for besides; equal to active outside of a switch */
+	__u32 learning; /* generation that is learned for besides; equal to active outside of a
+			   switch */
 };
 _Static_assert(sizeof(struct state) == 8, "state is one word");
 
@@ -60,8 +64,8 @@ _Static_assert(sizeof(struct generation_flags) == 4, "generation_flags has no hi
 
 /*
  * A pattern's name, in one or more cells of name_cells. Bytes are the canonical wire form: length
- * octets and lower-case labels, without the root label. A name longer than NAME_CELL_TEXT goes on in
- * the next cells, all 64 bytes of each. A match set of 0 is empty.
+ * octets and lower-case labels, without the root label. A name longer than NAME_CELL_TEXT goes on
+ * in the next cells, all 64 bytes of each. A match set of 0 is empty.
  */
 struct name_cell {
 	__u32 exact[GENERATIONS]; /* match set of the name itself */
@@ -72,7 +76,8 @@ struct name_cell {
 };
 _Static_assert(sizeof(struct name_cell) == NAME_CELL_BYTES, "name_cell is a cache line");
 
-/* 64 bits a slot: 40 bits of the suffix hash (its high bits), 24 bits of cell index + 1; 0 is free. */
+/* 64 bits a slot: 40 bits of the suffix hash (its high bits), 24 bits of cell index + 1; 0 is free.
+ */
 struct name_bucket {
 	__u64 slots[BUCKET_SLOTS];
 };
@@ -80,7 +85,7 @@ _Static_assert(sizeof(struct name_bucket) == 64, "name_bucket is a cache line");
 
 /* Key of sources and destinations: the longest matching prefix wins. */
 struct prefix_key {
-	__u32 prefixlen; /* 32 + bits of the address that count (an IPv4 prefix: + 96) */
+	__u32 prefixlen;  /* 32 + bits of the address that count (an IPv4 prefix: + 96) */
 	__u32 generation; /* whole: always counts */
 	struct address address;
 };
@@ -169,13 +174,14 @@ enum mapping_limit {
 /* An address and the match sets of the names that it belongs to. */
 struct mapping_key {
 	struct address address;
-	enum mapping_limit page; /* below MAPPING_PAGES; there is a next one only if this one is full */
+	enum mapping_limit
+		page; /* below MAPPING_PAGES; there is a next one only if this one is full */
 };
 _Static_assert(sizeof(struct mapping_key) == 20, "mapping_key has no hidden padding");
 
 /*
- * 64 bits a slot, changed by compare-and-swap: 36 bits of expiry in ticks of 2^24 ns of the boot clock
- * (rounded up), 28 bits of match set; 0 is free. An expired slot is free too.
+ * 64 bits a slot, changed by compare-and-swap: 36 bits of expiry in ticks of 2^24 ns of the boot
+ * clock (rounded up), 28 bits of match set; 0 is free. An expired slot is free too.
  */
 struct mapping {
 	__u64 slots[MAPPING_SLOTS];
@@ -192,7 +198,7 @@ struct query_key {
 _Static_assert(sizeof(struct query_key) == 24, "query_key has no hidden padding");
 
 struct query {
-	__u64 question[QUERY_SLOTS]; /* hash of name, type and class; 0: free */
+	__u64 question[QUERY_SLOTS];	/* hash of name, type and class; 0: free */
 	__u64 asked_at_ns[QUERY_SLOTS]; /* boot clock; 0: answered */
 };
 _Static_assert(sizeof(struct query) == 32, "query has no hidden padding");
@@ -227,9 +233,9 @@ enum event_type { EVENT_ANSWER = 1 };
  */
 struct answer_event {
 	enum event_type type;
-	__u32 learning; /* generations that were learned for: bit 0, bit 1 */
+	__u32 learning;	     /* generations that were learned for: bit 0, bit 1 */
 	__u64 learned_at_ns; /* boot clock */
-	__u64 expires_at; /* ticks */
+	__u64 expires_at;    /* ticks */
 	struct address client;
 	__u16 addresses;
 	__u16 names;
@@ -262,35 +268,38 @@ _Static_assert(sizeof(struct remap_request) == 8 + 32 * REMAP_ENTRIES, "remap_re
 
 /* Indices of counters: the result of each DNS response, query and verdict, and every loss. */
 enum counter {
-	COUNTER_LEARNED,	/* response: learned, some pattern matches */
-	COUNTER_UNMATCHED,	/* response: well-formed, no pattern of any policy */
-	COUNTER_NO_ADDRESS,	/* response: well-formed, no address in it */
-	COUNTER_MALFORMED,	/* response */
-	COUNTER_TRUNCATED,	/* response: TC=1 */
-	COUNTER_NO_QUERY,	/* response: no outstanding query under client, port and id */
-	COUNTER_WRONG_QUESTION, /* response: the outstanding query asked something else */
-	COUNTER_UNTRUSTED,	/* response: of a resolver that is not trusted */
-	COUNTER_LATE,		/* response: the query was asked too long ago */
-	COUNTER_DUPLICATE,	/* response: the query was answered already */
-	COUNTER_RCODE,		/* response: RCODE is not 0 */
-	COUNTER_CLASS,		/* response: class is not IN */
-	COUNTER_OPCODE,		/* response: opcode is not 0 */
-	COUNTER_QUESTION_COUNT, /* response: not exactly one question */
-	COUNTER_NOT_RESPONSE,	/* response: QR=0 */
-	COUNTER_CHAIN_TOO_LONG, /* response: more than CHAIN_MAX names */
-	COUNTER_BUSY,		/* response or query: no scratch free */
-	COUNTER_SPECIAL_ADDRESS, /* address that is never learned */
+	COUNTER_LEARNED,	      /* response: learned, some pattern matches */
+	COUNTER_UNMATCHED,	      /* response: well-formed, no pattern of any policy */
+	COUNTER_NO_ADDRESS,	      /* response: well-formed, no address in it */
+	COUNTER_MALFORMED,	      /* response */
+	COUNTER_TRUNCATED,	      /* response: TC=1 */
+	COUNTER_NO_QUERY,	      /* response: no outstanding query under client, port and id */
+	COUNTER_WRONG_QUESTION,	      /* response: the outstanding query asked something else */
+	COUNTER_UNTRUSTED,	      /* response: of a resolver that is not trusted */
+	COUNTER_LATE,		      /* response: the query was asked too long ago */
+	COUNTER_DUPLICATE,	      /* response: the query was answered already */
+	COUNTER_RCODE,		      /* response: RCODE is not 0 */
+	COUNTER_CLASS,		      /* response: class is not IN */
+	COUNTER_OPCODE,		      /* response: opcode is not 0 */
+	COUNTER_QUESTION_COUNT,	      /* response: not exactly one question */
+	COUNTER_NOT_RESPONSE,	      /* response: QR=0 */
+	COUNTER_CHAIN_TOO_LONG,	      /* response: more than CHAIN_MAX names */
+	COUNTER_BUSY,		      /* response or query: no scratch free */
+	COUNTER_SPECIAL_ADDRESS,      /* address that is never learned */
 	COUNTER_ADDRESSES_OVER_LIMIT, /* addresses beyond the limit of a response */
-	COUNTER_MAPPING_CREATED, /* entries made in mappings: with what the agent deletes and sees, gives evictions */
-	COUNTER_MAPPING_EVICTED, /* live match sets that gave way to newer ones of the same address */
-	COUNTER_MAPPING_FULL,	/* addresses that found no place */
-	COUNTER_EVENT_LOST,	/* events that found no place in the ring buffer */
-	COUNTER_QUERY,		/* queries remembered */
+	COUNTER_MAPPING_CREATED, /* entries made in mappings: with what the agent deletes and sees,
+				    gives evictions */
+	COUNTER_MAPPING_EVICTED, /* live match sets that gave way to newer ones of the same address
+				  */
+	COUNTER_MAPPING_FULL,	 /* addresses that found no place */
+	COUNTER_EVENT_LOST,	 /* events that found no place in the ring buffer */
+	COUNTER_QUERY,		 /* queries remembered */
 	COUNTER_QUERY_MALFORMED,
 	COUNTER_VERDICT_ALLOW,
 	COUNTER_VERDICT_DENY,
-	COUNTER_VERDICT_AUDIT,	  /* passed, but an AUDIT policy would have denied it */
+	COUNTER_VERDICT_AUDIT,	   /* passed, but an AUDIT policy would have denied it */
 	COUNTER_VERDICT_MALFORMED, /* denied: the packet's headers cannot be read */
-	COUNTER_UNKNOWN_INTERFACE, /* denied: policies select by interface and this one is not known yet */
+	COUNTER_UNKNOWN_INTERFACE, /* denied: policies select by interface and this one is not known
+				      yet */
 	COUNTER_MAX
 };
