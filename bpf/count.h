@@ -3,8 +3,10 @@
 
 #include "maps.h"
 
-/* Atomic, since on one CPU a softirq or another task may interrupt a program between load and
- * store. */
+/*
+ * Atomic, since on one CPU a softirq or another task may interrupt a program between load and
+ * store.
+ */
 static __always_inline void count_many(enum counter counter, __u64 events)
 {
 	__u64 *value = bpf_map_lookup_elem(&counters, &counter);

@@ -37,8 +37,10 @@ struct question {
 	__u16 class;
 };
 
-/* Copies a UDP message into scratch, or its first `limit` bytes: one copy, then the message is
- * memory. */
+/*
+ * Copies a UDP message into scratch, or its first `limit` bytes: one copy, then the message is
+ * memory.
+ */
 static __always_inline bool load_message(struct __sk_buff *skb, struct scratch *s,
 					 const struct packet *packet, __u32 limit)
 {
@@ -64,7 +66,8 @@ static __always_inline __u16 message_u16(const struct scratch *s, __u32 position
 	return bpf_ntohs(*(__be16 *)(s->message + (position & MESSAGE_MAX)));
 }
 
-/* Reads the only question; its name is then the one that was read last, and its text is at place 0.
+/*
+ * Reads the only question; its name is then the one that was read last, and its text is at place 0.
  */
 static __always_inline bool read_question(struct scratch *s, struct question *question)
 {

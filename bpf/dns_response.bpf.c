@@ -20,8 +20,10 @@ struct response {
 	__u64 lifetime;	  /* ticks */
 };
 
-/* The generations to learn for, as bits. Both are in one word, since the agent switches them in
- * one. */
+/*
+ * The generations to learn for, as bits. Both are in one word, since the agent switches them in
+ * one.
+ */
 static __always_inline __u32 generations_of(const struct state *now)
 {
 	__u64 word = load_slot((const __u64 *)now);
@@ -65,7 +67,8 @@ static __always_inline enum counter judge_answer(struct scratch *s, struct respo
 	return read_answers(s, response->question.end, bpf_ntohs(header->answers));
 }
 
-/* The lifetime of everything that the answer says: one for all, so that none is forgotten before.
+/*
+ * The lifetime of everything that the answer says: one for all, so that none is forgotten before.
  */
 static __always_inline void set_lifetime(const struct scratch *s, struct response *response)
 {
@@ -105,8 +108,10 @@ static long commit_address(__u32 index, struct commit *commit)
 	return 0;
 }
 
-/* A digest of names and addresses that does not depend on the order of the addresses, which
- * rotates. */
+/*
+ * A digest of names and addresses that does not depend on the order of the addresses, which
+ * rotates.
+ */
 __attribute__((noinline)) int digest_answer(struct scratch *s)
 {
 	__u32 key = 0;
@@ -134,8 +139,10 @@ __attribute__((noinline)) int digest_answer(struct scratch *s)
 	return 0;
 }
 
-/* Appends the canonical form of a chain name to the event, by words; more than its bytes is
- * overwritten. */
+/*
+ * Appends the canonical form of a chain name to the event, by words; more than its bytes is
+ * overwritten.
+ */
 __attribute__((noinline)) int append_name(struct scratch *s, __u32 place, __u32 at)
 {
 	__u32 from = (place & (TEXT_NAMES - 1)) * TEXT_STRIDE;
@@ -223,7 +230,8 @@ static __always_inline enum counter commit(struct scratch *s, struct response *r
 	return s->set_count ? COUNTER_LEARNED : COUNTER_UNMATCHED;
 }
 
-/* Finds the slot of the question that is answered, judges the rest of the message, and learns it.
+/*
+ * Finds the slot of the question that is answered, judges the rest of the message, and learns it.
  */
 static __always_inline enum counter answer_query(struct scratch *s, struct response *response)
 {

@@ -20,7 +20,8 @@ struct judgement {
 	__u32 workload;
 	__u32 protocol; /* as verdict_entry has it */
 	__u32 port;	/* host byte order */
-	/* Positions of the first rules that match, of policies in mode ENFORCE and in mode AUDIT.
+	/*
+	 * Positions of the first rules that match, of policies in mode ENFORCE and in mode AUDIT.
 	 */
 	__u32 enforced;
 	__u32 audited;

@@ -6,8 +6,10 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-/* Not preallocated: tables that the agent writes and no packet grows, at rest smaller than they may
- * be. */
+/*
+ * Not preallocated: tables that the agent writes and no packet grows, at rest smaller than they may
+ * be.
+ */
 #define TABLE(map_name, entries, key_type, value_type)                                             \
 	struct {                                                                                   \
 		__uint(type, BPF_MAP_TYPE_HASH);                                                   \

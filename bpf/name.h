@@ -28,8 +28,10 @@ static __always_inline __u64 mix(const struct settings *set, __u64 hash, __u64 w
 	return hash ^ hash >> 29;
 }
 
-/* The high bit of each byte of `word` that is `least` or more; the bytes have no high bit of their
- * own. */
+/*
+ * The high bit of each byte of `word` that is `least` or more; the bytes have no high bit of their
+ * own.
+ */
 static __always_inline __u64 bytes_from(__u64 word, __u8 least)
 {
 	return word + (0x80 - least) * EVERY_BYTE;
@@ -69,8 +71,10 @@ __attribute__((noinline)) int hash_suffixes(struct scratch *s)
 	for (int i = 0; i < LABELS_MAX; i++) {
 		if (label == 0)
 			break;
-		/* With the unknown zero each turn has the same range, and the verifier sees it as
-		 * seen. */
+		/*
+		 * With the unknown zero each turn has the same range, and the verifier sees it as
+		 * seen.
+		 */
 		label = (label - 1 + s->zero) & LABELS_MAX;
 		hash = mix(set, hash, s->label_hash[label]);
 		s->label_hash[label] = hash;
@@ -106,8 +110,8 @@ __attribute__((noinline)) int read_labels(struct scratch *s, __u32 at, __u32 pla
 	labels = s->labels;
 	bytes = s->bytes;
 	odd = s->odd;
-	for (int i = 0; i <= LABELS_MAX;
-	     i++) { /* a label of more than one word has more than 8 bytes */
+	/* No more words, with the end: a label of several words has more than 8 bytes. */
+	for (int i = 0; i <= LABELS_MAX; i++) {
 		/* As in hash_suffixes: the masks change nothing, but bound each turn alike. */
 		at = (at + s->zero) & MESSAGE_MAX;
 		rest = (rest + s->zero) & LABEL_MAX;
@@ -186,7 +190,8 @@ __attribute__((noinline)) int read_name(struct scratch *s, __u32 position, __u32
 	return 0;
 }
 
-/* Whether a pattern's name in name_cells from `cell` on is the `bytes` bytes at `at` of the text.
+/*
+ * Whether a pattern's name in name_cells from `cell` on is the `bytes` bytes at `at` of the text.
  */
 __attribute__((noinline)) int same_name(struct scratch *s, __u32 cell, __u32 at, __u32 bytes)
 {
@@ -219,7 +224,8 @@ __attribute__((noinline)) int same_name(struct scratch *s, __u32 cell, __u32 at,
 	return 1;
 }
 
-/* The match set in one index slot, if the slot is of this suffix; 0 if not, or if the set is empty.
+/*
+ * The match set in one index slot, if the slot is of this suffix; 0 if not, or if the set is empty.
  */
 static __always_inline __u32 slot_match_set(struct scratch *s, __u64 slot, __u32 label, __u32 at,
 					    __u32 bytes, __u32 generation)
@@ -236,7 +242,8 @@ static __always_inline __u32 slot_match_set(struct scratch *s, __u64 slot, __u32
 	return label == 0 ? record->exact[generation] : record->below[generation];
 }
 
-/* The match set of the suffix that begins with `label`, of the name that was read last, at `place`.
+/*
+ * The match set of the suffix that begins with `label`, of the name that was read last, at `place`.
  */
 __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32 label,
 					   __u32 generation)

@@ -83,8 +83,10 @@ struct scratch {
 	};
 };
 
-/* Not pinned: its layout is each build's own business. The agent sets max_entries to CPUs ×
- * SCRATCH_LEVELS. */
+/*
+ * Not pinned: its layout is each build's own business. The agent sets max_entries to CPUs ×
+ * SCRATCH_LEVELS.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SCRATCH_LEVELS);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* Every struct and limit that the programs and the agent share; bpf2go makes the Go types from it.
+/*
+ * Every struct and limit that the programs and the agent share; bpf2go makes the Go types from it.
  */
 #pragma once
 
@@ -40,7 +41,8 @@ struct settings {
 };
 _Static_assert(sizeof(struct settings) == 80, "settings has no hidden padding");
 
-/* Which of the two generations of a rule set is in force. One aligned word: switched in one store.
+/*
+ * Which of the two generations of a rule set is in force. One aligned word: switched in one store.
  */
 struct state {
 	__u32 active;	/* generation that judges */
@@ -76,7 +78,8 @@ struct name_cell {
 };
 _Static_assert(sizeof(struct name_cell) == NAME_CELL_BYTES, "name_cell is a cache line");
 
-/* 64 bits a slot: 40 bits of the suffix hash (its high bits), 24 bits of cell index + 1; 0 is free.
+/*
+ * 64 bits a slot: 40 bits of the suffix hash (its high bits), 24 bits of cell index + 1; 0 is free.
  */
 struct name_bucket {
 	__u64 slots[BUCKET_SLOTS];
