@@ -178,6 +178,9 @@ func (o oracle) name(at int) (string, int) {
 			if _, theirs, err := dns.UnpackDomainName(o.message, start); err != nil || theirs != end {
 				o.t.Errorf("name at %d of %x: miekg/dns says end %d, %v; the rules say %d", start, o.message, theirs, err, end)
 			}
+			if text.Len() == 0 {
+				return ".", end // the root is a name too
+			}
 			return text.String(), end
 		case length >= 0xc0:
 			if at+1 >= len(o.message) {
