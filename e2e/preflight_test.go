@@ -14,7 +14,6 @@ import (
 func TestPreflight(t *testing.T) {
 	l := newLab(t)
 	agent := append([]string{l.Program("nameward-agent")}, l.AgentFlags()...)
-	emptyPath := t.TempDir()
 	tests := []struct {
 		fact    string
 		command []string
@@ -32,7 +31,7 @@ func TestPreflight(t *testing.T) {
 		},
 		{
 			"no iptables",
-			append([]string{"env", "PATH=" + emptyPath}, agent...),
+			append([]string{"unshare", "--mount", "sh", "-c", `mount -t tmpfs none /usr/sbin && exec "$0" "$@"`}, agent...),
 			[]string{"iptables", "install"},
 		},
 	}
