@@ -82,8 +82,10 @@ lint: tools ## Check style, import directions and protos
 
 .PHONY: breaking
 breaking: tools-protobuf ## Hold the protos against those of BASE (the main branch)
-	@base=$${BASE:-main}; if [ -z "$$(git ls-tree -d $$base proto 2>/dev/null)" ]; then echo "no protos at $$base: nothing to break"; \
-	else buf breaking --path proto/nameward --against ".git#ref=$$base,subdir=" ; fi
+	@base=$$(mktemp -d); trap 'rm -rf "$$base"' EXIT; \
+	git archive "$${BASE:-main}" proto buf.yaml | tar -x -C "$$base"; \
+	mkdir "$$base/.bin"; cp -r $(BIN)/include "$$base/.bin/"; \
+	buf breaking --path proto/nameward --against "$$base"
 
 .PHONY: format
 format: tools ## Format Go and C
