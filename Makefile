@@ -85,7 +85,7 @@ breaking: tools-protobuf ## Hold the protos against those of BASE (the main bran
 	@base=$$(mktemp -d); trap 'rm -rf "$$base"' EXIT; \
 	git archive "$${BASE:-main}" proto buf.yaml | tar -x -C "$$base"; \
 	mkdir "$$base/.bin"; cp -r $(BIN)/include "$$base/.bin/"; \
-	buf breaking --path proto/nameward --against "$$base"
+	buf breaking --against "$$base"
 
 .PHONY: format
 format: tools ## Format Go and C
