@@ -110,6 +110,8 @@ func stateCell(status *namewardv1.NodeStatus) cell {
 		return cell{"disconnected", styleBad}
 	case status.GetAppliedRevision() < status.GetWantedRevision():
 		return cell{"behind", styleWarning}
+	case len(status.GetDegraded()) > 0:
+		return cell{"degraded", styleWarning}
 	}
 	return cell{"current", styleGood}
 }
@@ -129,6 +131,9 @@ func (p *program) describeNode(node *namewardv1.Node) string {
 		t.add(plain("Last error"), cell{status.GetLastError(), styleBad})
 	} else {
 		t.addPlain("Last error", none)
+	}
+	for _, fault := range status.GetDegraded() {
+		t.add(plain("Degraded"), cell{fault, styleWarning})
 	}
 	t.addPlain("Agent", orNone(status.GetAgentVersion()))
 	t.addPlain("Kernel", orNone(status.GetKernel()))

@@ -48,6 +48,8 @@ type NodeStatus struct {
 	// LastError says why the wanted revision could not be applied; empty when it could.
 	LastError string
 	Counters  map[string]uint64
+	// Degraded lists the faults that persist on the node, each with its remedy.
+	Degraded []string
 }
 
 // Message returns the node as clients read it. Its maps are the node's: not to be changed.
@@ -65,6 +67,7 @@ func (n *Node) Message() *namewardv1.Node {
 	}
 	status.LastError = n.Status.LastError
 	status.Counters = n.Status.Counters
+	status.Degraded = n.Status.Degraded
 	return message
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -152,13 +153,22 @@ func (s *session) take(request *agentv1.SyncRequest) error {
 	case *agentv1.SyncRequest_Observations:
 		return s.observe(message.Observations, now)
 	case *agentv1.SyncRequest_Status:
-		for _, fault := range message.Status.GetDegraded() {
-			s.log.Warn("node is degraded", "fault", fault)
-		}
-		return s.update(now, func(status *store.NodeStatus) { status.Counters = message.Status.GetCounters() })
+		return s.report(message.Status, now)
 	default:
 		return errNoHello
 	}
+}
+
+// report keeps what the node says of itself. A fault is logged when it is new.
+func (s *session) report(report *agentv1.StatusReport, now time.Time) error {
+	return s.update(now, func(status *store.NodeStatus) {
+		for _, fault := range report.GetDegraded() {
+			if !slices.Contains(status.Degraded, fault) {
+				s.log.Warn("node is degraded", "fault", fault)
+			}
+		}
+		status.Counters, status.Degraded = report.GetCounters(), report.GetDegraded()
+	})
 }
 
 func (s *session) ack(ack *agentv1.Ack, now time.Time) error {
