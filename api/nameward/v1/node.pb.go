@@ -112,7 +112,9 @@ type NodeStatus struct {
 	// Why the wanted revision could not be applied; empty when it could.
 	LastError string `protobuf:"bytes,11,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// What the datapath counted since it was made, by name: `dns_responses_learned`, `verdicts_deny`, ….
-	Counters      map[string]uint64 `protobuf:"bytes,12,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Counters map[string]uint64 `protobuf:"bytes,12,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Faults that persist on the node, each with its remedy, as the agent said last; empty when all is well.
+	Degraded      []string `protobuf:"bytes,13,rep,name=degraded,proto3" json:"degraded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -231,6 +233,13 @@ func (x *NodeStatus) GetCounters() map[string]uint64 {
 	return nil
 }
 
+func (x *NodeStatus) GetDegraded() []string {
+	if x != nil {
+		return x.Degraded
+	}
+	return nil
+}
+
 var File_nameward_v1_node_proto protoreflect.FileDescriptor
 
 const file_nameward_v1_node_proto_rawDesc = "" +
@@ -242,7 +251,7 @@ const file_nameward_v1_node_proto_rawDesc = "" +
 	"\x06status\x18\x03 \x01(\v2\x17.nameward.v1.NodeStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe9\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x85\x05\n" +
 	"\n" +
 	"NodeStatus\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12#\n" +
@@ -259,7 +268,8 @@ const file_nameward_v1_node_proto_rawDesc = "" +
 	" \x01(\tR\truleSetId\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\v \x01(\tR\tlastError\x12A\n" +
-	"\bcounters\x18\f \x03(\v2%.nameward.v1.NodeStatus.CountersEntryR\bcounters\x1a;\n" +
+	"\bcounters\x18\f \x03(\v2%.nameward.v1.NodeStatus.CountersEntryR\bcounters\x12\x1a\n" +
+	"\bdegraded\x18\r \x03(\tR\bdegraded\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01B9Z7github.com/nameward/nameward/api/nameward/v1;namewardv1b\x06proto3"
