@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ func (s *story) chapters() []chapter {
 		{"Without a policy, everything is open", s.open},
 		{"Apply a policy that names domains", s.apply},
 		{"What it allows opens, with the first packet; the rest is refused at once", s.judge},
-		{"The node reports what was resolved", s.mappings},
+		{"The node reports what is resolved, as it is", s.mappings},
 		{"Ask why", s.explain},
 		{"Change the policy: names that were resolved before open, without being asked again", s.change},
 		{"Kill the agent: the kernel goes on enforcing, and learning fresh names", s.kill},
@@ -174,7 +175,37 @@ func (s *story) judge() error {
 	return nil
 }
 
+// mappings watches the mappings of some names that the client resolves meanwhile.
 func (s *story) mappings() error {
+	const args = "watch mappings --domain *.wild.example"
+	quote("$ namewardctl " + args + " &")
+	ctx, stop := context.WithCancel(s.ctx)
+	defer stop()
+	watch := s.Node.Command(ctx, s.Program("namewardctl"), append([]string{"--insecure"}, strings.Fields(args)...)...)
+	lines, err := watch.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := watch.Start(); err != nil {
+		return err
+	}
+	go func() {
+		for i, name := range []string{"one.wild.example", "two.wild.example", "three.wild.example"} {
+			_, _ = s.Resolve(s.Resolvers()[i%2], name) // a name that is not resolved is missed below
+		}
+	}()
+	seen := bufio.NewScanner(lines)
+	for shown := 0; shown < 3; {
+		if !seen.Scan() {
+			return fmt.Errorf("watch ended after %d mappings: %w", shown, orNothing(seen.Err()))
+		}
+		quote(seen.Text())
+		if strings.Contains(seen.Text(), ".wild.example") {
+			shown++
+		}
+	}
+	stop()
+	_ = watch.Wait() // ended by us
 	return s.ctl("", "get", "mappings", "--domain", "*.shop.example")
 }
 
@@ -246,7 +277,13 @@ func (s *story) cleanup() error {
 	args := append([]string{"cleanup"}, s.AgentFlags()...)
 	quote("$ nameward-agent cleanup")
 	out, err := s.Node.Command(s.ctx, s.Program("nameward-agent"), args...).CombinedOutput()
-	quote(string(out))
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	const head = 3
+	if len(lines) > 2*head {
+		between := fmt.Sprintf("… %d lines more …", len(lines)-2*head)
+		lines = append(append(lines[:head:head], between), lines[len(lines)-head:]...)
+	}
+	quote(strings.Join(lines, "\n"))
 	if err != nil {
 		return err
 	}
