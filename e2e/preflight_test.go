@@ -30,6 +30,11 @@ func TestPreflight(t *testing.T) {
 			[]string{"CAP_BPF", "CAP_NET_ADMIN"},
 		},
 		{
+			"no xt_bpf",
+			append([]string{"env", "XTABLES_LIBDIR=" + extensionsWithoutBPF(t)}, agent...),
+			[]string{"xt_bpf"},
+		},
+		{
 			"no iptables",
 			append([]string{"unshare", "--mount", "sh", "-c", `mount -t tmpfs none /usr/sbin && exec "$0" "$@"`}, agent...),
 			[]string{"iptables", "install"},
@@ -65,6 +70,25 @@ func TestPreflight(t *testing.T) {
 		}
 		expectUntouched(t, l)
 	})
+}
+
+// extensionsWithoutBPF returns a directory with every extension of iptables but xt_bpf. The kernel under
+// test has the match built in, so iptables is kept from knowing it.
+func extensionsWithoutBPF(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	paths, err := filepath.Glob("/usr/lib/*/xtables/*.so")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no extensions of iptables found: %v", err)
+	}
+	for _, path := range paths {
+		if name := filepath.Base(path); name != "libxt_bpf.so" {
+			if err := os.Symlink(path, filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return dir
 }
 
 // expectUntouched fails the test when rules, pins or files are there that the lab did not make.

@@ -95,6 +95,25 @@ zone:
 	})
 }
 
+// StartForwarder starts dnsmasq on the node, which answers on the addresses by asking the world's server.
+func (l *Lab) StartForwarder(ctx context.Context, addresses ...netip.Addr) error {
+	args := []string{
+		"--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--cache-size=0", "--bind-interfaces",
+		"--user=root", "--pid-file=" + filepath.Join(l.Dir, "dnsmasq.pid"), "--server=" + ResolverV4.String(),
+	}
+	for _, address := range addresses {
+		args = append(args, "--listen-address="+address.String())
+	}
+	process, err := l.start(ctx, l.Node, "dnsmasq", "dnsmasq", args...)
+	if err != nil {
+		return err
+	}
+	return process.await(ctx, "answers", func() error {
+		_, err := l.Node.resolve(addresses[0], "api.example", dnsmessage.TypeA)
+		return err
+	})
+}
+
 // Resolve asks the world's DNS server for the addresses of a name, of the family of resolver, from the
 // client.
 func (l *Lab) Resolve(resolver netip.Addr, name string) ([]netip.Addr, error) {
