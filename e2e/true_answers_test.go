@@ -28,3 +28,23 @@ func TestTrueAnswers(t *testing.T) {
 		return c["dns_responses_untrusted"] >= 2 && c["dns_responses_learned"] >= 2
 	})
 }
+
+// TestRogueFromTheSameSocket: a client asks a trusted resolver, which is silent, and a server of its own the
+// same question from one socket. The query is outstanding; the answer of the other server opens nothing.
+func TestRogueFromTheSameSocket(t *testing.T) {
+	silent := netip.MustParseAddr("10.91.2.9")
+	f := newFleet(t, "--trusted-resolver", silent.String())
+	policy := clientPolicy("api.example")
+	policy.Rules = append(policy.Rules, rogueRule())
+	f.put(policy)
+	addresses, err := f.AskBoth(silent, lab.RogueV4, "api.example")
+	f.must(err)
+	for _, address := range addresses {
+		if err := f.Connect(address, lab.ServicePort); !lab.Refused(err) {
+			t.Errorf("connect to %s after the other server's answer: got %v, want refused", address, err)
+		}
+	}
+	f.counters(func(c map[string]uint64) bool {
+		return c["dns_responses_untrusted"] >= 1 && c["dns_queries_remembered"] >= 1
+	})
+}

@@ -129,16 +129,7 @@ func (n *Namespace) Resolve(server netip.Addr, name string) ([]netip.Addr, error
 }
 
 func (n *Namespace) resolve(server netip.Addr, name string, kind dnsmessage.Type) ([]netip.Addr, error) {
-	parsed, err := dnsmessage.NewName(name + ".")
-	if err != nil {
-		return nil, err
-	}
-	id := uint16(rand.Uint32()) //nolint:gosec // unpredictability is not what is tested here
-	query := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: id, RecursionDesired: true},
-		Questions: []dnsmessage.Question{{Name: parsed, Type: kind, Class: dnsmessage.ClassINET}},
-	}
-	packed, err := query.Pack()
+	id, packed, err := question(name, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -148,6 +139,53 @@ func (n *Namespace) resolve(server netip.Addr, name string, kind dnsmessage.Type
 	}
 	defer conn.Close() //nolint:errcheck // nothing is buffered
 	return exchange(conn, packed, id)
+}
+
+// question packs a query with an id of its own.
+func question(name string, kind dnsmessage.Type) (id uint16, packed []byte, err error) {
+	parsed, err := dnsmessage.NewName(name + ".")
+	if err != nil {
+		return 0, nil, err
+	}
+	id = uint16(rand.Uint32()) //nolint:gosec // unpredictability is not what is tested here
+	query := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: id, RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Name: parsed, Type: kind, Class: dnsmessage.ClassINET}},
+	}
+	packed, err = query.Pack()
+	return id, packed, err
+}
+
+// AskBoth sends one and the same query, from one socket of the client, to a server that does not answer
+// and then to another, and waits for the answer of the latter.
+func (l *Lab) AskBoth(silent, answering netip.Addr, name string) ([]netip.Addr, error) {
+	id, query, err := question(name, dnsmessage.TypeA)
+	if err != nil {
+		return nil, err
+	}
+	var socket net.PacketConn
+	err = l.Client.Do(func() (err error) {
+		socket, err = net.ListenPacket("udp4", ":0")
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer socket.Close() //nolint:errcheck // nothing is buffered
+	for _, server := range []netip.Addr{silent, answering} {
+		if _, err := socket.WriteTo(query, net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, 53))); err != nil {
+			return nil, err
+		}
+	}
+	if err := socket.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return nil, err
+	}
+	buffer := make([]byte, 65535)
+	size, _, err := socket.ReadFrom(buffer)
+	if err != nil {
+		return nil, err
+	}
+	return addressesIn(buffer[:size], id)
 }
 
 func exchange(conn net.Conn, query []byte, id uint16) ([]netip.Addr, error) {
@@ -162,8 +200,13 @@ func exchange(conn net.Conn, query []byte, id uint16) ([]netip.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
+	return addressesIn(buffer[:size], id)
+}
+
+// addressesIn returns the addresses in the response to the query of an id.
+func addressesIn(message []byte, id uint16) ([]netip.Addr, error) {
 	var response dnsmessage.Message
-	if err := response.Unpack(buffer[:size]); err != nil {
+	if err := response.Unpack(message); err != nil {
 		return nil, err
 	}
 	if response.ID != id || response.RCode != dnsmessage.RCodeSuccess {
