@@ -34,7 +34,6 @@ type program struct {
 	readFile       func(string) ([]byte, error)
 	hostname       func() (string, error)
 	cfg            dataplane.Config
-	configFile     string
 	output         string
 	parsed         bool // cobra's own errors before that are usage
 }

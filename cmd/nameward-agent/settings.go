@@ -1,24 +1,17 @@
 package main
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"maps"
-	"slices"
-	"strings"
-
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"sigs.k8s.io/yaml"
 
+	"github.com/nameward/nameward/cmd/settings"
 	"github.com/nameward/nameward/dataplane"
 )
 
 // bind declares the flags that all commands share.
 func (p *program) bind(flags *pflag.FlagSet) {
 	c := &p.cfg
-	flags.StringVar(&p.configFile, "config", "", "YAML file with values for the flags")
+	flags.String(settings.ConfigFlag, "", "YAML file with values for the flags")
 	flags.StringSliceVar(&c.Servers, "server", nil, "policy server, HOST:PORT; repeatable, the first is tried first")
 	flags.BoolVar(&c.Insecure, "insecure", false, "talk to the policy server in plain text")
 	flags.StringVar(&c.NodeName, "node-name", "", "name of this node (default: the host name)")
@@ -46,96 +39,9 @@ func (p *program) bind(flags *pflag.FlagSet) {
 
 // complete fills the flags that the command line left open from the environment, then from the file.
 func (p *program) complete(command *cobra.Command) error {
-	flags := command.Root().PersistentFlags()
-	// The file's own name may come from the environment, so it goes first.
-	if err := p.fromEnvironment(flags.Lookup("config")); err != nil {
-		return usageError{err}
-	}
-	values, err := p.readConfig(flags)
-	errs := []error{err}
-	flags.VisitAll(func(flag *pflag.Flag) {
-		if flag.Name == "config" || flag.Changed {
-			return
-		}
-		err := p.fromEnvironment(flag)
-		if value, ok := values[flag.Name]; ok && err == nil && !flag.Changed {
-			err = p.fromFile(flag, value)
-		}
-		errs = append(errs, err)
-	})
-	if err := errors.Join(errs...); err != nil {
-		return usageError{err}
-	}
-	return nil
-}
-
-func (p *program) fromEnvironment(flag *pflag.Flag) error {
-	if flag.Changed {
-		return nil
-	}
-	variable := "NAMEWARD_" + strings.ReplaceAll(strings.ToUpper(flag.Name), "-", "_")
-	value, ok := p.lookupEnv(variable)
-	if !ok || value == "" {
-		return nil
-	}
-	if err := flag.Value.Set(value); err != nil {
-		return fmt.Errorf("%s: %q: %w", variable, value, err)
-	}
-	flag.Changed = true
-	return nil
-}
-
-// fromFile sets a flag to a scalar, or a repeatable one to a list, or labels to a mapping.
-func (p *program) fromFile(flag *pflag.Flag, value any) error {
-	fault := func(err error) error { return fmt.Errorf("%s: %s: %w", p.configFile, flag.Name, err) }
-	var texts []string
-	switch v := value.(type) {
-	case []any:
-		for _, element := range v {
-			texts = append(texts, fmt.Sprint(element))
-		}
-	case map[string]any:
-		for _, key := range slices.Sorted(maps.Keys(v)) {
-			texts = append(texts, key+"="+fmt.Sprint(v[key]))
-		}
-	default:
-		texts = []string{fmt.Sprint(value)}
-	}
-	repeatable := flag.Value.Type() == "stringSlice" || flag.Value.Type() == "stringToString"
-	if len(texts) != 1 && !repeatable {
-		return fault(errors.New("takes one value"))
-	}
-	for _, text := range texts {
-		if err := flag.Value.Set(text); err != nil {
-			return fault(fmt.Errorf("%q: %w", text, err))
-		}
-	}
-	return nil
-}
-
-// readConfig reads the file that --config names, and refuses keys that are no flag by their name.
-func (p *program) readConfig(flags *pflag.FlagSet) (map[string]any, error) {
-	if p.configFile == "" {
-		return nil, nil
-	}
-	data, err := p.readFile(p.configFile)
+	err := settings.Complete(command.Root().PersistentFlags(), settings.Source{LookupEnv: p.lookupEnv, ReadFile: p.readFile})
 	if err != nil {
-		return nil, fmt.Errorf("read configuration: %w", err)
+		return usageError{err}
 	}
-	var values map[string]any
-	// As a float64 a large number would be printed with an exponent, which no flag reads.
-	exact := func(d *json.Decoder) *json.Decoder {
-		d.UseNumber()
-		return d
-	}
-	if err := yaml.UnmarshalStrict(data, &values, exact); err != nil {
-		return nil, fmt.Errorf("read configuration %s: %w", p.configFile, err)
-	}
-	var errs []error
-	for _, key := range slices.Sorted(maps.Keys(values)) {
-		if flags.Lookup(key) == nil || key == "config" {
-			errs = append(errs, fmt.Errorf("read configuration %s: %s: unknown key", p.configFile, key))
-		}
-	}
-	return values, errors.Join(errs...)
+	return nil
 }

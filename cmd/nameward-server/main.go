@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/nameward/nameward/cmd/settings"
 	"github.com/nameward/nameward/controlplane"
 )
 
@@ -53,7 +54,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(command *cobra.Command, _ []string) error {
-			if err := controlplane.Complete(command.Flags(), os.LookupEnv, os.ReadFile); err != nil {
+			if err := settings.Complete(command.Flags(), settings.Source{LookupEnv: os.LookupEnv, ReadFile: os.ReadFile}); err != nil {
 				return usageError{err}
 			}
 			if err := cfg.Validate(); err != nil {
@@ -63,7 +64,7 @@ func command() *cobra.Command {
 		},
 	}
 	cfg.Bind(root.Flags())
-	root.Flags().String(controlplane.ConfigFlag, "", "YAML file with values for these flags")
+	root.Flags().String(settings.ConfigFlag, "", "YAML file with values for these flags")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return root
 }
