@@ -20,10 +20,10 @@ func (p *program) watchCommand() *cobra.Command {
 		Use:   "watch mappings|policies",
 		Short: "Print mappings or policies as they change",
 		Long: `watch prints what there is, then each change as it happens, until it is interrupted. With
--o json each change is one object on a line of its own; an object with "synced" ends what there was
-when the watch began.`,
+-o json each line is one mapping or policy, with one key more: "change" is PUT for what is there, new
+or changed, and DELETE for what has ended.`,
 		Example: `  namewardctl watch mappings --domain '*.example.com'
-  namewardctl watch mappings -o json | jq -r .mapping.address`,
+  namewardctl watch mappings -o json | jq -r .address`,
 		ValidArgs: []string{mappingsCollection, policiesCollection},
 		Args:      cobra.ArbitraryArgs,
 		RunE: func(command *cobra.Command, args []string) error {
@@ -70,16 +70,26 @@ func (p *program) watch(ctx context.Context, collection string, filter mappingFi
 	}, p.mappingChange)
 }
 
-// follow prints each response of a stream until the operator has seen enough.
-func follow[R any, M interface {
-	*R
-	proto.Message
-}](ctx context.Context, p *program, stream grpc.ServerStreamingClient[R], err error, lines *lineTable, row func(M) []cell,
+// change is what one response of a watch tells.
+type change struct {
+	kind   string        // PUT or DELETE
+	object proto.Message // what it happened to
+	row    []cell
+}
+
+// follow prints each change of a stream until the operator has seen enough. tell returns nil for a
+// response that is no change: the one that ends the snapshot.
+func follow[R any](ctx context.Context, p *program, stream grpc.ServerStreamingClient[R], err error, lines *lineTable,
+	tell func(*R) *change,
 ) error {
-	for number := 0; err == nil; number++ {
+	for printed := 0; err == nil; {
 		var response *R
-		if response, err = stream.Recv(); err == nil {
-			err = p.printChange(M(response), number, lines, row(M(response)))
+		if response, err = stream.Recv(); err != nil {
+			break
+		}
+		if told := tell(response); told != nil {
+			err = p.printChange(told, printed, lines)
+			printed++
 		}
 	}
 	if ctx.Err() != nil {
@@ -91,32 +101,34 @@ func follow[R any, M interface {
 	return err
 }
 
-// printChange prints one response at once: whoever reads a watch waits for it.
-func (p *program) printChange(response proto.Message, number int, lines *lineTable, row []cell) error {
-	switch p.settings.output {
-	case formatJSON:
-		encoded, err := encode(response)
-		if err != nil {
-			return err
-		}
+// printChange prints one change at once: whoever reads a watch waits for it.
+func (p *program) printChange(told *change, printed int, lines *lineTable) error {
+	if !p.settings.output.structured() {
+		return p.print(lines.line(p.painter(), told.row))
+	}
+	encoded, err := told.encode()
+	if err != nil {
+		return err
+	}
+	if p.settings.output == formatJSON {
 		return p.print(string(encoded) + "\n")
-	case formatYAML:
-		return p.printYAMLChange(response, number)
-	case formatTable, formatWide:
 	}
-	if row == nil {
-		return nil
-	}
-	return p.print(lines.line(p.painter(), row))
-}
-
-func (p *program) printYAMLChange(response proto.Message, number int) error {
-	if number > 0 {
+	if printed > 0 {
 		if err := p.print("---\n"); err != nil {
 			return err
 		}
 	}
-	return printMessages(p, []proto.Message{response})
+	return p.printDocument(encoded)
+}
+
+// encode returns the object in protobuf JSON form with the key "change" before its own, which are never
+// none: every object that can be watched has a name.
+func (c *change) encode() ([]byte, error) {
+	object, err := encode(c.object)
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte(`{"change":"`+c.kind+`",`), object[1:]...), nil
 }
 
 // lineTable prints rows one by one, in columns that grow when a value needs it.
@@ -137,31 +149,35 @@ func (l *lineTable) line(paint painter, row []cell) string {
 	return t.render(paint)
 }
 
-func policyChange(response *namewardv1.WatchPoliciesResponse) []cell {
+func policyChange(response *namewardv1.WatchPoliciesResponse) *change {
 	policy := response.GetPolicy()
+	told := &change{kind: response.GetChange().String(), object: policy}
 	switch response.GetChange() {
 	case namewardv1.WatchPoliciesResponse_PUT:
-		return []cell{
+		told.row = []cell{
 			{"PUT", styleGood},
 			plain(policy.GetName()), modeCell(policy.GetMode()),
 			plain(fmt.Sprint(policy.GetPriority())), plain(strconv.Itoa(len(policy.GetRules()))),
 		}
 	case namewardv1.WatchPoliciesResponse_DELETE:
-		return []cell{{"DELETE", styleBad}, plain(policy.GetName())}
+		told.row = []cell{{"DELETE", styleBad}, plain(policy.GetName())}
 	case namewardv1.WatchPoliciesResponse_CHANGE_UNSPECIFIED:
+		return nil
 	}
-	return nil
+	return told
 }
 
-func (p *program) mappingChange(response *namewardv1.WatchMappingsResponse) []cell {
+func (p *program) mappingChange(response *namewardv1.WatchMappingsResponse) *change {
 	cells := p.mappingCells(response.GetMapping())
+	told := &change{kind: response.GetChange().String(), object: response.GetMapping()}
 	switch response.GetChange() {
 	case namewardv1.WatchMappingsResponse_PUT:
-		return append([]cell{{"PUT", styleGood}}, cells...)
+		told.row = append([]cell{{"PUT", styleGood}}, cells...)
 	case namewardv1.WatchMappingsResponse_DELETE:
 		// The expiry of what has ended says nothing.
-		return append([]cell{{"DELETE", styleFaint}}, cells[:len(cells)-1]...)
+		told.row = append([]cell{{"DELETE", styleFaint}}, cells[:len(cells)-1]...)
 	case namewardv1.WatchMappingsResponse_CHANGE_UNSPECIFIED:
+		return nil
 	}
-	return nil
+	return told
 }
