@@ -57,13 +57,11 @@ func (p *program) apply(ctx context.Context, paths []string, dryRun bool) error 
 		return err
 	}
 	defer connection.Close()
-	manifests, err := p.readManifests(paths)
-	if err != nil {
-		return errors.Join(err, errNothingApplied)
-	}
+	manifests, unread := p.readManifests(paths)
 	a := &applier{client: namewardv1.NewPolicyServiceClient(connection)}
+	// What could be read is checked in any case: the operator shall mend all of the files at once.
 	plans, err := a.plan(ctx, manifests)
-	if err != nil {
+	if err := errors.Join(unread, err); err != nil {
 		return errors.Join(err, errNothingApplied)
 	}
 	for i, plan := range plans {
@@ -113,8 +111,8 @@ type applier struct {
 	client namewardv1.PolicyServiceClient
 }
 
-// plan lets the server check each manifest. The faults of all documents come at once; a server that
-// fails ends it at the first call.
+// plan lets the server check each manifest. The faults of all documents come at once, a stale etag among
+// them; a server that fails ends it at that call.
 func (a *applier) plan(ctx context.Context, manifests []manifest) ([]plan, error) {
 	var (
 		plans []plan
@@ -126,7 +124,10 @@ func (a *applier) plan(ctx context.Context, manifests []manifest) ([]plan, error
 		case isInvalid(err):
 			errs = append(errs, &faults{place: manifest.document.place(), name: manifest.policy.GetName(), errs: fieldFaults(err)})
 		case err != nil:
-			return nil, fmt.Errorf("%s: %s: %w", manifest.document.place(), manifest.policy.GetName(), err)
+			err = fmt.Errorf("%s: %s: %w", manifest.document.place(), manifest.policy.GetName(), err)
+			if errs = append(errs, err); !isStale(err) {
+				return nil, errors.Join(errs...)
+			}
 		}
 		plans = append(plans, planned)
 	}

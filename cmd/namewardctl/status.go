@@ -13,7 +13,7 @@ import (
 )
 
 // describeError puts an error in an operator's words. It is the only place that knows gRPC codes,
-// beside isNotFound and isInvalid. Each violated field is on a line of its own, "field: description".
+// beside isNotFound, isInvalid and isStale. Each violated field is on a line of its own, "field: description".
 func describeError(err error, to settings) string {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var texts []string
@@ -112,3 +112,6 @@ func isNotFound(err error) bool { return status.Code(err) == codes.NotFound }
 
 // isInvalid says whether the server refused the content of a request, rather than failing to serve it.
 func isInvalid(err error) bool { return status.Code(err) == codes.InvalidArgument }
+
+// isStale says whether the server refused a change because somebody else's came before it.
+func isStale(err error) bool { return status.Code(err) == codes.Aborted }
