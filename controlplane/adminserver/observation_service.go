@@ -38,9 +38,8 @@ func NewObservationService(mappings *ingest.Table, log *slog.Logger, stopping <-
 // ListMappings lists live mappings. A page goes on where the one before ended, whatever came or went
 // meanwhile.
 func (s *ObservationService) ListMappings(_ context.Context, request *namewardv1.ListMappingsRequest) (*namewardv1.ListMappingsResponse, error) {
-	filter, filterErr := ingest.ParseFilter(request.GetFilter())
-	after, tokenErr := parsePosition(request.GetPageToken())
-	if err := errors.Join(filterErr, tokenErr); err != nil {
+	filter, after, err := parseListMappings(request)
+	if err != nil {
 		return nil, toStatus(s.log, err)
 	}
 	mappings, more := s.mappings.List(filter, after, pageSize(request.GetPageSize()), time.Now())
@@ -59,6 +58,13 @@ func (s *ObservationService) ListMappings(_ context.Context, request *namewardv1
 		response.NextPageToken = positionToken(after)
 	}
 	return response, nil
+}
+
+// parseListMappings returns which mappings are asked for, and behind which position.
+func parseListMappings(request *namewardv1.ListMappingsRequest) (ingest.Filter, ingest.Position, error) {
+	filter, filterErr := ingest.ParseFilter(request.GetFilter())
+	after, tokenErr := parsePosition(request.GetPageToken())
+	return filter, after, errors.Join(filterErr, tokenErr)
 }
 
 // WatchMappings streams mappings: what lives, then what changes.

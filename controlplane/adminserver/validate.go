@@ -73,7 +73,7 @@ func (v *Validator) check(request any) error {
 	}
 	// The handler, which would find the faults that no constraint can state, does not get to see this
 	// request. The client shall hear of all of them at once.
-	faults := fieldErrors(policyFaults(message))
+	faults := fieldErrors(handlerFaults(message))
 	known := make(map[string]bool, len(faults))
 	for _, fault := range faults {
 		known[fault.Field] = true
@@ -89,6 +89,26 @@ func (v *Validator) check(request any) error {
 		all = append(all, fault)
 	}
 	return errors.Join(all...)
+}
+
+// handlerFaults returns the faults of a request that its handler finds.
+func handlerFaults(request proto.Message) error {
+	var err error
+	switch r := request.(type) {
+	case *namewardv1.UpdatePolicyRequest:
+		err = errors.Join(checkMask(r.GetUpdateMask().GetPaths()), policyFaults(r))
+	case *namewardv1.ListPoliciesRequest:
+		_, err = parsePageToken(policiesCollection, r.GetPageToken())
+	case *namewardv1.ListNodesRequest:
+		_, err = parsePageToken(nodesCollection, r.GetPageToken())
+	case *namewardv1.ListMappingsRequest:
+		_, _, err = parseListMappings(r)
+	case *namewardv1.ExplainConnectionRequest:
+		_, err = parseConnection(r)
+	default:
+		err = policyFaults(request)
+	}
+	return err
 }
 
 // policyFaults parses the policy of a request that has one.

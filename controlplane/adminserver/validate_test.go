@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,9 +15,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/controlplane/adminserver"
 )
 
 // Constraints of the protos and faults that only the parser finds come in one answer, each with its field
@@ -89,6 +94,50 @@ func TestFaultsOfTheParserAlone(t *testing.T) {
 	}
 	if message := status.Convert(err).Message(); !strings.Contains(message, "policy.rules[0].domains[1]") || !strings.Contains(message, "a b.example") {
 		t.Errorf("message = %q, want field and value in it: many clients show nothing else", message)
+	}
+}
+
+// What a constraint of the protos refuses does not hide what only the handler would.
+func TestAllFaultsOfEachRequestAtOnce(t *testing.T) {
+	v, err := adminserver.NewValidator(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		request proto.Message
+		want    []string
+	}{
+		"a mask and a policy": {
+			&namewardv1.UpdatePolicyRequest{
+				Policy:     &namewardv1.Policy{Name: "policies/web", Mode: 9},
+				UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"bogus"}},
+			},
+			[]string{"policy.mode", "update_mask.paths[0]"},
+		},
+		"a page of policies": {&namewardv1.ListPoliciesRequest{PageSize: -1, PageToken: "x"}, []string{"page_size", "page_token"}},
+		"a page of nodes":    {&namewardv1.ListNodesRequest{PageSize: -1, PageToken: "x"}, []string{"page_size", "page_token"}},
+		"a page of mappings": {
+			&namewardv1.ListMappingsRequest{
+				PageSize: -1, PageToken: "x",
+				Filter: &namewardv1.MappingFilter{Domain: "a..b", Address: "10.0.0.0/99", Node: "x"},
+			},
+			[]string{"filter.address", "filter.domain", "filter.node", "page_size", "page_token"},
+		},
+		"a connection": {
+			&namewardv1.ExplainConnectionRequest{Node: "lab", Workload: "x", Destination: "a..b", Protocol: 9, Port: 70000},
+			[]string{"destination", "node", "port", "protocol", "workload"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := v.Unary(t.Context(), test.request, nil, func(context.Context, any) (any, error) {
+				t.Error("the request reached the handler")
+				return nil, nil
+			})
+			got := slices.Sorted(maps.Keys(violations(t, err)))
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("fields (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 
