@@ -40,6 +40,16 @@ func TestParsePatternRefuses(t *testing.T) {
 	}
 }
 
+// What the fault says must hold for the pattern: the `*` of `*` is the whole first label.
+func TestParsePatternNamesTheFault(t *testing.T) {
+	for _, s := range []string{"*", "www.*.com", "s3-*.amazonaws.com", "*.*.com"} {
+		_, err := domain.ParsePattern(s)
+		if err == nil || !strings.Contains(err.Error(), "elsewhere than in a leading `*.` is not supported") {
+			t.Errorf("ParsePattern(%q): got %v, want what is not supported", s, err)
+		}
+	}
+}
+
 func TestNameEscapes(t *testing.T) {
 	wire := append([]byte{5, 'a', '.', '\\', 0, 0xe9}, 3, 'C', 'o', 'm', 0)
 	name, err := domain.FromWire(wire)

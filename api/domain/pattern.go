@@ -20,7 +20,7 @@ type Pattern struct {
 func ParsePattern(s string) (Pattern, error) {
 	rest, wildcard := strings.CutPrefix(s, "*.")
 	if strings.Contains(rest, "*") {
-		return Pattern{}, fmt.Errorf("%w: %q: a `*` that is not the whole first label is not supported by this version", ErrBadPattern, s)
+		return Pattern{}, fmt.Errorf("%w: %q: a `*` elsewhere than in a leading `*.` is not supported by this version", ErrBadPattern, s)
 	}
 	base, err := ParseName(rest)
 	if err != nil {
