@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/nameward/nameward/dataplane/datapath"
@@ -56,7 +57,8 @@ func WriteTable(w io.Writer, requirements []Requirement) error {
 		if !r.Met {
 			met = "NO"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", r.Name, met, r.Detail)
+		// A detail of several lines stays in its column.
+		fmt.Fprintf(t, "%s\t%s\t%s\n", r.Name, met, strings.ReplaceAll(r.Detail, "\n", "\n\t\t"))
 		if r.Remedy != "" {
 			fmt.Fprintf(t, "\t\t→ %s\n", r.Remedy)
 		}

@@ -122,3 +122,16 @@ func TestCheckMeetsThisMachine(t *testing.T) {
 		t.Errorf("JSON: %v\n%s", err, json.String())
 	}
 }
+
+// Several capabilities may be missing: each on a line of its own, below the first.
+func TestTableOfADetailOfSeveralLines(t *testing.T) {
+	var table strings.Builder
+	requirements := []Requirement{{Name: "capabilities", Detail: "CAP_BPF is missing\nCAP_NET_ADMIN is missing"}}
+	if err := WriteTable(&table, requirements); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(table.String(), "\n")
+	if first, second := strings.Index(lines[1], "CAP_BPF"), strings.Index(lines[2], "CAP_NET_ADMIN"); first < 1 || first != second {
+		t.Errorf("the lines of the detail are in columns %d and %d:\n%s", first, second, &table)
+	}
+}

@@ -25,8 +25,8 @@ func Probe(pinDir string) []Requirement {
 		{"capabilities", probeCapabilities, "run as root, or give the process CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"},
 		{"locked memory", probeMemory, "raise the limit (LimitMEMLOCK=infinity in the systemd unit)"},
 		{"bpf file system", func() (string, error) { return probePins(pinDir) }, "mount it: mount -t bpf bpf /sys/fs/bpf (and not inside `ip netns exec`, which hides it)"},
-		{"ring buffer", probeRingBuffer, "run Linux 5.17 or newer with CONFIG_BPF_SYSCALL=y"},
-		{"program load", probePrograms, "run Linux 5.17 or newer with CONFIG_BPF_SYSCALL=y and CONFIG_BPF_JIT=y"},
+		{"ring buffer", probeRingBuffer, "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL=y"},
+		{"program load", probePrograms, "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL=y and CONFIG_BPF_JIT=y"},
 		{"netlink", probeNetlink, "allow netlink sockets (RestrictAddressFamilies=AF_NETLINK in the systemd unit)"},
 	}
 	requirements := make([]Requirement, 0, len(checks))
