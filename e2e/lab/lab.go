@@ -59,11 +59,11 @@ var counter atomic.Uint32
 
 // New builds a lab that runs the programs of the directory bin. It needs root.
 func New(ctx context.Context, bin string) (*Lab, error) {
-	dir, err := os.MkdirTemp("", "nameward-lab-")
+	removeAbandoned(ctx)
+	dir, err := os.MkdirTemp("", fmt.Sprintf("nameward-lab-%d-", os.Getpid()))
 	if err != nil {
 		return nil, err
 	}
-	removeAbandoned(ctx)
 	id := fmt.Sprintf("nw%d-%d", os.Getpid(), counter.Add(1))
 	l := &Lab{Dir: dir, BPFFS: filepath.Join(dir, "bpffs"), bin: bin}
 	l.BPFDir = filepath.Join(l.BPFFS, "nameward")
@@ -74,16 +74,27 @@ func New(ctx context.Context, bin string) (*Lab, error) {
 	return l, nil
 }
 
-// removeAbandoned removes the namespaces of labs whose process was killed before it could.
+// removeAbandoned removes what is left of labs whose process was killed before it could.
 func removeAbandoned(ctx context.Context) {
-	paths, _ := filepath.Glob("/run/netns/nw*-*")
-	for _, path := range paths {
-		var pid, number int
-		if _, err := fmt.Sscanf(filepath.Base(path), "nw%d-%d", &pid, &number); err != nil {
-			continue
-		}
-		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err != nil {
-			_ = run(ctx, "ip", "netns", "del", filepath.Base(path)) // another lab may have been faster
+	for _, left := range []struct {
+		glob, form string
+		remove     func(path string)
+	}{
+		{"/run/netns/nw*-*", "nw%d-", func(path string) { _ = run(ctx, "ip", "netns", "del", filepath.Base(path)) }},
+		{filepath.Join(os.TempDir(), "nameward-lab-*-*"), "nameward-lab-%d-", func(path string) {
+			_ = unix.Unmount(filepath.Join(path, "bpffs"), unix.MNT_DETACH)
+			_ = os.RemoveAll(path)
+		}},
+	} {
+		paths, _ := filepath.Glob(left.glob)
+		for _, path := range paths {
+			var pid int
+			if _, err := fmt.Sscanf(filepath.Base(path), left.form, &pid); err != nil {
+				continue
+			}
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err != nil {
+				left.remove(path) // another lab may have been faster
+			}
 		}
 	}
 }
