@@ -19,13 +19,13 @@ func (p *program) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if p.settings.output.structured() {
+			if p.options.output.structured() {
 				return printMessages(p, []*agentv1.GetStatusResponse{answer})
 			}
 			return p.print(p.describeAgent(answer))
 		},
 	}
-	p.settings.bindOutput(command)
+	p.options.bindOutput(command)
 	return command
 }
 

@@ -17,21 +17,21 @@ var errNoTLS = errors.New("--insecure: must be set: TLS is not in this version, 
 
 // dialServer prepares a connection to the policy server. Nothing is sent until the first call.
 func (p *program) dialServer() (*grpc.ClientConn, error) {
-	if p.settings.agent != "" {
+	if p.options.agent != "" {
 		return nil, usagef("--agent: an agent does not serve this; ask the policy server with --server")
 	}
-	if !p.settings.insecure {
+	if !p.options.insecure {
 		return nil, usageError{errNoTLS}
 	}
-	return p.dial("dns:///" + p.settings.server)
+	return p.dial("dns:///" + p.options.server)
 }
 
 // dialAgent prepares a connection to the agent's Unix socket, which file permissions protect.
 func (p *program) dialAgent() (*grpc.ClientConn, error) {
-	if p.settings.agent == "" {
+	if p.options.agent == "" {
 		return nil, usagef("--agent: must name the agent's Unix socket, such as /run/nameward/agent.sock")
 	}
-	return p.dial("unix:" + p.settings.agent)
+	return p.dial("unix:" + p.options.agent)
 }
 
 func (p *program) dial(target string) (*grpc.ClientConn, error) {
@@ -50,7 +50,7 @@ func (p *program) dial(target string) (*grpc.ClientConn, error) {
 func (p *program) limitTime(ctx context.Context, method string, request, reply any, connection *grpc.ClientConn,
 	invoke grpc.UnaryInvoker, options ...grpc.CallOption,
 ) error {
-	ctx, cancel := context.WithTimeout(ctx, p.settings.timeout)
+	ctx, cancel := context.WithTimeout(ctx, p.options.timeout)
 	defer cancel()
 	return invoke(ctx, method, request, reply, connection, options...)
 }

@@ -26,7 +26,7 @@ prints the resources themselves, a document each: what it prints of a policy can
 			return p.describe(command.Context(), names)
 		},
 	}
-	p.settings.bindOutput(command)
+	p.options.bindOutput(command)
 	return command
 }
 
@@ -44,7 +44,7 @@ func (p *program) describe(ctx context.Context, names []resourceName) error {
 		}
 		messages, texts = append(messages, message), append(texts, text)
 	}
-	if p.settings.output.structured() {
+	if p.options.output.structured() {
 		return errors.Join(append(errs, printMessages(p, messages))...)
 	}
 	for i, text := range texts {

@@ -32,7 +32,7 @@ It exits with 0 for ALLOW and 3 for DENY.`,
   namewardctl explain --agent /run/nameward/agent.sock --workload host --destination 192.0.2.7 --port 443`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
-			request, err := q.request(p.settings.agent != "")
+			request, err := q.request(p.options.agent != "")
 			if err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ It exits with 0 for ALLOW and 3 for DENY.`,
 	flags.StringVar(&q.destination, "destination", "", "domain name or address that it connects to")
 	flags.StringVar(&q.protocol, "protocol", "TCP", "TCP, UDP, SCTP or ICMP")
 	flags.Uint16Var(&q.port, "port", 0, "destination port; ICMP has none")
-	p.settings.bindOutput(command)
+	p.options.bindOutput(command)
 	return command
 }
 
@@ -93,7 +93,7 @@ func (q *question) request(ofAgent bool) (*namewardv1.ExplainConnectionRequest, 
 }
 
 func (p *program) explainConnection(ctx context.Context, request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {
-	if p.settings.agent != "" {
+	if p.options.agent != "" {
 		connection, err := p.dialAgent()
 		if err != nil {
 			return nil, err
@@ -121,7 +121,7 @@ func verdictError(verdict namewardv1.Verdict) error {
 }
 
 func (p *program) printExplanation(request *namewardv1.ExplainConnectionRequest, answer *namewardv1.ExplainConnectionResponse) error {
-	if p.settings.output.structured() {
+	if p.options.output.structured() {
 		return printMessages(p, []*namewardv1.ExplainConnectionResponse{answer})
 	}
 	paint := p.painter()

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/nameward/nameward/cmd/settings"
 )
 
 // checkFields compares decoded JSON (with json.Number) to the message that it is to become, and
@@ -46,7 +48,7 @@ func (c *fieldChecker) message(message protoreflect.MessageDescriptor, value any
 			field = message.Fields().ByTextName(key)
 		}
 		if field == nil {
-			c.fault(keyPath, "unknown key%s", suggestion(key, jsonNames(message)))
+			c.fault(keyPath, "unknown key%s", settings.Suggestion(key, jsonNames(message)))
 			continue
 		}
 		c.field(field, object[key], keyPath)
@@ -134,7 +136,7 @@ func (c *fieldChecker) enum(enum protoreflect.EnumDescriptor, value any, path st
 			known = append(known, string(v.Name()))
 		}
 	}
-	c.fault(path, "want one of %s, not %s%s", strings.Join(known, ", "), kindOf(value), suggestion(strings.ToUpper(text), known))
+	c.fault(path, "want one of %s, not %s%s", strings.Join(known, ", "), kindOf(value), settings.Suggestion(strings.ToUpper(text), known))
 }
 
 // kindOf shows a scalar as it is and names anything larger.

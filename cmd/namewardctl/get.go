@@ -32,7 +32,7 @@ func (p *program) getCommand() *cobra.Command {
 		},
 	}
 	filter.bind(command.Flags())
-	p.settings.bindOutput(command)
+	p.options.bindOutput(command)
 	return command
 }
 
@@ -58,7 +58,7 @@ func printResources[T proto.Message](p *program, collection string, items []T, f
 	switch {
 	case fault != nil && len(items) == 0:
 		return fault
-	case p.settings.output.structured():
+	case p.options.output.structured():
 		return errors.Join(fault, printList(p, collection, items))
 	case len(items) == 0:
 		p.complain("No " + collection + ".")

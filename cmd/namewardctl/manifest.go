@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/cmd/settings"
 )
 
 // manifest is a policy that a document asks for.
@@ -115,5 +116,5 @@ func policyName(value any) (string, error) {
 		return "", fmt.Errorf("%q: domain sets are not supported by this version; list the domains in the policy's rules", text)
 	}
 	return "", fmt.Errorf("%q: only policies can be applied, such as policies/web-egress%s", text,
-		suggestion(name.collection, []string{policiesCollection}))
+		settings.Suggestion(name.collection, []string{policiesCollection}))
 }

@@ -53,7 +53,7 @@ type listMappingsFunc func(context.Context, *namewardv1.ListMappingsRequest) (*n
 
 // mappingLister returns the call that lists mappings, of the agent or of the server, and what ends its connection.
 func (p *program) mappingLister() (listMappingsFunc, func(), error) {
-	if p.settings.agent != "" {
+	if p.options.agent != "" {
 		connection, err := p.dialAgent()
 		if err != nil {
 			return nil, nil, err
@@ -74,7 +74,7 @@ func (p *program) mappingLister() (listMappingsFunc, func(), error) {
 }
 
 func (p *program) mappingsTable(mappings []*namewardv1.Mapping) *table {
-	wide := p.settings.output == formatWide
+	wide := p.options.output == formatWide
 	t := &table{header: []string{"DOMAIN", "ADDRESS", "NODE", "CLIENT", "EXPIRES"}}
 	if wide {
 		t.header = append(t.header, "FIRST SEEN", "LAST SEEN", "CHAIN")

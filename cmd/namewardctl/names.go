@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"strings"
+
+	"github.com/nameward/nameward/cmd/settings"
 )
 
 // Collections of resource names, and so the kinds of resources.
@@ -55,5 +57,5 @@ func parseCollection(word string) (string, error) {
 		return "", fmt.Errorf("%s: not supported by this version", word)
 	}
 	return "", fmt.Errorf("%q is not a kind of resource%s", word,
-		suggestion(word, []string{policiesCollection, nodesCollection, mappingsCollection}))
+		settings.Suggestion(word, []string{policiesCollection, nodesCollection, mappingsCollection}))
 }

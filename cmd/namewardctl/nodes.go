@@ -16,7 +16,7 @@ import (
 
 // listNodes reads the named nodes, or all when no name is given. An agent knows only its own.
 func (p *program) listNodes(ctx context.Context, names []string) ([]*namewardv1.Node, error) {
-	if p.settings.agent != "" {
+	if p.options.agent != "" {
 		return p.listAgentNode(ctx, names)
 	}
 	connection, err := p.dialServer()
@@ -80,7 +80,7 @@ func eachName[T any](names []string, get func(name string) (T, error)) ([]T, err
 }
 
 func (p *program) nodesTable(nodes []*namewardv1.Node) *table {
-	wide := p.settings.output == formatWide
+	wide := p.options.output == formatWide
 	t := &table{header: []string{"NAME", "STATE", "WANTED", "APPLIED", "CONTACT", "LABELS"}}
 	if wide {
 		t.header = append(t.header, "AGENT", "KERNEL", "IPTABLES", "ERROR")

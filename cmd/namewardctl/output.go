@@ -80,7 +80,7 @@ func printMessages[T proto.Message](p *program, messages []T) error {
 		if err != nil {
 			return err
 		}
-		if i > 0 && p.settings.output == formatYAML {
+		if i > 0 && p.options.output == formatYAML {
 			if err := p.print("---\n"); err != nil {
 				return err
 			}
@@ -93,7 +93,7 @@ func printMessages[T proto.Message](p *program, messages []T) error {
 }
 
 func (p *program) printDocument(encoded []byte) error {
-	if p.settings.output == formatYAML {
+	if p.options.output == formatYAML {
 		text, err := yaml.JSONToYAML(encoded)
 		if err != nil {
 			return fmt.Errorf("encode: %w", err)

@@ -31,7 +31,7 @@ func (p *program) listPolicies(ctx context.Context, names []string) ([]*nameward
 }
 
 func (p *program) policiesTable(policies []*namewardv1.Policy) *table {
-	wide := p.settings.output == formatWide
+	wide := p.options.output == formatWide
 	t := &table{header: []string{"NAME", "MODE", "PRIORITY", "RULES", "WORKLOADS", "NODES", "AGE"}}
 	if wide {
 		t.header = append(t.header, "UPDATED", "DESCRIPTION")

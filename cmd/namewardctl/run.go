@@ -38,7 +38,7 @@ type program struct {
 	now            func() time.Time
 	lookupEnv      func(string) (string, bool)
 	readFile       func(string) ([]byte, error)
-	settings       settings
+	options        options
 	// parsed is set once arguments and flags are accepted: cobra's own errors before that are usage.
 	parsed bool
 }
@@ -62,7 +62,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 	case errors.Is(err, errDenied):
 		return exitDenied
 	}
-	_, _ = fmt.Fprintf(p.stderr, "namewardctl: %s\n", describeError(err, p.settings))
+	_, _ = fmt.Fprintf(p.stderr, "namewardctl: %s\n", describeError(err, p.options))
 	var usage usageError
 	if !p.parsed || errors.As(err, &usage) {
 		_, _ = fmt.Fprintf(p.stderr, "Run \"%s --help\" for usage.\n", command.CommandPath())
@@ -86,7 +86,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage; explain exits 0 for ALLOW and 3 for
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(command *cobra.Command, _ []string) error {
-			if err := p.settings.complete(command, p.lookupEnv, p.readFile); err != nil {
+			if err := p.options.complete(command, p.lookupEnv, p.readFile); err != nil {
 				return err
 			}
 			p.parsed = true
@@ -96,7 +96,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage; explain exits 0 for ALLOW and 3 for
 	root.SetIn(p.stdin)
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
-	p.settings.bind(root)
+	p.options.bind(root)
 	root.AddCommand(
 		p.applyCommand(), p.getCommand(), p.describeCommand(), p.deleteCommand(),
 		p.watchCommand(), p.explainCommand(), p.statusCommand(), p.versionCommand(),

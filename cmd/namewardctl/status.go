@@ -14,7 +14,7 @@ import (
 
 // describeError puts an error in an operator's words. It is the only place that knows gRPC codes,
 // beside isNotFound, isInvalid and isStale. Each violated field is on a line of its own, "field: description".
-func describeError(err error, to settings) string {
+func describeError(err error, to options) string {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var texts []string
 		for _, part := range joined.Unwrap() {
@@ -55,7 +55,7 @@ func withoutSubject(text, before string) string {
 	return strings.TrimPrefix(text, words[len(words)-1]+" ")
 }
 
-func callText(s *status.Status, to settings) string {
+func callText(s *status.Status, to options) string {
 	peer := "the policy server at " + to.server
 	if to.agent != "" {
 		peer = "the agent at " + to.agent

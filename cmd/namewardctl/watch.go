@@ -41,7 +41,7 @@ or changed, and DELETE for what has ended.`,
 		},
 	}
 	filter.bind(command.Flags())
-	p.settings.bindOutput(command)
+	p.options.bindOutput(command)
 	return command
 }
 
@@ -103,14 +103,14 @@ func follow[R any](ctx context.Context, p *program, stream grpc.ServerStreamingC
 
 // printChange prints one change at once: whoever reads a watch waits for it.
 func (p *program) printChange(told *change, printed int, lines *lineTable) error {
-	if !p.settings.output.structured() {
+	if !p.options.output.structured() {
 		return p.print(lines.line(p.painter(), told.row))
 	}
 	encoded, err := told.encode()
 	if err != nil {
 		return err
 	}
-	if p.settings.output == formatJSON {
+	if p.options.output == formatJSON {
 		return p.print(string(encoded) + "\n")
 	}
 	if printed > 0 {

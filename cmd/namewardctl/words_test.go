@@ -34,22 +34,6 @@ func TestHumanDuration(t *testing.T) {
 	}
 }
 
-func TestSuggestion(t *testing.T) {
-	known := []string{"name", "domains", "domainSets", "cidrs"}
-	tests := []struct{ word, want string }{
-		{"domain", ` (did you mean "domains"?)`},
-		{"cirds", ` (did you mean "cidrs"?)`},
-		{"naem", ` (did you mean "name"?)`},
-		{"destinations", ""},
-		{"", ""},
-	}
-	for _, test := range tests {
-		if got := suggestion(test.word, known); got != test.want {
-			t.Errorf("suggestion(%q): got %q, want %q", test.word, got, test.want)
-		}
-	}
-}
-
 func TestCamelPath(t *testing.T) {
 	got := camelPath(`node_selector.match_labels["my_key"].end_port[3]`)
 	if want := `nodeSelector.matchLabels["my_key"].endPort[3]`; got != want {
@@ -65,7 +49,7 @@ func TestDescribeError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to := settings{server: "127.0.0.1:7443", timeout: 10 * time.Second}
+	to := options{server: "127.0.0.1:7443", timeout: 10 * time.Second}
 	tests := []struct {
 		name string
 		err  error

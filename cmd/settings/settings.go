@@ -4,7 +4,6 @@
 package settings
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
-	"sigs.k8s.io/yaml"
 )
 
 // ConfigFlag is the name of the flag that names the file.
@@ -22,91 +20,74 @@ const ConfigFlag = "config"
 type Source struct {
 	LookupEnv func(string) (string, bool)
 	ReadFile  func(string) ([]byte, error)
+	// Silent names settings that are known but not asked for: their variables are not looked up, and their
+	// keys may be in the file, with any value. They need not be flags.
+	Silent []string
 }
 
 // Complete sets every flag that the command line did not. An error joins every fault, each with the name of
-// the variable, or of the file and the key. An empty variable counts as none.
+// the variable, or of the file and the key. An empty variable counts as none, as does a key without a value;
+// a flag that refuses its value keeps the one it had.
 func Complete(flags *pflag.FlagSet, from Source) error {
-	given := map[string]bool{"help": true, "version": true}
+	settled := make(map[string]bool)
+	for _, name := range from.Silent {
+		settled[name] = true
+	}
 	var faults []error
 	flags.VisitAll(func(f *pflag.Flag) {
 		// Not Visit: the flags of a command's parents are parsed in another set, but marked here too.
-		given[f.Name] = given[f.Name] || f.Changed
-		if given[f.Name] {
+		if f.Changed || settled[f.Name] || ofCommandLine(f.Name) {
+			settled[f.Name] = true
 			return
 		}
 		variable := "NAMEWARD_" + strings.ReplaceAll(strings.ToUpper(f.Name), "-", "_")
-		value, ok := from.LookupEnv(variable)
-		if !ok || value == "" {
+		text, ok := from.LookupEnv(variable)
+		if !ok || text == "" {
 			return
 		}
-		given[f.Name] = true
-		if err := f.Value.Set(value); err != nil {
-			faults = append(faults, fmt.Errorf("%s: %q: %w", variable, value, err))
+		settled[f.Name] = true
+		if err := set(f, text); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", variable, err))
 		}
 	})
 	file := flags.Lookup(ConfigFlag)
 	if file == nil || file.Value.String() == "" {
 		return errors.Join(faults...)
 	}
-	given[ConfigFlag] = true
-	return errors.Join(append(faults, completeFromFile(flags, given, file.Value.String(), from))...)
+	return errors.Join(append(faults, completeFromFile(flags, settled, file.Value.String(), from))...)
 }
 
-func completeFromFile(flags *pflag.FlagSet, given map[string]bool, path string, from Source) error {
-	data, err := from.ReadFile(path)
+// completeFromFile sets the flags that are not settled.
+func completeFromFile(flags *pflag.FlagSet, settled map[string]bool, path string, from Source) error {
+	values, err := readFile(path, from.ReadFile)
 	if err != nil {
-		return fmt.Errorf("read configuration: %w", err)
+		return err
 	}
-	var values map[string]any
-	// As a float64 a large number would be printed with an exponent, which no flag reads.
-	exact := func(d *json.Decoder) *json.Decoder {
-		d.UseNumber()
-		return d
-	}
-	if err := yaml.UnmarshalStrict(data, &values, exact); err != nil {
-		return fmt.Errorf("read configuration %s: %w", path, err)
-	}
+	known := keys(flags, from.Silent)
 	var faults []error
 	for _, key := range slices.Sorted(maps.Keys(values)) {
-		f := flags.Lookup(key)
-		if f == nil || slices.Contains([]string{ConfigFlag, "help", "version"}, key) {
-			faults = append(faults, fmt.Errorf("read configuration %s: %s: unknown key", path, key))
-			continue
-		}
-		if given[key] {
-			continue
-		}
-		if err := set(f, values[key]); err != nil {
-			faults = append(faults, fmt.Errorf("%s: %s: %w", path, key, err))
+		switch {
+		case !slices.Contains(known, key):
+			faults = append(faults, fmt.Errorf("%s: %s: unknown key%s", path, key, Suggestion(key, known)))
+		case !settled[key]:
+			if err := setValue(flags.Lookup(key), values[key]); err != nil {
+				faults = append(faults, fmt.Errorf("%s: %s: %w", path, key, err))
+			}
 		}
 	}
 	return errors.Join(faults...)
 }
 
-// set gives a flag a scalar, or a repeatable one a list, or one of pairs a mapping.
-func set(f *pflag.Flag, value any) error {
-	var texts []string
-	switch v := value.(type) {
-	case []any:
-		for _, element := range v {
-			texts = append(texts, fmt.Sprint(element))
+// keys lists what the file may say.
+func keys(flags *pflag.FlagSet, silent []string) []string {
+	known := slices.Clone(silent)
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Name != ConfigFlag && !ofCommandLine(f.Name) {
+			known = append(known, f.Name)
 		}
-	case map[string]any:
-		for _, key := range slices.Sorted(maps.Keys(v)) {
-			texts = append(texts, key+"="+fmt.Sprint(v[key]))
-		}
-	default:
-		texts = []string{fmt.Sprint(value)}
-	}
-	repeatable := f.Value.Type() == "stringSlice" || f.Value.Type() == "stringToString"
-	if len(texts) != 1 && !repeatable {
-		return errors.New("takes one value")
-	}
-	for _, text := range texts {
-		if err := f.Value.Set(text); err != nil {
-			return fmt.Errorf("%q: %w", text, err)
-		}
-	}
-	return nil
+	})
+	return known
 }
+
+// ofCommandLine tells flags that are requests rather than settings. Cobra adds them to those of a program.
+func ofCommandLine(name string) bool { return name == "help" || name == "version" }

@@ -1,10 +1,10 @@
-package main
+package settings
 
 import "fmt"
 
-// suggestion returns ` (did you mean "…"?)` for the nearest of the known words, or nothing when none
-// is as near as a slip of the keyboard.
-func suggestion(word string, known []string) string {
+// Suggestion returns ` (did you mean "…"?)` for the nearest of the known words, or nothing when none
+// is as near as a slip of the keyboard. It serves every word that an operator writes, not keys alone.
+func Suggestion(word string, known []string) string {
 	best, nearest := 3, ""
 	for _, candidate := range known {
 		if distance := editDistance(word, candidate); distance < best {
