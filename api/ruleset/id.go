@@ -76,6 +76,7 @@ func (d *digest) rule(r Rule) {
 		d.number(int(p.First))
 		d.number(int(p.Last))
 	}
+	d.flag(r.RefusesQueries)
 }
 
 func (d *digest) number(n int) {

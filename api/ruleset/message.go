@@ -63,6 +63,9 @@ func (r Rule) toProto() *namewardv1.Rule {
 		}
 		message.Ports = append(message.Ports, port)
 	}
+	if r.RefusesQueries {
+		message.QueryAction = namewardv1.Rule_REFUSE
+	}
 	return message
 }
 

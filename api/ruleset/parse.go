@@ -126,7 +126,7 @@ func (f *faults) rule(path string, message *namewardv1.Rule) Rule {
 	switch message.GetQueryAction() {
 	case namewardv1.Rule_QUERY_ACTION_UNSPECIFIED, namewardv1.Rule_RESOLVE:
 	case namewardv1.Rule_REFUSE:
-		f.add(path+".query_action", "REFUSE", notSupported)
+		r.RefusesQueries = true
 	default:
 		f.add(path+".query_action", message.GetQueryAction().String(), "is neither RESOLVE nor REFUSE")
 	}

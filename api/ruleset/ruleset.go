@@ -66,6 +66,8 @@ type Rule struct {
 	CIDRs   []netip.Prefix
 	// Ports is empty for every protocol and port.
 	Ports []Ports
+	// RefusesQueries: a question for a name that the rule matches is refused on the node.
+	RefusesQueries bool
 }
 
 // Action is what a rule does with a connection.

@@ -47,7 +47,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 					Ports: []*namewardv1.Port{
 						{Port: 80}, {Protocol: namewardv1.Protocol_TCP, Port: 70000}, {Protocol: namewardv1.Protocol_UDP, Port: 9, EndPort: 3},
 					},
-					QueryAction: namewardv1.Rule_REFUSE,
+					QueryAction: 9,
 				},
 			},
 		},
@@ -70,7 +70,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		"policy.rules[1].ports[0].protocol":           "PROTOCOL_UNSPECIFIED",
 		"policy.rules[1].ports[1].port":               `"70000"`,
 		"policy.rules[1].ports[2].end_port":           `"3"`,
-		"policy.rules[1].query_action":                `"REFUSE"`,
+		"policy.rules[1].query_action":                "9",
 	}
 	for field, part := range want {
 		if !strings.Contains(got[field], part) {

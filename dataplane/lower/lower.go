@@ -18,6 +18,7 @@ type Flags struct {
 	Sources      bool // some workload is selected by source address
 	Interfaces   bool // some workload is selected by interface
 	Destinations bool // some rule has a CIDR destination
+	Refuses      bool // some rule refuses questions
 }
 
 // WorkloadKey is all that is known of who opens a connection.
@@ -42,6 +43,9 @@ const (
 	AnyDestination    Kind = iota // rules without a destination
 	CIDRDestination               // ID is a class
 	DomainDestination             // ID is a match set
+	// Of questions: the same, ports aside. An entry that denies refuses the question.
+	AnyQuestion
+	DomainQuestion
 )
 
 // VerdictKey names the rules of a workload that one component of a destination can match.

@@ -31,6 +31,9 @@ func (s *State) judge(rules *ruleset.RuleSet, selections []selection, destinatio
 	if err := j.put(AnyDestination, 0, j.any); err != nil {
 		return err
 	}
+	if err := j.put(AnyQuestion, 0, j.any); err != nil {
+		return err
+	}
 	for class := 1; class < len(destinations.members); class++ {
 		var at []position
 		for _, list := range destinations.members[class] {
@@ -48,6 +51,9 @@ func (s *State) judge(rules *ruleset.RuleSet, selections []selection, destinatio
 		if err := j.put(DomainDestination, uint32(set), at); err != nil {
 			return err
 		}
+		if err := j.put(DomainQuestion, uint32(set), at); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -59,6 +65,7 @@ type judgement struct {
 	selectors map[uint32]position   // by selector
 	cidrs     map[uint32][]position // by list of prefixes
 	workloads [][]uint32            // of each policy, the ids of the workloads that it selects
+	refusing  map[uint32]bool       // workloads that some refusing rule applies to
 }
 
 // place numbers the rules of all policies and files them by what they go by.
@@ -85,20 +92,29 @@ func (j *judgement) place(s *State, destinations *prefixClasses) {
 
 func (j *judgement) spread(selections []selection) {
 	j.workloads = make([][]uint32, len(j.rules.Policies))
+	j.refusing = map[uint32]bool{}
 	for id, policies := range selections {
 		for _, p := range policies {
 			j.workloads[p] = append(j.workloads[p], uint32(id)) //nolint:gosec // a workload
+			if slices.ContainsFunc(j.rules.Policies[p].Rules, func(r ruleset.Rule) bool { return r.RefusesQueries }) {
+				j.refusing[uint32(id)] = true //nolint:gosec // a workload
+			}
 		}
 	}
+	j.tables.Flags.Refuses = len(j.refusing) > 0
 }
 
-// put files the rules of one component under every workload that one of their policies selects.
+// put files the rules of one component under every workload that one of their policies selects; as far
+// as questions go, only under those where one may be refused.
 func (j *judgement) put(kind Kind, id uint32, at []position) error {
 	slices.SortFunc(at, func(a, b position) int { return int(a.number) - int(b.number) })
 	for _, p := range at {
 		for _, workload := range j.workloads[p.policy] {
+			if kind.ofQuestions() && !j.refusing[workload] {
+				continue
+			}
 			key := VerdictKey{workload, kind, id}
-			entries, ok := j.add(j.tables.Verdicts[key], p)
+			entries, ok := j.add(j.tables.Verdicts[key], p, kind)
 			if !ok {
 				return fmt.Errorf("lay out policy %s: more than %d rules apply to one destination of one workload: %w",
 					j.rules.Policies[p.policy].Name, MaxEntries, enforce.ErrFull)
@@ -113,12 +129,18 @@ func (j *judgement) put(kind Kind, id uint32, at []position) error {
 	return nil
 }
 
-func (j *judgement) add(entries []Entry, p position) ([]Entry, bool) {
+func (k Kind) ofQuestions() bool { return k == AnyQuestion || k == DomainQuestion }
+
+func (j *judgement) add(entries []Entry, p position, kind Kind) ([]Entry, bool) {
 	entry := Entry{
 		Position: p.number,
 		Last:     65535,
 		Deny:     p.rule.Action == ruleset.Deny,
 		Audit:    j.rules.Policies[p.policy].Mode == ruleset.Audit,
+	}
+	if kind.ofQuestions() {
+		entry.Deny = p.rule.RefusesQueries
+		return appendUncovered(entries, entry)
 	}
 	if len(p.rule.Ports) == 0 {
 		return appendUncovered(entries, entry)
