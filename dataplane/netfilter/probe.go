@@ -22,9 +22,10 @@ var probedMatches = []struct{ name, module, table, rule string }{
 	{"conntrack match", "xt_conntrack", "mangle", "-m conntrack --ctstate ESTABLISHED --ctorigdstport 53 --ctdir REPLY"},
 	{"addrtype match", "xt_addrtype", "mangle", "-m addrtype --dst-type LOCAL -j RETURN"},
 	{"bpf match", "xt_bpf", "mangle", `-m bpf --bytecode "1,6 0 0 0"`},
-	{"mark target", "xt_mark", "mangle", "-j MARK --set-xmark 0x1/0x1"},
+	{"mark match and target", "xt_mark", "mangle", "-m mark --mark 0x1/0x1 -j MARK --set-xmark 0x1/0x1"},
+	{"connlabel match", "xt_connlabel", "mangle", fmt.Sprintf(`-m conntrack ! --ctstatus CONFIRMED -m connlabel --label %d --set`, deniedLabel)},
 	{"comment match", "xt_comment", "mangle", `-m comment --comment "nameward: probe"`},
-	{"reject target", "ipt_REJECT or ip6t_REJECT", "filter", "-p tcp -m mark --mark 0x1/0x1 -j REJECT --reject-with tcp-reset"},
+	{"reject target", "ipt_REJECT or ip6t_REJECT", "filter", "-p tcp -j REJECT --reject-with tcp-reset"},
 }
 
 // Probe checks, by doing it, whether the node can hold the rules. The rules are written in a network

@@ -15,7 +15,15 @@ const (
 const dnsPort = 53
 
 // Names of chains that are no hook's.
-const responseChain = chainPrefix + "RESPONSE"
+const (
+	responseChain = chainPrefix + "RESPONSE"
+	denyChain     = chainPrefix + "DENY"   // in mangle: what is denied goes there
+	deniedChain   = chainPrefix + "DENIED" // in filter: and comes back there
+)
+
+// deniedLabel is the bit of a connection's label that says denied. Nothing else clears or copies it,
+// while many scripts write the whole mark of packets and connections.
+const deniedLabel = 127
 
 // wantedTables returns the rules of one family, as iptables prints them: `-A` and the chain left out,
 // options in the order in which iptables lists them.
@@ -40,20 +48,36 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 	established := "-m conntrack --ctstate RELATED,ESTABLISHED " + comment("only new connections are judged") + " -j RETURN"
 	toNode := "-m addrtype --dst-type LOCAL " + comment("addresses of the node are no egress") + " -j RETURN"
 	loopback := "-o lo " + comment("loopback is no egress") + " -j RETURN"
-	mark := fmt.Sprintf("-j MARK --set-xmark %#x/%#x", cfg.Mark, cfg.Mark)
+	deny := "-j " + denyChain
 	answers := answerRules(cfg, resolvers)
 
 	t := &table{name: "mangle"}
 	t.hook("PREROUTING", append(slices.Clone(queries), established, toNode,
-		program(cfg.Programs.EgressForwarded)+" "+comment("forwarded connection denied")+" "+mark))
+		program(cfg.Programs.EgressForwarded)+" "+comment("forwarded connection denied")+" "+deny))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
 	t.hook("OUTPUT", append(slices.Clone(queries), loopback, established, toNode,
-		program(cfg.Programs.EgressLocal)+" "+comment("connection of the node denied")+" "+mark))
+		program(cfg.Programs.EgressLocal)+" "+comment("connection of the node denied")+" "+deny))
 	t.hook("INPUT", answers)
 	// A packet over lo comes to INPUT too.
 	t.hook("POSTROUTING", append([]string{"-o lo " + comment("learned in INPUT") + " -j RETURN"}, answers...))
 	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers")})
+	t.chain(denyChain, denyRules(cfg))
 	return t
+}
+
+// denyRules see to it that a packet does not pass: dropped at once where nobody is to be told, else noted
+// for filter, which alone can reject. A packet that conntrack knows nothing of is dropped too: there is
+// no connection to label, and a reset would end the one that it only seems to belong to. The label is for
+// connections that do not exist yet, and so goes with the packet.
+func denyRules(cfg Config) []string {
+	if cfg.DeniedTarget == Drop {
+		return []string{comment("denied") + " -j DROP"}
+	}
+	return []string{
+		"-m conntrack --ctstate INVALID,UNTRACKED " + comment("denied, and of no connection") + " -j DROP",
+		fmt.Sprintf("-m conntrack ! --ctstatus CONFIRMED -m connlabel --label \"%d\" --set %s", deniedLabel, comment("remember the denial")),
+		fmt.Sprintf("%s -j MARK --set-xmark %#x/%#x", comment("denied"), cfg.Mark, cfg.Mark),
+	}
 }
 
 // answerRules goes by what the client asked (the original destination): behind DNAT the answer comes
@@ -70,17 +94,18 @@ func answerRules(cfg Config, resolvers []netip.AddrPort) []string {
 }
 
 func filterTable(cfg Config, p protocol) *table {
-	marked := fmt.Sprintf("-m mark --mark %#x/%#x %s", cfg.Mark, cfg.Mark, comment("denied"))
-	denied := []string{marked + " -j DROP"}
-	if cfg.DeniedTarget != Drop {
-		denied = []string{
-			"-p tcp " + marked + " -j REJECT --reject-with tcp-reset",
-			marked + " -j REJECT --reject-with " + p.portUnreachable(),
-		}
+	denied := []string{
+		fmt.Sprintf("-m mark --mark %#x/%#x %s -j %s", cfg.Mark, cfg.Mark, comment("denied"), deniedChain),
+		// Of new connections alone: the answer that rejects belongs to the same connection.
+		fmt.Sprintf("-m conntrack --ctstate NEW -m connlabel --label \"%d\" %s -j %s", deniedLabel, comment("denied, whatever became of the mark"), deniedChain),
 	}
 	t := &table{name: "filter"}
 	t.hook("FORWARD", denied)
 	t.hook("OUTPUT", denied)
+	t.chain(deniedChain, []string{
+		"-p tcp " + comment("denied") + " -j REJECT --reject-with tcp-reset",
+		comment("denied") + " -j REJECT --reject-with " + p.portUnreachable(),
+	})
 	return t
 }
 
