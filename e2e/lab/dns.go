@@ -43,6 +43,10 @@ tracker.shop A 198.18.203.1
 tracker.shop AAAA 2001:db8:18:203::1
 late A 198.18.204.1
 late AAAA 2001:db8:18:204::1
+one.shared A 198.18.207.1
+one.shared AAAA 2001:db8:18:207::1
+two.shared A 198.18.207.1
+two.shared AAAA 2001:db8:18:207::1
 *.wild A 198.18.205.1
 *.wild AAAA 2001:db8:18:205::1
 `

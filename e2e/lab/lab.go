@@ -145,23 +145,22 @@ func (l *Lab) mountBPF() error {
 	return nil
 }
 
-// wire lays cables, addresses and routes. Duplicate address detection is off: it would hold IPv6 back
-// for a second.
+// wire lays cables, addresses and routes.
 func (l *Lab) wire(ctx context.Context) error {
 	client, node, world := l.Client.Name, l.Node.Name, l.World.Name
 	script := fmt.Sprintf(`
 -n %[1]s link add eth0 type veth peer name client0 netns %[2]s
 -n %[2]s link add world0 type veth peer name eth0 netns %[3]s
 -n %[1]s addr add 10.91.1.2/24 dev eth0
--n %[1]s addr add fd91:1::2/64 dev eth0 nodad
+-n %[1]s addr add fd91:1::2/64 dev eth0
 -n %[2]s addr add 10.91.1.1/24 dev client0
--n %[2]s addr add fd91:1::1/64 dev client0 nodad
+-n %[2]s addr add fd91:1::1/64 dev client0
 -n %[2]s addr add 10.91.2.1/24 dev world0
--n %[2]s addr add fd91:2::1/64 dev world0 nodad
+-n %[2]s addr add fd91:2::1/64 dev world0
 -n %[3]s addr add 10.91.2.2/24 dev eth0
--n %[3]s addr add fd91:2::2/64 dev eth0 nodad
+-n %[3]s addr add fd91:2::2/64 dev eth0
 -n %[3]s addr add 10.91.2.3/24 dev eth0
--n %[3]s addr add fd91:2::3/64 dev eth0 nodad
+-n %[3]s addr add fd91:2::3/64 dev eth0
 -n %[1]s link set eth0 up
 -n %[2]s link set client0 up
 -n %[2]s link set world0 up

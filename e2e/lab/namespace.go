@@ -27,7 +27,14 @@ func newNamespace(ctx context.Context, name string) (*Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Namespace{name, file}, run(ctx, "ip", "-n", name, "link", "set", "lo", "up")
+	n := &Namespace{name, file}
+	// Duplicate address detection would hold IPv6 back for up to two seconds.
+	if err := n.Do(func() error {
+		return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
+	}); err != nil {
+		return n, fmt.Errorf("switch duplicate address detection off: %w", err)
+	}
+	return n, run(ctx, "ip", "-n", name, "link", "set", "lo", "up")
 }
 
 // remove ends what still runs in the namespace, and the namespace.
