@@ -7,80 +7,11 @@
  * denied.
  */
 #include "mapping.h"
-#include "packet.h"
-
-#define NO_RULE (~0U)
+#include "verdict.h"
+#include "workload.h"
 
 enum { DHCP_SERVER = 67, DHCP_CLIENT = 68, DHCPV6_CLIENT = 546, DHCPV6_SERVER = 547 };
 enum { MLD_FIRST = 130, MLD_LAST = 132, ND_FIRST = 133, ND_LAST = 137, MLD2_REPORT = 143 };
-
-/* What is asked of every component of a destination, and the best answer so far. */
-struct judgement {
-	__u32 generation;
-	__u32 workload;
-	__u32 protocol; /* as verdict_entry has it */
-	__u32 port;	/* host byte order */
-	/*
-	 * Positions of the first rules that match, of policies in mode ENFORCE and in mode AUDIT.
-	 */
-	__u32 enforced;
-	__u32 audited;
-	/* Whether these rules deny; no rule: yes. */
-	__u32 enforced_denies;
-	__u32 audited_denies;
-};
-
-static __always_inline bool fits(const struct verdict_entry *entry,
-				 const struct judgement *judgement)
-{
-	if (entry->protocol == 0)
-		return true;
-	return entry->protocol == judgement->protocol && judgement->port >= entry->first_port &&
-	       judgement->port <= entry->last_port;
-}
-
-static __always_inline void consider(const struct verdict_entry *entry, struct judgement *judgement)
-{
-	if (!fits(entry, judgement))
-		return;
-	if (entry->flags & VERDICT_AUDIT) {
-		if (entry->position < judgement->audited) {
-			judgement->audited = entry->position;
-			judgement->audited_denies = entry->flags & VERDICT_DENY;
-		}
-	} else if (entry->position < judgement->enforced) {
-		judgement->enforced = entry->position;
-		judgement->enforced_denies = entry->flags & VERDICT_DENY;
-	}
-}
-
-/* Asks the rules that one component of the destination can match. Verified once, by itself. */
-__attribute__((noinline)) int judge_component(struct judgement *judgement, __u32 component)
-{
-	struct verdict_key key = {};
-
-	if (!judgement)
-		return 0;
-	key.generation = judgement->generation;
-	key.workload = judgement->workload;
-	key.component = component;
-	for (__u32 page = 0; page < VERDICT_PAGES; page++) {
-		struct verdict *verdict;
-
-		key.page = page;
-		verdict = bpf_map_lookup_elem(&verdicts, &key);
-		if (!verdict)
-			return 0;
-		for (__u32 i = 0; i < VERDICT_ENTRIES; i++) {
-			if (i >= verdict->count)
-				break;
-			consider(&verdict->entries[i], judgement);
-		}
-		if (!verdict->more)
-			return 0;
-	}
-	return 0;
-}
 
 /* Asks every live match set of the destination. */
 static __always_inline void judge_names(struct judgement *judgement,
@@ -108,19 +39,6 @@ static __always_inline void judge_names(struct judgement *judgement,
 								   (slot & SLOT_MATCH_SET));
 		}
 	}
-}
-
-static __always_inline __u32 classify(void *prefixes, __u32 generation,
-				      const struct address *address)
-{
-	struct prefix_key key = {
-		.prefixlen = 8 * (sizeof(key) - offsetof(struct prefix_key, generation)),
-		.generation = generation,
-		.address = *address,
-	};
-	__u32 *class = bpf_map_lookup_elem(prefixes, &key);
-
-	return class ? *class : 0;
 }
 
 /* Whether the connection is one that no policy may stop: otherwise a node could lock itself out. */
@@ -202,26 +120,6 @@ static __always_inline int judge(const struct packet *packet, enum origin origin
 		return deny();
 	count(COUNTER_VERDICT_AUDIT);
 	return 0;
-}
-
-/* Finds who opens the connection. False: by an interface that the agent has not told about yet. */
-static __always_inline bool identify(struct __sk_buff *skb, const struct packet *packet,
-				     __u32 flags, struct workload_key *key)
-{
-	__u32 ifindex = skb->ifindex;
-	struct interface_classes *classes;
-
-	if (key->origin == ORIGIN_LOCAL)
-		return true;
-	if (flags & GENERATION_SOURCES)
-		key->source = classify(&sources, key->generation, &packet->source);
-	if (flags & GENERATION_INTERFACES) {
-		classes = bpf_map_lookup_elem(&interfaces, &ifindex);
-		if (!classes)
-			return false;
-		key->interface = classes->class[key->generation & (GENERATIONS - 1)];
-	}
-	return true;
 }
 
 static __always_inline int egress(struct __sk_buff *skb, enum origin origin)
