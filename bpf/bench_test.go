@@ -103,7 +103,7 @@ func BenchmarkQuery(b *testing.B) {
 	e := newExchange(b)
 	hot := newHot(b, e.Datapath)
 	query := pack(b, new(dns.Msg).SetQuestion("api.example.com.", dns.TypeA))
-	measure(b, e.DnsQuery, hot.Empty, bpftest.Datagram(e.client, e.resolver, query))
+	measure(b, e.DnsQueryForwarded, hot.Empty, bpftest.Datagram(e.client, e.resolver, query))
 }
 
 func BenchmarkVerdict(b *testing.B) {

@@ -47,10 +47,12 @@ type DatapathAnswerEvent struct {
 type DatapathComponent uint32
 
 const (
-	DatapathComponentCOMPONENT_ANY       DatapathComponent = 0
-	DatapathComponentCOMPONENT_CIDR      DatapathComponent = 1
-	DatapathComponentCOMPONENT_MATCH_SET DatapathComponent = 2
-	DatapathComponentCOMPONENT_SHIFT     DatapathComponent = 28
+	DatapathComponentCOMPONENT_ANY          DatapathComponent = 0
+	DatapathComponentCOMPONENT_CIDR         DatapathComponent = 1
+	DatapathComponentCOMPONENT_MATCH_SET    DatapathComponent = 2
+	DatapathComponentCOMPONENT_ANY_QUESTION DatapathComponent = 3
+	DatapathComponentCOMPONENT_QUESTION     DatapathComponent = 4
+	DatapathComponentCOMPONENT_SHIFT        DatapathComponent = 28
 )
 
 type DatapathCounter uint32
@@ -81,12 +83,14 @@ const (
 	DatapathCounterCOUNTER_EVENT_LOST           DatapathCounter = 22
 	DatapathCounterCOUNTER_QUERY                DatapathCounter = 23
 	DatapathCounterCOUNTER_QUERY_MALFORMED      DatapathCounter = 24
-	DatapathCounterCOUNTER_VERDICT_ALLOW        DatapathCounter = 25
-	DatapathCounterCOUNTER_VERDICT_DENY         DatapathCounter = 26
-	DatapathCounterCOUNTER_VERDICT_AUDIT        DatapathCounter = 27
-	DatapathCounterCOUNTER_VERDICT_MALFORMED    DatapathCounter = 28
-	DatapathCounterCOUNTER_UNKNOWN_INTERFACE    DatapathCounter = 29
-	DatapathCounterCOUNTER_MAX                  DatapathCounter = 30
+	DatapathCounterCOUNTER_QUERY_REFUSED        DatapathCounter = 25
+	DatapathCounterCOUNTER_QUERY_AUDIT          DatapathCounter = 26
+	DatapathCounterCOUNTER_VERDICT_ALLOW        DatapathCounter = 27
+	DatapathCounterCOUNTER_VERDICT_DENY         DatapathCounter = 28
+	DatapathCounterCOUNTER_VERDICT_AUDIT        DatapathCounter = 29
+	DatapathCounterCOUNTER_VERDICT_MALFORMED    DatapathCounter = 30
+	DatapathCounterCOUNTER_UNKNOWN_INTERFACE    DatapathCounter = 31
+	DatapathCounterCOUNTER_MAX                  DatapathCounter = 32
 )
 
 type DatapathEndpointFlag uint32
@@ -116,6 +120,7 @@ const (
 	DatapathGenerationFlagGENERATION_SOURCES      DatapathGenerationFlag = 2
 	DatapathGenerationFlagGENERATION_INTERFACES   DatapathGenerationFlag = 4
 	DatapathGenerationFlagGENERATION_DESTINATIONS DatapathGenerationFlag = 8
+	DatapathGenerationFlagGENERATION_REFUSES      DatapathGenerationFlag = 16
 )
 
 type DatapathGenerationFlags struct {
@@ -340,29 +345,30 @@ type DatapathWorkloadKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	DatapathMapAnswers          = "answers"
-	DatapathMapCounters         = "counters"
-	DatapathMapDestinations     = "destinations"
-	DatapathMapEndpoints        = "endpoints"
-	DatapathMapEvents           = "events"
-	DatapathMapGenerations      = "generations"
-	DatapathMapInterfaces       = "interfaces"
-	DatapathMapMappings         = "mappings"
-	DatapathMapNameCells        = "name_cells"
-	DatapathMapNameIndex        = "name_index"
-	DatapathMapQueries          = "queries"
-	DatapathMapScratch          = "scratch"
-	DatapathMapSettings         = "settings"
-	DatapathMapSources          = "sources"
-	DatapathMapState            = "state"
-	DatapathMapVerdicts         = "verdicts"
-	DatapathMapWorkloads        = "workloads"
-	DatapathProgDnsQuery        = "dns_query"
-	DatapathProgDnsResponse     = "dns_response"
-	DatapathProgDnsUntrusted    = "dns_untrusted"
-	DatapathProgEgressForwarded = "egress_forwarded"
-	DatapathProgEgressLocal     = "egress_local"
-	DatapathProgRemap           = "remap"
+	DatapathMapAnswers            = "answers"
+	DatapathMapCounters           = "counters"
+	DatapathMapDestinations       = "destinations"
+	DatapathMapEndpoints          = "endpoints"
+	DatapathMapEvents             = "events"
+	DatapathMapGenerations        = "generations"
+	DatapathMapInterfaces         = "interfaces"
+	DatapathMapMappings           = "mappings"
+	DatapathMapNameCells          = "name_cells"
+	DatapathMapNameIndex          = "name_index"
+	DatapathMapQueries            = "queries"
+	DatapathMapScratch            = "scratch"
+	DatapathMapSettings           = "settings"
+	DatapathMapSources            = "sources"
+	DatapathMapState              = "state"
+	DatapathMapVerdicts           = "verdicts"
+	DatapathMapWorkloads          = "workloads"
+	DatapathProgDnsQueryForwarded = "dns_query_forwarded"
+	DatapathProgDnsQueryLocal     = "dns_query_local"
+	DatapathProgDnsResponse       = "dns_response"
+	DatapathProgDnsUntrusted      = "dns_untrusted"
+	DatapathProgEgressForwarded   = "egress_forwarded"
+	DatapathProgEgressLocal       = "egress_local"
+	DatapathProgRemap             = "remap"
 )
 
 // LoadDatapath returns the embedded CollectionSpec for Datapath.
@@ -407,12 +413,13 @@ type DatapathSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathProgramSpecs struct {
-	DnsQuery        *ebpf.ProgramSpec `ebpf:"dns_query"`
-	DnsResponse     *ebpf.ProgramSpec `ebpf:"dns_response"`
-	DnsUntrusted    *ebpf.ProgramSpec `ebpf:"dns_untrusted"`
-	EgressForwarded *ebpf.ProgramSpec `ebpf:"egress_forwarded"`
-	EgressLocal     *ebpf.ProgramSpec `ebpf:"egress_local"`
-	Remap           *ebpf.ProgramSpec `ebpf:"remap"`
+	DnsQueryForwarded *ebpf.ProgramSpec `ebpf:"dns_query_forwarded"`
+	DnsQueryLocal     *ebpf.ProgramSpec `ebpf:"dns_query_local"`
+	DnsResponse       *ebpf.ProgramSpec `ebpf:"dns_response"`
+	DnsUntrusted      *ebpf.ProgramSpec `ebpf:"dns_untrusted"`
+	EgressForwarded   *ebpf.ProgramSpec `ebpf:"egress_forwarded"`
+	EgressLocal       *ebpf.ProgramSpec `ebpf:"egress_local"`
+	Remap             *ebpf.ProgramSpec `ebpf:"remap"`
 }
 
 // DatapathMapSpecs contains maps before they are loaded into the kernel.
@@ -515,17 +522,19 @@ type DatapathVariables struct {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathPrograms struct {
-	DnsQuery        *ebpf.Program `ebpf:"dns_query"`
-	DnsResponse     *ebpf.Program `ebpf:"dns_response"`
-	DnsUntrusted    *ebpf.Program `ebpf:"dns_untrusted"`
-	EgressForwarded *ebpf.Program `ebpf:"egress_forwarded"`
-	EgressLocal     *ebpf.Program `ebpf:"egress_local"`
-	Remap           *ebpf.Program `ebpf:"remap"`
+	DnsQueryForwarded *ebpf.Program `ebpf:"dns_query_forwarded"`
+	DnsQueryLocal     *ebpf.Program `ebpf:"dns_query_local"`
+	DnsResponse       *ebpf.Program `ebpf:"dns_response"`
+	DnsUntrusted      *ebpf.Program `ebpf:"dns_untrusted"`
+	EgressForwarded   *ebpf.Program `ebpf:"egress_forwarded"`
+	EgressLocal       *ebpf.Program `ebpf:"egress_local"`
+	Remap             *ebpf.Program `ebpf:"remap"`
 }
 
 func (p *DatapathPrograms) Close() error {
 	return _DatapathClose(
-		p.DnsQuery,
+		p.DnsQueryForwarded,
+		p.DnsQueryLocal,
 		p.DnsResponse,
 		p.DnsUntrusted,
 		p.EgressForwarded,

@@ -2,10 +2,12 @@
 
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Remembers what clients ask trusted resolvers, so that only answers to it are learned. Never stops
- * a packet: of what it cannot read, the answer is not learned.
+ * Remembers what clients ask trusted resolvers, so that only answers to it are learned: 1 for a
+ * question that the rules refuse, 0 for all else. Of what it cannot read, the answer is not
+ * learned.
  */
 #include "dns.h"
+#include "refuse.h"
 
 /* A query's question is in its first bytes; what follows does not matter. */
 #define QUERY_BYTES 512
@@ -55,8 +57,10 @@ static __always_inline void remember(const struct query_key *key, __u64 question
 	count(COUNTER_QUERY);
 }
 
-static __always_inline bool read_query(struct __sk_buff *skb, struct scratch *s,
-				       struct packet *packet)
+enum query_result { QUERY_ASKED, QUERY_REFUSED, QUERY_MALFORMED };
+
+static __always_inline enum query_result read_query(struct __sk_buff *skb, struct scratch *s,
+						    struct packet *packet, enum origin origin)
 {
 	struct dns_header *header = (struct dns_header *)s->message;
 	struct question question;
@@ -64,18 +68,20 @@ static __always_inline bool read_query(struct __sk_buff *skb, struct scratch *s,
 
 	if (!load_message(skb, s, packet, QUERY_BYTES) || header->flags & DNS_QR ||
 	    header->questions != bpf_htons(1) || !read_question(s, &question))
-		return false;
+		return QUERY_MALFORMED;
+	if (refused(skb, s, packet, origin))
+		return QUERY_REFUSED;
 	key.client = packet->source;
 	key.port = packet->source_port;
 	key.id = header->id;
 	key.protocol = packet->protocol;
 	remember(&key, question.hash);
-	return true;
+	return QUERY_ASKED;
 }
 
-SEC("socket")
-int dns_query(struct __sk_buff *skb)
+static __always_inline int ask(struct __sk_buff *skb, enum origin origin)
 {
+	enum query_result result;
 	struct packet packet;
 	struct scratch *s;
 
@@ -90,8 +96,21 @@ int dns_query(struct __sk_buff *skb)
 		count(COUNTER_BUSY);
 		return 0;
 	}
-	if (!read_query(skb, s, &packet))
-		count(COUNTER_QUERY_MALFORMED);
+	result = read_query(skb, s, &packet, origin);
 	release_scratch(s);
-	return 0;
+	if (result == QUERY_MALFORMED)
+		count(COUNTER_QUERY_MALFORMED);
+	return result == QUERY_REFUSED;
+}
+
+SEC("socket")
+int dns_query_forwarded(struct __sk_buff *skb)
+{
+	return ask(skb, ORIGIN_FORWARDED);
+}
+
+SEC("socket")
+int dns_query_local(struct __sk_buff *skb)
+{
+	return ask(skb, ORIGIN_LOCAL);
 }

@@ -75,8 +75,8 @@ func (e *exchange) ask(name string, questionType uint16) *dns.Msg {
 
 func (e *exchange) send(query []byte) {
 	e.t.Helper()
-	if verdict := e.Run(e.DnsQuery, bpftest.Datagram(e.client, e.resolver, query)); verdict != 0 {
-		e.t.Fatalf("dns_query gave %d", verdict)
+	if verdict := e.Run(e.DnsQueryForwarded, bpftest.Datagram(e.client, e.resolver, query)); verdict != 0 {
+		e.t.Fatalf("dns_query_forwarded gave %d", verdict)
 	}
 }
 

@@ -131,9 +131,9 @@ func TestQueriesToOthersAreNotRemembered(t *testing.T) {
 	e := newExchange(t)
 	query := pack(t, new(dns.Msg).SetQuestion("api.example.com.", dns.TypeA))
 	other := netip.MustParseAddrPort("10.0.0.54:53")
-	e.Run(e.DnsQuery, bpftest.Datagram(e.client, other, query))
+	e.Run(e.DnsQueryForwarded, bpftest.Datagram(e.client, other, query))
 	e.Put(e.Endpoints, endpoint(other, bpftest.UDP), bpf.DatapathEndpointFlagENDPOINT_SERVER)
-	e.Run(e.DnsQuery, bpftest.Datagram(e.client, other, query))
+	e.Run(e.DnsQueryForwarded, bpftest.Datagram(e.client, other, query))
 	if counted := e.Counted(); len(counted) != 0 {
 		t.Errorf("counted %v", counted)
 	}

@@ -52,10 +52,11 @@ struct state {
 _Static_assert(sizeof(struct state) == 8, "state is one word");
 
 enum generation_flag {
-	GENERATION_ENFORCES = 1,    /* a rule set is in force at all */
-	GENERATION_SOURCES = 2,	    /* some workload is selected by source address */
-	GENERATION_INTERFACES = 4,  /* some workload is selected by interface */
-	GENERATION_DESTINATIONS = 8 /* some rule has a CIDR destination */
+	GENERATION_ENFORCES = 1,     /* a rule set is in force at all */
+	GENERATION_SOURCES = 2,	     /* some workload is selected by source address */
+	GENERATION_INTERFACES = 4,   /* some workload is selected by interface */
+	GENERATION_DESTINATIONS = 8, /* some rule has a CIDR destination */
+	GENERATION_REFUSES = 16	     /* some rule refuses questions */
 };
 
 /* The flags of a generation: what may be passed over. */
@@ -127,7 +128,10 @@ enum component {
 	COMPONENT_ANY = 0,	 /* kind: rules without a destination; id 0 */
 	COMPONENT_CIDR = 1,	 /* kind; id: class of the destination address */
 	COMPONENT_MATCH_SET = 2, /* kind; id: match set of a live mapping */
-	COMPONENT_SHIFT = 28	 /* the kind is above the id */
+	/* Of questions, ports aside; an entry that denies refuses the question. */
+	COMPONENT_ANY_QUESTION = 3, /* kind: as COMPONENT_ANY */
+	COMPONENT_QUESTION = 4,	    /* kind; id: match set of the name asked */
+	COMPONENT_SHIFT = 28	    /* the kind is above the id */
 };
 
 enum verdict_limit {
@@ -298,6 +302,8 @@ enum counter {
 	COUNTER_EVENT_LOST,	 /* events that found no place in the ring buffer */
 	COUNTER_QUERY,		 /* queries remembered */
 	COUNTER_QUERY_MALFORMED,
+	COUNTER_QUERY_REFUSED, /* the rules refuse the question: rejected on the node */
+	COUNTER_QUERY_AUDIT,   /* asked, but an AUDIT policy would have refused it */
 	COUNTER_VERDICT_ALLOW,
 	COUNTER_VERDICT_DENY,
 	COUNTER_VERDICT_AUDIT,	   /* passed, but an AUDIT policy would have denied it */

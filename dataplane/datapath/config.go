@@ -37,11 +37,12 @@ func (c Config) programDir() string { return filepath.Join(c.PinDir, layout, "pr
 // Programs are the pins that iptables rules name. A pin never changes its program: another build has
 // other paths.
 type Programs struct {
-	DNSQuery        string // remembers a question; always 0
-	DNSResponse     string // learns from a trusted answer; always 0
-	DNSUntrusted    string // counts an answer of another resolver; always 0
-	EgressForwarded string // 1: a connection that passes through must be denied
-	EgressLocal     string // 1: a connection of the node itself must be denied
+	DNSQueryForwarded string // remembers a question; 1: the rules refuse it
+	DNSQueryLocal     string // the same of the node itself
+	DNSResponse       string // learns from a trusted answer; always 0
+	DNSUntrusted      string // counts an answer of another resolver; always 0
+	EgressForwarded   string // 1: a connection that passes through must be denied
+	EgressLocal       string // 1: a connection of the node itself must be denied
 }
 
 // Requirement is one thing that the node needs for the datapath, and whether it has it.

@@ -33,6 +33,8 @@ var counterNames = [bpf.DatapathCounterCOUNTER_MAX]string{
 	bpf.DatapathCounterCOUNTER_EVENT_LOST:           "events_lost",
 	bpf.DatapathCounterCOUNTER_QUERY:                "dns_queries_remembered",
 	bpf.DatapathCounterCOUNTER_QUERY_MALFORMED:      "dns_queries_malformed",
+	bpf.DatapathCounterCOUNTER_QUERY_REFUSED:        "dns_queries_refused",
+	bpf.DatapathCounterCOUNTER_QUERY_AUDIT:          "dns_queries_audited",
 	bpf.DatapathCounterCOUNTER_VERDICT_ALLOW:        "verdicts_allow",
 	bpf.DatapathCounterCOUNTER_VERDICT_DENY:         "verdicts_deny",
 	bpf.DatapathCounterCOUNTER_VERDICT_AUDIT:        "verdicts_audit",

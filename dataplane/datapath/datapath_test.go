@@ -296,7 +296,7 @@ func TestProgramsOfOtherMapsAreNotAdopted(t *testing.T) {
 
 func TestRetireAndRemovePins(t *testing.T) {
 	f := newFixture(t)
-	other := filepath.Join(f.cfg.programDir(), "dns_query-0123456789ab")
+	other := filepath.Join(f.cfg.programDir(), "dns_query_local-0123456789ab")
 	if err := f.kernel.programs[bpf.DatapathProgDnsUntrusted].Pin(filepath.Join(f.cfg.programDir(), "spare")); err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func TestRetireAndRemovePins(t *testing.T) {
 	if _, err := os.Stat(other); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the other build's program: got %v, want none", err)
 	}
-	if _, err := os.Stat(f.Programs().DNSQuery); err != nil {
+	if _, err := os.Stat(f.Programs().DNSQueryLocal); err != nil {
 		t.Errorf("this build's program: %v", err)
 	}
 	if err := errors.Join(f.Close(), Remove(f.cfg.PinDir), Remove(f.cfg.PinDir)); err != nil {

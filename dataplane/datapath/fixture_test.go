@@ -102,7 +102,7 @@ func (f *fixture) resolve(t testing.TB, name string, ttl uint32, records ...stri
 	question := new(dns.Msg)
 	question.SetQuestion(dns.Fqdn(name), dns.TypeA)
 	question.Id = f.id
-	f.send(t, bpf.DatapathProgDnsQuery, testClient, testResolver, question)
+	f.send(t, bpf.DatapathProgDnsQueryForwarded, testClient, testResolver, question)
 	answer := new(dns.Msg)
 	answer.SetReply(question)
 	for _, record := range records {

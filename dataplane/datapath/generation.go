@@ -59,6 +59,7 @@ func flags(f lower.Flags) (flags bpf.DatapathGenerationFlag) {
 		bpf.DatapathGenerationFlagGENERATION_SOURCES:      f.Sources,
 		bpf.DatapathGenerationFlagGENERATION_INTERFACES:   f.Interfaces,
 		bpf.DatapathGenerationFlagGENERATION_DESTINATIONS: f.Destinations,
+		bpf.DatapathGenerationFlagGENERATION_REFUSES:      f.Refuses,
 	} {
 		if set {
 			flags |= flag
@@ -89,6 +90,10 @@ func component(key lower.VerdictKey) bpf.DatapathComponent {
 		kind = bpf.DatapathComponentCOMPONENT_CIDR
 	case lower.DomainDestination:
 		kind = bpf.DatapathComponentCOMPONENT_MATCH_SET
+	case lower.AnyQuestion:
+		kind = bpf.DatapathComponentCOMPONENT_ANY_QUESTION
+	case lower.DomainQuestion:
+		kind = bpf.DatapathComponentCOMPONENT_QUESTION
 	}
 	return kind<<bpf.DatapathComponentCOMPONENT_SHIFT | bpf.DatapathComponent(key.ID)
 }

@@ -14,11 +14,12 @@ import (
 func (d *Datapath) Programs() Programs {
 	pin := func(program string) string { return filepath.Join(d.cfg.programDir(), pinName(program)) }
 	return Programs{
-		DNSQuery:        pin(bpf.DatapathProgDnsQuery),
-		DNSResponse:     pin(bpf.DatapathProgDnsResponse),
-		DNSUntrusted:    pin(bpf.DatapathProgDnsUntrusted),
-		EgressForwarded: pin(bpf.DatapathProgEgressForwarded),
-		EgressLocal:     pin(bpf.DatapathProgEgressLocal),
+		DNSQueryForwarded: pin(bpf.DatapathProgDnsQueryForwarded),
+		DNSQueryLocal:     pin(bpf.DatapathProgDnsQueryLocal),
+		DNSResponse:       pin(bpf.DatapathProgDnsResponse),
+		DNSUntrusted:      pin(bpf.DatapathProgDnsUntrusted),
+		EgressForwarded:   pin(bpf.DatapathProgEgressForwarded),
+		EgressLocal:       pin(bpf.DatapathProgEgressLocal),
 	}
 }
 

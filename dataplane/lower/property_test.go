@@ -61,6 +61,7 @@ func drawRule(t *rapid.T) ruleset.Rule {
 		}
 		rule.Domains = append(rule.Domains, pattern)
 	}
+	rule.RefusesQueries = rapid.Bool().Draw(t, "refuses")
 	rule.CIDRs = drawPrefixes(t, 0)
 	for range rapid.IntRange(0, 2).Draw(t, "ports") {
 		first := rapid.Uint16Range(1, 6).Draw(t, "first")
@@ -97,14 +98,17 @@ func drawConnection(t *rapid.T) ruleset.Connection {
 	if c.Protocol.HasPorts() {
 		c.Port = rapid.Uint16Range(1, 9).Draw(t, "port")
 	}
-	for _, name := range rapid.SliceOfN(rapid.SampledFrom(names), 0, 3).Draw(t, "names") {
-		n, err := domain.ParseName(rapid.SampledFrom([]string{"", "z.", "a.", "y.z."}).Draw(t, "head") + name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Names = append(c.Names, n)
-	}
+	c.Names = rapid.SliceOfN(rapid.Custom(drawName), 0, 3).Draw(t, "names")
 	return c
+}
+
+func drawName(t *rapid.T) domain.Name {
+	head := rapid.SampledFrom([]string{"", "z.", "a.", "y.z."}).Draw(t, "head")
+	name, err := domain.ParseName(head + rapid.SampledFrom(names).Draw(t, "name"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // One state lowers several rule sets in turn, so that what it carries over is judged too.
@@ -123,6 +127,12 @@ func TestTablesJudgeAsRulesDo(t *testing.T) {
 				want := lowertest.Verdict{Enforced: e.Enforced, Action: e.Verdict, Audited: e.Audited, AuditVerdict: e.AuditVerdict}
 				if got := lowertest.Judge(state, tables, c); got != want {
 					t.Fatalf("%+v under %+v:\ngot  %+v\nwant %+v (%s)", c, rules, got, want, e.Reason)
+				}
+				name := drawName(t)
+				r := rules.Refuses(c, name)
+				wantRefusal := lowertest.Refusal{Refused: r.Refused, AuditRefused: r.AuditRefused}
+				if got := lowertest.JudgeQuestion(state, tables, c, name); got != wantRefusal {
+					t.Fatalf("question for %s of %+v under %+v: got %+v, want %+v", name, c, rules, got, wantRefusal)
 				}
 			}
 		}

@@ -32,11 +32,12 @@ const (
 
 // Programs are the paths of the pinned programs that the rules call.
 type Programs struct {
-	DNSQuery        string // remembers a question; matches nothing
-	DNSResponse     string // learns from a trusted answer; matches nothing
-	DNSUntrusted    string // counts an answer of another resolver; matches nothing
-	EgressForwarded string // matches a forwarded connection that is denied
-	EgressLocal     string // matches a connection of the node itself that is denied
+	DNSQueryForwarded string // remembers a question; matches one that the rules refuse
+	DNSQueryLocal     string // the same of the node itself
+	DNSResponse       string // learns from a trusted answer; matches nothing
+	DNSUntrusted      string // counts an answer of another resolver; matches nothing
+	EgressForwarded   string // matches a forwarded connection that is denied
+	EgressLocal       string // matches a connection of the node itself that is denied
 }
 
 // Config is what the rules should be.

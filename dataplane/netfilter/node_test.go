@@ -33,18 +33,19 @@ func pinPrograms(t *testing.T, bpfDir, build string) netfilter.Programs {
 		return path
 	}
 	return netfilter.Programs{
-		DNSQuery:        pin("dns_query"),
-		DNSResponse:     pin("dns_response"),
-		DNSUntrusted:    pin("dns_untrusted"),
-		EgressForwarded: pin("egress_forwarded"),
-		EgressLocal:     pin("egress_local"),
+		DNSQueryForwarded: pin("dns_query_forwarded"),
+		DNSQueryLocal:     pin("dns_query_local"),
+		DNSResponse:       pin("dns_response"),
+		DNSUntrusted:      pin("dns_untrusted"),
+		EgressForwarded:   pin("egress_forwarded"),
+		EgressLocal:       pin("egress_local"),
 	}
 }
 
 func removePins(t *testing.T, programs netfilter.Programs) {
 	t.Helper()
 	for _, pin := range []string{
-		programs.DNSQuery, programs.DNSResponse, programs.DNSUntrusted, programs.EgressForwarded, programs.EgressLocal,
+		programs.DNSQueryForwarded, programs.DNSQueryLocal, programs.DNSResponse, programs.DNSUntrusted, programs.EgressForwarded, programs.EgressLocal,
 	} {
 		if err := os.Remove(pin); err != nil {
 			t.Fatal(err)

@@ -18,6 +18,7 @@ const dnsPort = 53
 const (
 	responseChain = chainPrefix + "RESPONSE"
 	denyChain     = chainPrefix + "DENY"   // in mangle: what is denied goes there
+	refuseChain   = chainPrefix + "REFUSE" // in mangle: and a question that is refused there
 	deniedChain   = chainPrefix + "DENIED" // in filter: and comes back there
 )
 
@@ -40,11 +41,6 @@ func wantedTables(cfg Config, p protocol) []*table {
 }
 
 func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
-	var queries []string
-	for _, port := range ports(resolvers) {
-		queries = append(queries, fmt.Sprintf("-p udp -m udp --dport %d %s %s", port,
-			program(cfg.Programs.DNSQuery), comment("remember questions to resolvers")))
-	}
 	established := "-m conntrack --ctstate RELATED,ESTABLISHED " + comment("only new connections are judged") + " -j RETURN"
 	toNode := "-m addrtype --dst-type LOCAL " + comment("addresses of the node are no egress") + " -j RETURN"
 	loopback := "-o lo " + comment("loopback is no egress") + " -j RETURN"
@@ -52,17 +48,30 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 	answers := answerRules(cfg, resolvers)
 
 	t := &table{name: "mangle"}
-	t.hook("PREROUTING", append(slices.Clone(queries), established, toNode,
+	// A packet over lo was asked about in OUTPUT.
+	t.hook("PREROUTING", append(queryRules(resolvers, "! -i lo ", cfg.Programs.DNSQueryForwarded), established, toNode,
 		program(cfg.Programs.EgressForwarded)+" "+comment("forwarded connection denied")+" "+deny))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
-	t.hook("OUTPUT", append(slices.Clone(queries), loopback, established, toNode,
+	t.hook("OUTPUT", append(queryRules(resolvers, "", cfg.Programs.DNSQueryLocal), loopback, established, toNode,
 		program(cfg.Programs.EgressLocal)+" "+comment("connection of the node denied")+" "+deny))
 	t.hook("INPUT", answers)
 	// A packet over lo comes to INPUT too.
 	t.hook("POSTROUTING", append([]string{"-o lo " + comment("learned in INPUT") + " -j RETURN"}, answers...))
 	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers")})
 	t.chain(denyChain, denyRules(cfg))
+	t.chain(refuseChain, noteRules(cfg))
 	return t
+}
+
+// queryRules remember what resolvers are asked. A question that is refused is always rejected: nobody is
+// to wait for an answer that will not come.
+func queryRules(resolvers []netip.AddrPort, from, pin string) []string {
+	rules := make([]string, 0, len(resolvers))
+	for _, port := range ports(resolvers) {
+		rules = append(rules, fmt.Sprintf("%s-p udp -m udp --dport %d %s %s -j %s", from, port,
+			program(pin), comment("remember questions to resolvers"), refuseChain))
+	}
+	return rules
 }
 
 // denyRules see to it that a packet does not pass: dropped at once where nobody is to be told, else noted
@@ -73,8 +82,14 @@ func denyRules(cfg Config) []string {
 	if cfg.DeniedTarget == Drop {
 		return []string{comment("denied") + " -j DROP"}
 	}
-	return []string{
+	return append([]string{
 		"-m conntrack --ctstate INVALID,UNTRACKED " + comment("denied, and of no connection") + " -j DROP",
+	}, noteRules(cfg)...)
+}
+
+// noteRules note a denial for filter.
+func noteRules(cfg Config) []string {
+	return []string{
 		fmt.Sprintf("-m conntrack ! --ctstatus CONFIRMED -m connlabel --label \"%d\" --set %s", deniedLabel, comment("remember the denial")),
 		fmt.Sprintf("%s -j MARK --set-xmark %#x/%#x", comment("denied"), cfg.Mark, cfg.Mark),
 	}
@@ -100,6 +115,7 @@ func filterTable(cfg Config, p protocol) *table {
 		fmt.Sprintf("-m conntrack --ctstate NEW -m connlabel --label \"%d\" %s -j %s", deniedLabel, comment("denied, whatever became of the mark"), deniedChain),
 	}
 	t := &table{name: "filter"}
+	t.hook("INPUT", denied) // questions to a resolver on the node
 	t.hook("FORWARD", denied)
 	t.hook("OUTPUT", denied)
 	t.chain(deniedChain, []string{

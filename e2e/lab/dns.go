@@ -145,6 +145,25 @@ func (n *Namespace) resolve(server netip.Addr, name string, kind dnsmessage.Type
 	return exchange(conn, packed, id)
 }
 
+// AskInTurn asks for the IPv4 addresses of names from one socket, as a resolver library may, and returns
+// what went wrong with each.
+func (n *Namespace) AskInTurn(server netip.Addr, names ...string) ([]error, error) {
+	conn, err := n.Dial("udp", netip.AddrPortFrom(server, 53).String(), time.Second)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close() //nolint:errcheck // nothing is buffered
+	errs := make([]error, len(names))
+	for i, name := range names {
+		id, query, err := question(name, dnsmessage.TypeA)
+		if err != nil {
+			return nil, err
+		}
+		_, errs[i] = exchange(conn, query, id)
+	}
+	return errs, nil
+}
+
 // question packs a query with an id of its own.
 func question(name string, kind dnsmessage.Type) (id uint16, packed []byte, err error) {
 	parsed, err := dnsmessage.NewName(name + ".")

@@ -5,6 +5,7 @@ package lowertest
 import (
 	"net/netip"
 
+	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/dataplane/lower"
 )
@@ -19,14 +20,7 @@ type Verdict struct {
 
 // Judge looks a connection up in the tables.
 func Judge(s *lower.State, t *lower.Tables, c ruleset.Connection) Verdict {
-	key := lower.WorkloadKey{Local: c.Local}
-	if !c.Local && t.Flags.Sources {
-		key.Source = longest(t.Sources, c.Source)
-	}
-	if !c.Local && t.Flags.Interfaces {
-		key.Interface = t.Interfaces.Class(c.Interface)
-	}
-	w, selected := t.Workloads[key]
+	w, selected := workload(t, c)
 	if !t.Flags.Enforces || !selected {
 		return Verdict{}
 	}
@@ -42,16 +36,51 @@ func Judge(s *lower.State, t *lower.Tables, c ruleset.Connection) Verdict {
 	}
 	v := Verdict{Enforced: w.Enforced, Audited: w.Audited}
 	if w.Enforced {
-		v.Action = decide(t, components, c, false)
+		v.Action = action(first(t, components, c, false))
 	}
 	if w.Audited {
-		v.AuditVerdict = decide(t, components, c, true)
+		v.AuditVerdict = action(first(t, components, c, true))
 	}
 	return v
 }
 
-// decide takes of each component the first entry that fits, and of those the one with the lowest position.
-func decide(t *lower.Tables, components []lower.VerdictKey, c ruleset.Connection, audit bool) ruleset.Action {
+// Refusal is what the tables say of a question.
+type Refusal struct {
+	Refused      bool
+	AuditRefused bool
+}
+
+// JudgeQuestion looks a question for a name up in the tables.
+func JudgeQuestion(s *lower.State, t *lower.Tables, c ruleset.Connection, name domain.Name) Refusal {
+	w, selected := workload(t, c)
+	if !t.Flags.Refuses || !selected {
+		return Refusal{}
+	}
+	components := []lower.VerdictKey{{Workload: w.ID, Kind: lower.AnyQuestion}}
+	if set := s.Match(name); set != 0 {
+		components = append(components, lower.VerdictKey{Workload: w.ID, Kind: lower.DomainQuestion, ID: uint32(set)})
+	}
+	refuses := func(e *lower.Entry) bool { return e != nil && e.Deny }
+	return Refusal{
+		Refused:      w.Enforced && refuses(first(t, components, c, false)),
+		AuditRefused: w.Audited && refuses(first(t, components, c, true)),
+	}
+}
+
+func workload(t *lower.Tables, c ruleset.Connection) (lower.Workload, bool) {
+	key := lower.WorkloadKey{Local: c.Local}
+	if !c.Local && t.Flags.Sources {
+		key.Source = longest(t.Sources, c.Source)
+	}
+	if !c.Local && t.Flags.Interfaces {
+		key.Interface = t.Interfaces.Class(c.Interface)
+	}
+	w, selected := t.Workloads[key]
+	return w, selected
+}
+
+// first takes of each component the first entry that fits, and of those the one with the lowest position.
+func first(t *lower.Tables, components []lower.VerdictKey, c ruleset.Connection, audit bool) *lower.Entry {
 	var best *lower.Entry
 	for _, key := range components {
 		for _, e := range t.Verdicts[key] {
@@ -64,7 +93,11 @@ func decide(t *lower.Tables, components []lower.VerdictKey, c ruleset.Connection
 			break
 		}
 	}
-	if best == nil || best.Deny {
+	return best
+}
+
+func action(e *lower.Entry) ruleset.Action {
+	if e == nil || e.Deny {
 		return ruleset.Deny
 	}
 	return ruleset.Allow

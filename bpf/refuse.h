@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* Which questions a workload may not ask. */
+#pragma once
+
+#include "count.h"
+#include "name.h"
+#include "verdict.h"
+#include "workload.h"
+
+/* Asks the rules for the name that was read last, at place 0. Ports do not count. */
+static __always_inline void judge_question(struct scratch *s, struct judgement *judgement)
+{
+	__u32 match_set = match_name(s, 0, judgement->generation);
+
+	judge_component(judgement, COMPONENT_ANY_QUESTION << COMPONENT_SHIFT);
+	if (match_set)
+		judge_component(judgement, COMPONENT_QUESTION << COMPONENT_SHIFT | match_set);
+}
+
+/*
+ * Whether the rules refuse the question whose name was read last. A question is never refused for
+ * another reason: what cannot be told is asked, and opens nothing by itself.
+ */
+static __always_inline bool refused(struct __sk_buff *skb, struct scratch *s,
+				    const struct packet *packet, enum origin origin)
+{
+	struct judgement judgement = {.enforced = NO_RULE, .audited = NO_RULE};
+	struct workload_key key = {.origin = origin};
+	struct generation_flags *generation;
+	struct workload *workload;
+	struct state *now;
+	__u32 zero = 0;
+
+	now = bpf_map_lookup_elem(&state, &zero);
+	if (!now)
+		return false;
+	key.generation = *(volatile __u32 *)&now->active & (GENERATIONS - 1);
+	generation = bpf_map_lookup_elem(&generations, &key.generation);
+	if (!generation || !(generation->flags & GENERATION_REFUSES) ||
+	    !identify(skb, packet, generation->flags, &key))
+		return false;
+	workload = bpf_map_lookup_elem(&workloads, &key);
+	if (!workload)
+		return false;
+	judgement.generation = key.generation;
+	judgement.workload = workload->id;
+	judge_question(s, &judgement);
+	if (workload->flags & WORKLOAD_ENFORCED && judgement.enforced_denies) {
+		count(COUNTER_QUERY_REFUSED);
+		return true;
+	}
+	if (workload->flags & WORKLOAD_AUDITED && judgement.audited_denies)
+		count(COUNTER_QUERY_AUDIT);
+	return false;
+}

@@ -1,0 +1,127 @@
+package e2e_test
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/e2e/lab"
+)
+
+// refusingPolicy lets the client and the node itself reach every address, but not ask for evil.example.
+func refusingPolicy() *namewardv1.Policy {
+	policy := clientPolicy()
+	policy.Workloads = append(policy.Workloads, &namewardv1.Workload{Host: true})
+	policy.Rules = []*namewardv1.Rule{
+		{Action: namewardv1.Rule_ALLOW, Domains: []string{"api.example"}},
+		{Action: namewardv1.Rule_DENY, Domains: []string{"evil.example"}, QueryAction: namewardv1.Rule_REFUSE},
+		{Action: namewardv1.Rule_ALLOW},
+	}
+	return policy
+}
+
+func expectUnasked(t *testing.T, from *lab.Namespace, resolver netip.Addr, name string) {
+	t.Helper()
+	// Of a packet that it is sending itself, the kernel says so at once.
+	if _, err := from.Resolve(resolver, name); !lab.Refused(err) && !errors.Is(err, syscall.EPERM) {
+		t.Errorf("ask %s for %s: got %v, want refused at once", resolver, name, err)
+	}
+}
+
+func expectResolved(t *testing.T, from *lab.Namespace, resolver netip.Addr, name string) {
+	t.Helper()
+	if _, err := from.Resolve(resolver, name); err != nil {
+		t.Errorf("ask %s for %s: %v", resolver, name, err)
+	}
+}
+
+// TestRefusedQuestion: the first rule that matches the asked name decides whether it is asked, whatever
+// happens to denied connections; nobody waits for the answer.
+func TestRefusedQuestion(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, backend string) {
+		f := newFleet(t, "--iptables", backend, "--denied-target", "DROP")
+		f.put(refusingPolicy())
+		forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+			for _, from := range []*lab.Namespace{f.Client, f.Node} {
+				expectUnasked(t, from, resolver, "evil.example")
+				expectUnasked(t, from, resolver, "EVIL.example")
+				expectResolved(t, from, resolver, "api.example")
+				expectResolved(t, from, resolver, "www.shop.example")
+			}
+		})
+		// A connection of the socket is known when the refused question comes: that one alone is stopped.
+		errs, err := f.Client.AskInTurn(lab.ResolverV4, "api.example", "evil.example", "api.example")
+		f.must(err)
+		if refused := []bool{lab.Refused(errs[0]), lab.Refused(errs[1]), lab.Refused(errs[2])}; !slices.Equal(refused, []bool{false, true, false}) {
+			t.Errorf("asked in turn: %v", errs)
+		}
+	})
+}
+
+// TestRefusedQuestionByOrder: rules are asked in order; one with only CIDRs matches no name, one without
+// a destination every name; ports do not count.
+func TestRefusedQuestionByOrder(t *testing.T) {
+	f := newFleet(t)
+	policy := refusingPolicy()
+	everything := &namewardv1.Rule{
+		Action: namewardv1.Rule_ALLOW, QueryAction: namewardv1.Rule_REFUSE,
+		Ports: []*namewardv1.Port{{Protocol: namewardv1.Protocol_TCP, Port: lab.ServicePort}},
+	}
+	policy.Rules = append([]*namewardv1.Rule{
+		{Action: namewardv1.Rule_DENY, Cidrs: []string{"198.18.0.0/15"}, QueryAction: namewardv1.Rule_REFUSE},
+		{Action: namewardv1.Rule_DENY, Domains: []string{"*.shop.example"}},
+	}, append(policy.Rules[:1:1], everything)...)
+	f.put(policy)
+	for name, asked := range map[string]bool{"api.example": true, "www.shop.example": true, "evil.example": false} {
+		if asked {
+			expectResolved(t, f.Client, lab.ResolverV4, name)
+		} else {
+			expectUnasked(t, f.Client, lab.ResolverV4, name)
+		}
+	}
+	other := clientPolicy("evil.example")
+	other.Name, other.Priority = "policies/other", -1
+	f.put(other)
+	expectResolved(t, f.Client, lab.ResolverV4, "evil.example")
+	expectUnasked(t, f.Client, lab.ResolverV4, "late.example")
+}
+
+// TestRefusedQuestionUnderAudit: it is only reported.
+func TestRefusedQuestionUnderAudit(t *testing.T) {
+	f := newFleet(t)
+	policy := refusingPolicy()
+	f.put(policy)
+	expectUnasked(t, f.Client, lab.ResolverV4, "evil.example")
+	policy.Mode = namewardv1.Policy_AUDIT
+	f.put(policy)
+	expectResolved(t, f.Client, lab.ResolverV4, "evil.example")
+	f.counters(func(c map[string]uint64) bool { return c["dns_queries_audited"] == 1 && c["dns_queries_refused"] == 1 })
+	policy.Mode = namewardv1.Policy_DISABLED
+	f.put(policy)
+	expectResolved(t, f.Client, lab.ResolverV4, "evil.example")
+}
+
+// TestRefusedQuestionToTheNode: a resolver on the node itself and one behind DNAT are refused alike.
+func TestRefusedQuestionToTheNode(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, backend string) {
+		loopback, service := netip.MustParseAddr("127.0.0.53"), netip.MustParseAddr("10.96.0.10")
+		f := newFleet(t, "--iptables", backend, "--trusted-resolver", loopback.String(), "--trusted-resolver", lab.NodeV4.String(), "--trusted-resolver", service.String())
+		f.must(f.StartForwarder(t.Context(), loopback, lab.NodeV4))
+		rule := "-w -t nat -A PREROUTING -p udp --dport 53 -d " + service.String() + " -j DNAT --to-destination " + lab.RogueV4.String()
+		if out, err := f.command(t.Context(), "iptables-"+backend, strings.Fields(rule)...); err != nil {
+			t.Fatalf("%s: %v\n%s", rule, err, out)
+		}
+		f.put(refusingPolicy())
+		for _, ask := range []struct {
+			from     *lab.Namespace
+			resolver netip.Addr
+		}{{f.Client, lab.NodeV4}, {f.Client, service}, {f.Node, loopback}, {f.Node, lab.NodeV4}} {
+			expectUnasked(t, ask.from, ask.resolver, "evil.example")
+			expectResolved(t, ask.from, ask.resolver, "api.example")
+		}
+	})
+}
