@@ -365,3 +365,38 @@ func TestRunHandsOnWhatIsLearned(t *testing.T) {
 		t.Errorf("run: %v", err)
 	}
 }
+
+// A build that counts more than the one before adopts all but the counters.
+func TestFewerCountersAreReplaced(t *testing.T) {
+	f := newFixture(t)
+	f.apply(t, hostRules(t))
+	if f.opens(t, "192.0.2.1:443") {
+		t.Fatal("opens without a rule")
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(f.cfg.programDir()); err != nil {
+		t.Fatal(err)
+	}
+	pin := filepath.Join(f.cfg.mapDir(), bpf.DatapathMapCounters)
+	if err := os.Remove(pin); err != nil {
+		t.Fatal(err)
+	}
+	fewer, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fewer.Close()
+	if err := fewer.Pin(pin); err != nil {
+		t.Fatal(err)
+	}
+	f.open(t)
+	if f.opens(t, "192.0.2.1:443") {
+		t.Error("opens after the restart")
+	}
+	counters, err := f.Counters()
+	if err != nil || counters["verdicts_deny"] != 1 {
+		t.Errorf("counters %v, error %v, want one verdict", counters, err)
+	}
+}

@@ -78,6 +78,13 @@ func size(spec *ebpf.CollectionSpec, cfg Config) error {
 		if err != nil {
 			return fmt.Errorf("open pinned map %s: %w", name, err)
 		}
+		if name == bpf.DatapathMapCounters && pinned.MaxEntries() < m.MaxEntries {
+			// Of a build that counted less. What it counted is given up: nothing rests on it.
+			if err := errors.Join(pinned.Unpin(), pinned.Close()); err != nil {
+				return fmt.Errorf("replace map %s: %w", name, err)
+			}
+			continue
+		}
 		m.MaxEntries = pinned.MaxEntries()
 		mismatch := m.Compatible(pinned)
 		if err := errors.Join(mismatch, pinned.Close()); err != nil {
