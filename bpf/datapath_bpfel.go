@@ -90,7 +90,10 @@ const (
 	DatapathCounterCOUNTER_VERDICT_AUDIT        DatapathCounter = 29
 	DatapathCounterCOUNTER_VERDICT_MALFORMED    DatapathCounter = 30
 	DatapathCounterCOUNTER_UNKNOWN_INTERFACE    DatapathCounter = 31
-	DatapathCounterCOUNTER_MAX                  DatapathCounter = 32
+	DatapathCounterCOUNTER_FLOW_EVENT           DatapathCounter = 32
+	DatapathCounterCOUNTER_FLOW_SUPPRESSED      DatapathCounter = 33
+	DatapathCounterCOUNTER_FLOW_LOST            DatapathCounter = 34
+	DatapathCounterCOUNTER_MAX                  DatapathCounter = 35
 )
 
 type DatapathEndpointFlag uint32
@@ -111,6 +114,53 @@ type DatapathEventType uint32
 
 const (
 	DatapathEventTypeEVENT_ANSWER DatapathEventType = 1
+	DatapathEventTypeEVENT_FLOW   DatapathEventType = 2
+)
+
+type DatapathFlowEvent struct {
+	_               structs.HostLayout
+	Type            DatapathEventType
+	Flags           DatapathFlowFlag
+	RuleSet         uint64
+	SeenAtNs        uint64
+	Source          DatapathAddress
+	Destination     DatapathAddress
+	SourcePort      uint16
+	DestinationPort uint16
+	Uid             uint32
+	Ifindex         uint32
+	Enforced        uint32
+	Audited         uint32
+	Reason          DatapathFlowReason
+	Protocol        uint8
+	Pad             [1]uint8
+	NameBytes       uint16
+	PadEnd          uint32
+}
+
+type DatapathFlowFlag uint32
+
+const (
+	DatapathFlowFlagFLOW_DENIED        DatapathFlowFlag = 1
+	DatapathFlowFlagFLOW_AUDITED       DatapathFlowFlag = 2
+	DatapathFlowFlagFLOW_ENFORCED_RULE DatapathFlowFlag = 4
+	DatapathFlowFlagFLOW_AUDITED_RULE  DatapathFlowFlag = 8
+	DatapathFlowFlagFLOW_LOCAL         DatapathFlowFlag = 16
+	DatapathFlowFlagFLOW_UID           DatapathFlowFlag = 32
+)
+
+type DatapathFlowLimit struct {
+	_          structs.HostLayout
+	IntervalNs uint64
+	BurstNs    uint64
+}
+
+type DatapathFlowReason uint32
+
+const (
+	DatapathFlowReasonFLOW_JUDGED            DatapathFlowReason = 0
+	DatapathFlowReasonFLOW_UNREADABLE        DatapathFlowReason = 1
+	DatapathFlowReasonFLOW_UNKNOWN_INTERFACE DatapathFlowReason = 2
 )
 
 type DatapathGenerationFlag uint32
@@ -350,12 +400,15 @@ const (
 	DatapathMapDestinations       = "destinations"
 	DatapathMapEndpoints          = "endpoints"
 	DatapathMapEvents             = "events"
+	DatapathMapFlowClocks         = "flow_clocks"
+	DatapathMapFlowLimits         = "flow_limits"
 	DatapathMapGenerations        = "generations"
 	DatapathMapInterfaces         = "interfaces"
 	DatapathMapMappings           = "mappings"
 	DatapathMapNameCells          = "name_cells"
 	DatapathMapNameIndex          = "name_index"
 	DatapathMapQueries            = "queries"
+	DatapathMapRuleSets           = "rule_sets"
 	DatapathMapScratch            = "scratch"
 	DatapathMapSettings           = "settings"
 	DatapathMapSources            = "sources"
@@ -431,12 +484,15 @@ type DatapathMapSpecs struct {
 	Destinations *ebpf.MapSpec `ebpf:"destinations"`
 	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
 	Events       *ebpf.MapSpec `ebpf:"events"`
+	FlowClocks   *ebpf.MapSpec `ebpf:"flow_clocks"`
+	FlowLimits   *ebpf.MapSpec `ebpf:"flow_limits"`
 	Generations  *ebpf.MapSpec `ebpf:"generations"`
 	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
 	Mappings     *ebpf.MapSpec `ebpf:"mappings"`
 	NameCells    *ebpf.MapSpec `ebpf:"name_cells"`
 	NameIndex    *ebpf.MapSpec `ebpf:"name_index"`
 	Queries      *ebpf.MapSpec `ebpf:"queries"`
+	RuleSets     *ebpf.MapSpec `ebpf:"rule_sets"`
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
 	Settings     *ebpf.MapSpec `ebpf:"settings"`
 	Sources      *ebpf.MapSpec `ebpf:"sources"`
@@ -476,12 +532,15 @@ type DatapathMaps struct {
 	Destinations *ebpf.Map `ebpf:"destinations"`
 	Endpoints    *ebpf.Map `ebpf:"endpoints"`
 	Events       *ebpf.Map `ebpf:"events"`
+	FlowClocks   *ebpf.Map `ebpf:"flow_clocks"`
+	FlowLimits   *ebpf.Map `ebpf:"flow_limits"`
 	Generations  *ebpf.Map `ebpf:"generations"`
 	Interfaces   *ebpf.Map `ebpf:"interfaces"`
 	Mappings     *ebpf.Map `ebpf:"mappings"`
 	NameCells    *ebpf.Map `ebpf:"name_cells"`
 	NameIndex    *ebpf.Map `ebpf:"name_index"`
 	Queries      *ebpf.Map `ebpf:"queries"`
+	RuleSets     *ebpf.Map `ebpf:"rule_sets"`
 	Scratch      *ebpf.Map `ebpf:"scratch"`
 	Settings     *ebpf.Map `ebpf:"settings"`
 	Sources      *ebpf.Map `ebpf:"sources"`
@@ -497,12 +556,15 @@ func (m *DatapathMaps) Close() error {
 		m.Destinations,
 		m.Endpoints,
 		m.Events,
+		m.FlowClocks,
+		m.FlowLimits,
 		m.Generations,
 		m.Interfaces,
 		m.Mappings,
 		m.NameCells,
 		m.NameIndex,
 		m.Queries,
+		m.RuleSets,
 		m.Scratch,
 		m.Settings,
 		m.Sources,

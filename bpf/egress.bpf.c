@@ -6,6 +6,7 @@
  * workload: a packet that cannot be read, or comes from an interface that is not known yet, is
  * denied.
  */
+#include "flow.h"
 #include "mapping.h"
 #include "verdict.h"
 #include "workload.h"
@@ -82,16 +83,33 @@ static __always_inline int allow(void)
 	return 0;
 }
 
-static __always_inline int deny_for(enum counter reason)
+/* Denies what the rules cannot judge, of which one field of flow says why. */
+static __always_inline int deny_for(struct __sk_buff *skb, const struct packet *packet,
+				    struct flow *flow, enum counter counter,
+				    enum flow_reason reason)
 {
-	count(reason);
+	count(counter);
+	flow->flags |= FLOW_DENIED;
+	flow->reason = reason;
+	tell_flow(skb, packet, flow);
 	return deny();
 }
 
-/* The verdict of a workload's policies. */
-static __always_inline int judge(const struct packet *packet, enum origin origin,
-				 const struct workload *workload, __u32 generation, __u32 flags)
+static __always_inline int audit(struct __sk_buff *skb, const struct packet *packet,
+				 struct flow *flow)
 {
+	count(COUNTER_VERDICT_AUDIT);
+	flow->flags |= FLOW_AUDITED;
+	tell_flow(skb, packet, flow);
+	return 0;
+}
+
+/* The verdict of a workload's policies. */
+static __always_inline int judge(struct __sk_buff *skb, const struct packet *packet,
+				 enum origin origin, const struct workload *workload, __u32 flags,
+				 struct flow *flow)
+{
+	__u32 generation = flow->generation;
 	struct judgement judgement = {
 		.generation = generation,
 		.workload = workload->id,
@@ -116,10 +134,17 @@ static __always_inline int judge(const struct packet *packet, enum origin origin
 	reported = workload->flags & WORKLOAD_AUDITED && judgement.audited_denies;
 	if ((!denied && !reported) || always_allowed(packet, origin))
 		return allow();
-	if (denied)
-		return deny();
-	count(COUNTER_VERDICT_AUDIT);
-	return 0;
+	flow->enforced = judgement.enforced;
+	flow->audited = judgement.audited;
+	if (judgement.enforced != NO_RULE)
+		flow->flags |= FLOW_ENFORCED_RULE;
+	if (judgement.audited != NO_RULE)
+		flow->flags |= FLOW_AUDITED_RULE;
+	if (!denied)
+		return audit(skb, packet, flow);
+	flow->flags |= reported ? FLOW_DENIED | FLOW_AUDITED : FLOW_DENIED;
+	tell_flow(skb, packet, flow);
+	return deny();
 }
 
 static __always_inline int egress(struct __sk_buff *skb, enum origin origin)
@@ -128,6 +153,7 @@ static __always_inline int egress(struct __sk_buff *skb, enum origin origin)
 	struct generation_flags *generation;
 	struct packet packet = {};
 	struct workload *workload;
+	struct flow flow = {};
 	bool known, readable;
 	struct state *now;
 	__u32 zero = 0;
@@ -139,24 +165,27 @@ static __always_inline int egress(struct __sk_buff *skb, enum origin origin)
 	generation = bpf_map_lookup_elem(&generations, &key.generation);
 	if (!generation || !(generation->flags & GENERATION_ENFORCES))
 		return 0;
+	flow.generation = key.generation;
+	flow.flags = origin == ORIGIN_LOCAL ? FLOW_LOCAL : 0;
 	if (!read_addresses(skb, &packet))
-		return deny_for(COUNTER_VERDICT_MALFORMED);
+		return deny_for(skb, &packet, &flow, COUNTER_VERDICT_MALFORMED, FLOW_UNREADABLE);
 	known = identify(skb, &packet, generation->flags, &key);
 	if (!known) {
 		if (read_transport(skb, &packet) && always_allowed(&packet, origin))
 			return allow();
-		return deny_for(COUNTER_UNKNOWN_INTERFACE);
+		return deny_for(skb, &packet, &flow, COUNTER_UNKNOWN_INTERFACE,
+				FLOW_UNKNOWN_INTERFACE);
 	}
 	workload = bpf_map_lookup_elem(&workloads, &key);
 	if (!workload)
 		return 0;
 	readable = read_transport(skb, &packet);
 	if (readable)
-		return judge(&packet, origin, workload, key.generation, generation->flags);
+		return judge(skb, &packet, origin, workload, generation->flags, &flow);
 	if (workload->flags & WORKLOAD_ENFORCED)
-		return deny_for(COUNTER_VERDICT_MALFORMED);
-	count(COUNTER_VERDICT_AUDIT);
-	return 0;
+		return deny_for(skb, &packet, &flow, COUNTER_VERDICT_MALFORMED, FLOW_UNREADABLE);
+	flow.reason = FLOW_UNREADABLE;
+	return audit(skb, &packet, &flow);
 }
 
 SEC("socket")

@@ -186,7 +186,7 @@ func TestInterfaces(t *testing.T) {
 	judge("that source from another interface", "10.2.0.1", 0, 0)
 	judge("that interface with another source", "10.9.0.1", 6, 0)
 	judge("an unknown interface", "10.9.0.1", -1, 1)
-	want := map[bpf.DatapathCounter]uint64{denied: 3, bpf.DatapathCounterCOUNTER_UNKNOWN_INTERFACE: 1}
+	want := map[bpf.DatapathCounter]uint64{denied: 3, bpf.DatapathCounterCOUNTER_UNKNOWN_INTERFACE: 1, told: 3}
 	if diff := cmp.Diff(want, g.Counted()); diff != "" {
 		t.Errorf("counters (-want +got):\n%s", diff)
 	}

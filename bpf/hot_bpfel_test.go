@@ -21,12 +21,15 @@ const (
 	hotMapDestinations  = "destinations"
 	hotMapEndpoints     = "endpoints"
 	hotMapEvents        = "events"
+	hotMapFlowClocks    = "flow_clocks"
+	hotMapFlowLimits    = "flow_limits"
 	hotMapGenerations   = "generations"
 	hotMapInterfaces    = "interfaces"
 	hotMapMappings      = "mappings"
 	hotMapNameCells     = "name_cells"
 	hotMapNameIndex     = "name_index"
 	hotMapQueries       = "queries"
+	hotMapRuleSets      = "rule_sets"
 	hotMapScratch       = "scratch"
 	hotMapSettings      = "settings"
 	hotMapSources       = "sources"
@@ -98,12 +101,15 @@ type hotMapSpecs struct {
 	Destinations *ebpf.MapSpec `ebpf:"destinations"`
 	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
 	Events       *ebpf.MapSpec `ebpf:"events"`
+	FlowClocks   *ebpf.MapSpec `ebpf:"flow_clocks"`
+	FlowLimits   *ebpf.MapSpec `ebpf:"flow_limits"`
 	Generations  *ebpf.MapSpec `ebpf:"generations"`
 	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
 	Mappings     *ebpf.MapSpec `ebpf:"mappings"`
 	NameCells    *ebpf.MapSpec `ebpf:"name_cells"`
 	NameIndex    *ebpf.MapSpec `ebpf:"name_index"`
 	Queries      *ebpf.MapSpec `ebpf:"queries"`
+	RuleSets     *ebpf.MapSpec `ebpf:"rule_sets"`
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
 	Settings     *ebpf.MapSpec `ebpf:"settings"`
 	Sources      *ebpf.MapSpec `ebpf:"sources"`
@@ -143,12 +149,15 @@ type hotMaps struct {
 	Destinations *ebpf.Map `ebpf:"destinations"`
 	Endpoints    *ebpf.Map `ebpf:"endpoints"`
 	Events       *ebpf.Map `ebpf:"events"`
+	FlowClocks   *ebpf.Map `ebpf:"flow_clocks"`
+	FlowLimits   *ebpf.Map `ebpf:"flow_limits"`
 	Generations  *ebpf.Map `ebpf:"generations"`
 	Interfaces   *ebpf.Map `ebpf:"interfaces"`
 	Mappings     *ebpf.Map `ebpf:"mappings"`
 	NameCells    *ebpf.Map `ebpf:"name_cells"`
 	NameIndex    *ebpf.Map `ebpf:"name_index"`
 	Queries      *ebpf.Map `ebpf:"queries"`
+	RuleSets     *ebpf.Map `ebpf:"rule_sets"`
 	Scratch      *ebpf.Map `ebpf:"scratch"`
 	Settings     *ebpf.Map `ebpf:"settings"`
 	Sources      *ebpf.Map `ebpf:"sources"`
@@ -164,12 +173,15 @@ func (m *hotMaps) Close() error {
 		m.Destinations,
 		m.Endpoints,
 		m.Events,
+		m.FlowClocks,
+		m.FlowLimits,
 		m.Generations,
 		m.Interfaces,
 		m.Mappings,
 		m.NameCells,
 		m.NameIndex,
 		m.Queries,
+		m.RuleSets,
 		m.Scratch,
 		m.Settings,
 		m.Sources,

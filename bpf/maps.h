@@ -50,6 +50,13 @@ MAP(queries, BPF_MAP_TYPE_LRU_HASH, 65536, struct query_key, struct query);
 MAP(answers, BPF_MAP_TYPE_LRU_HASH, 65536, __u64, struct answer);
 TABLE(endpoints, 1024, struct endpoint_key, enum endpoint_flag);
 
+/* Flow events: a CPU's share, and how far each has run ahead of it (see flow.h). */
+MAP(flow_limits, BPF_MAP_TYPE_ARRAY, 1, __u32, struct flow_limit);
+MAP(flow_clocks, BPF_MAP_TYPE_PERCPU_ARRAY, 1, __u32, __u64);
+
+/* What positions of rules mean in a generation: a digest that the agent knows its rule set by. */
+MAP(rule_sets, BPF_MAP_TYPE_ARRAY, GENERATIONS, __u32, __u64);
+
 MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, COUNTER_MAX, enum counter, __u64);
 
 #define PREFIX_MAP(map_name, entries)                                                              \

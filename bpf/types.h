@@ -231,7 +231,7 @@ struct answer {
 };
 _Static_assert(sizeof(struct answer) == 24, "answer has no hidden padding");
 
-enum event_type { EVENT_ANSWER = 1 };
+enum event_type { EVENT_ANSWER = 1, EVENT_FLOW = 2 };
 
 /*
  * In the ring buffer: a response that was learned. Behind the header come `addresses` times struct
@@ -256,6 +256,54 @@ struct answer_address {
 	__u32 names; /* the first so many names of the chain own the address */
 };
 _Static_assert(sizeof(struct answer_address) == 20, "answer_address has no hidden padding");
+
+enum flow_flag {
+	FLOW_DENIED = 1,	/* policies in mode ENFORCE deny it */
+	FLOW_AUDITED = 2,	/* policies in mode AUDIT would */
+	FLOW_ENFORCED_RULE = 4, /* a rule did: `enforced` counts */
+	FLOW_AUDITED_RULE = 8,	/* a rule would: `audited` counts */
+	FLOW_LOCAL = 16,	/* opened by the node itself, not forwarded */
+	FLOW_UID = 32		/* by a process: `uid` counts, which alone is ambiguous */
+};
+
+enum flow_reason {
+	FLOW_JUDGED = 0,	   /* by the rules */
+	FLOW_UNREADABLE = 1,	   /* headers that cannot be read */
+	FLOW_UNKNOWN_INTERFACE = 2 /* policies select by interface and this one is not known yet */
+};
+
+/*
+ * In the ring buffer: a connection that was denied, or would have been. Fields that could not be
+ * read are 0. Behind it comes a name in canonical wire form with the root label, where the
+ * connection is a question for one. Padded to 8 bytes.
+ */
+struct flow_event {
+	enum event_type type;
+	enum flow_flag flags;
+	__u64 rule_set;	  /* that positions are of: see map rule_sets */
+	__u64 seen_at_ns; /* boot clock */
+	struct address source;
+	struct address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u32 uid;
+	__u32 ifindex;	/* of the packet's device; 0: none yet */
+	__u32 enforced; /* position of the rule that denies it */
+	__u32 audited;	/* position of the rule that would */
+	enum flow_reason reason;
+	__u8 protocol; /* of the last header that was read */
+	__u8 pad[1];
+	__u16 name_bytes;
+	__u32 pad_end;
+};
+_Static_assert(sizeof(struct flow_event) == 88, "flow_event has no hidden padding");
+
+/* A CPU's share of flow events: one each interval_ns, and burst_ns worth of them at once. */
+struct flow_limit {
+	__u64 interval_ns;
+	__u64 burst_ns;
+};
+_Static_assert(sizeof(struct flow_limit) == 16, "flow_limit has no hidden padding");
 
 struct remap_entry {
 	struct address address;
@@ -310,5 +358,8 @@ enum counter {
 	COUNTER_VERDICT_MALFORMED, /* denied: the packet's headers cannot be read */
 	COUNTER_UNKNOWN_INTERFACE, /* denied: policies select by interface and this one is not known
 				      yet */
+	COUNTER_FLOW_EVENT,	   /* denied or audited: told to the agent */
+	COUNTER_FLOW_SUPPRESSED,   /* denied or audited: not told, too many at a time */
+	COUNTER_FLOW_LOST, /* denied or audited: not told, the ring buffer is left to answers */
 	COUNTER_MAX
 };

@@ -41,6 +41,8 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 			send(prometheus.CounterValue, "dns_responses_total", "DNS responses, by what became of them.", float64(value), "result", result)
 		} else if verdict, ok := strings.CutPrefix(name, "verdicts_"); ok {
 			send(prometheus.CounterValue, "verdicts_total", "New connections of selected workloads, by verdict.", float64(value), "verdict", verdict)
+		} else if result, ok := strings.CutPrefix(name, "flow_events_"); ok {
+			send(prometheus.CounterValue, "flow_events_total", "Connections that were denied or audited, by whether the agent was told.", float64(value), "result", result)
 		} else {
 			send(prometheus.CounterValue, name+"_total", "Counted by the datapath since it was made.", float64(value))
 		}

@@ -25,20 +25,39 @@ type Owner struct {
 	Names   uint32
 }
 
-// Answers gives the events that are in the ring buffer.
+// Answers gives the answers that are in the ring buffer, and empties it.
 func (d *Datapath) Answers() []Answer {
 	d.t.Helper()
-	var answers []Answer
+	answers, _ := d.ReadEvents()
+	return answers
+}
+
+// Flows gives the flow events that are in the ring buffer, and empties it.
+func (d *Datapath) Flows() []bpf.DatapathFlowEvent {
+	d.t.Helper()
+	_, flows := d.ReadEvents()
+	return flows
+}
+
+// ReadEvents gives what is in the ring buffer, and empties it.
+func (d *Datapath) ReadEvents() (answers []Answer, flows []bpf.DatapathFlowEvent) {
+	d.t.Helper()
 	d.events.SetDeadline(time.Unix(1, 0)) // in the past: what is there, and no waiting
 	for {
 		record, err := d.events.Read()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return answers
+			return answers, flows
 		}
 		if err != nil {
 			d.t.Fatalf("read the ring buffer: %v", err)
 		}
-		answers = append(answers, d.parseAnswer(record.RawSample))
+		if bpf.DatapathEventType(binary.LittleEndian.Uint32(record.RawSample)) == bpf.DatapathEventTypeEVENT_ANSWER {
+			answers = append(answers, d.parseAnswer(record.RawSample))
+			continue
+		}
+		var flow bpf.DatapathFlowEvent
+		d.read(bytes.NewReader(record.RawSample), &flow)
+		flows = append(flows, flow)
 	}
 }
 

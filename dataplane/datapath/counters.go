@@ -40,12 +40,16 @@ var counterNames = [bpf.DatapathCounterCOUNTER_MAX]string{
 	bpf.DatapathCounterCOUNTER_VERDICT_AUDIT:        "verdicts_audit",
 	bpf.DatapathCounterCOUNTER_VERDICT_MALFORMED:    "verdicts_malformed",
 	bpf.DatapathCounterCOUNTER_UNKNOWN_INTERFACE:    "verdicts_unknown_interface",
+	bpf.DatapathCounterCOUNTER_FLOW_EVENT:           "flow_events_told",
+	bpf.DatapathCounterCOUNTER_FLOW_SUPPRESSED:      "flow_events_suppressed",
+	bpf.DatapathCounterCOUNTER_FLOW_LOST:            "flow_events_lost",
 }
 
 // Counters returns what was counted since the maps were made, by name: dns_responses_<result>
-// (learned, unmatched, malformed, …), verdicts_<verdict> (allow, deny, audit), mappings_created,
-// events_lost and so on; and since this process began: mappings_evicted (addresses that the kernel
-// dropped for newer ones) and observations_evicted (mappings that the table dropped).
+// (learned, unmatched, malformed, …), verdicts_<verdict> (allow, deny, audit), flow_events_<result>
+// (told, suppressed, lost), mappings_created, events_lost and so on; and since this process began:
+// mappings_evicted (addresses that the kernel dropped for newer ones) and observations_evicted
+// (mappings that the table dropped).
 func (d *Datapath) Counters() (map[string]uint64, error) {
 	counters := make(map[string]uint64, len(counterNames)+2)
 	for i, name := range counterNames {

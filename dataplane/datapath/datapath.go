@@ -26,18 +26,19 @@ type Datapath struct {
 	table  *observe.Table
 	kernel *kernel
 
-	mu       sync.Mutex // guards all below
-	journal  *journal
-	events   *ringbuf.Reader
-	lowering *lower.State
-	names    *names
-	active   uint32
-	switched time.Time      // when active last changed
-	held     [2]*generation // nil: not known, to be read
-	links    links
-	expired  map[netip.Addr]time.Time // addresses whose mappings were deleted lately
-	created  uint64                   // entries of mappings made before this process
-	deleted  uint64                   // entries of mappings that this process deleted
+	mu        sync.Mutex // guards all below
+	journal   *journal
+	events    *ringbuf.Reader
+	lowering  *lower.State
+	names     *names
+	active    uint32
+	switched  time.Time      // when active last changed
+	held      [2]*generation // nil: not known, to be read
+	links     links
+	positions []*positions             // of rule sets that were in force, the newest last
+	expired   map[netip.Addr]time.Time // addresses whose mappings were deleted lately
+	created   uint64                   // entries of mappings made before this process
+	deleted   uint64                   // entries of mappings that this process deleted
 
 	evicted atomic.Uint64 // entries of mappings that the kernel dropped for newer ones
 }
@@ -151,6 +152,11 @@ func (d *Datapath) Apply(ctx context.Context, rules *ruleset.RuleSet) error {
 	if err := d.fill(idle, tables); err != nil {
 		return err
 	}
+	order := positionsOf(rules)
+	if err := d.kernel.putRuleSet(idle, order); err != nil {
+		return err
+	}
+	d.keepPositions(order)
 	if err := d.switchTo(idle); err != nil {
 		return errors.Join(err, d.putState(d.active, d.active))
 	}

@@ -396,7 +396,7 @@ func TestFewerCountersAreReplaced(t *testing.T) {
 		t.Error("opens after the restart")
 	}
 	counters, err := f.Counters()
-	if err != nil || counters["verdicts_deny"] != 1 {
-		t.Errorf("counters %v, error %v, want one verdict", counters, err)
+	if err != nil || counters["verdicts_deny"] != 1 || counters["flow_events_told"] != 1 {
+		t.Errorf("counters %v, error %v, want one verdict, told", counters, err)
 	}
 }

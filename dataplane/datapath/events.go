@@ -59,6 +59,9 @@ func (d *Datapath) readBatch(bytes int, c clock) (answers []learned, read int, e
 			return answers, read, err
 		}
 		read += recordHeader + (len(record.RawSample)+7)&^7
+		if eventType(record.RawSample) == bpf.DatapathEventTypeEVENT_FLOW {
+			continue
+		}
 		answer, err := decodeEvent(record.RawSample, c)
 		if err != nil {
 			d.log.Warn("event is not readable", "err", err)
@@ -100,6 +103,14 @@ func (d *Datapath) openDoor(doors map[door]uint64, name domain.Name, a netip.Add
 	if set := d.names.match(name.String(), d.active); set != 0 {
 		doors[door{a, set}] = max(doors[door{a, set}], expiry)
 	}
+}
+
+// eventType reads what every event begins with.
+func eventType(raw []byte) bpf.DatapathEventType {
+	if len(raw) < 4 {
+		return 0
+	}
+	return bpf.DatapathEventType(binary.LittleEndian.Uint32(raw))
 }
 
 var errShortEvent = errors.New("event is cut short")

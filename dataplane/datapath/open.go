@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
@@ -21,6 +22,13 @@ var ErrLayoutMismatch = errors.New("what is pinned is not what this build can ad
 
 // maxLinks is how many network interfaces can have a class.
 const maxLinks = 16384
+
+// A CPU tells of a denied or audited connection every flowInterval, and of flowBurst at once: enough
+// for a person to see what is wrong, and at worst a hundredth of a CPU's time here.
+const (
+	flowInterval = 5 * time.Millisecond
+	flowBurst    = 1000
+)
 
 // kernel is the programs and maps, opened.
 type kernel struct {
@@ -147,11 +155,13 @@ func (k *kernel) takeMaps(c *ebpf.Collection) {
 	for name, to := range map[string]**ebpf.Map{
 		bpf.DatapathMapAnswers: &k.Answers, bpf.DatapathMapCounters: &k.Counters,
 		bpf.DatapathMapDestinations: &k.Destinations, bpf.DatapathMapEndpoints: &k.Endpoints,
-		bpf.DatapathMapEvents: &k.Events, bpf.DatapathMapGenerations: &k.Generations,
-		bpf.DatapathMapInterfaces: &k.Interfaces, bpf.DatapathMapMappings: &k.Mappings,
+		bpf.DatapathMapEvents: &k.Events, bpf.DatapathMapFlowLimits: &k.FlowLimits,
+		bpf.DatapathMapGenerations: &k.Generations,
+		bpf.DatapathMapInterfaces:  &k.Interfaces, bpf.DatapathMapMappings: &k.Mappings,
 		bpf.DatapathMapNameCells: &k.NameCells, bpf.DatapathMapNameIndex: &k.NameIndex,
-		bpf.DatapathMapQueries: &k.Queries, bpf.DatapathMapSettings: &k.Settings,
-		bpf.DatapathMapSources: &k.Sources, bpf.DatapathMapState: &k.State,
+		bpf.DatapathMapQueries: &k.Queries, bpf.DatapathMapRuleSets: &k.RuleSets,
+		bpf.DatapathMapSettings: &k.Settings,
+		bpf.DatapathMapSources:  &k.Sources, bpf.DatapathMapState: &k.State,
 		bpf.DatapathMapVerdicts: &k.Verdicts, bpf.DatapathMapWorkloads: &k.Workloads,
 	} {
 		*to = c.DetachMap(name)
@@ -206,7 +216,10 @@ func (k *kernel) initialise(cfg Config) error {
 	s.MinTtlNs = uint64(cfg.MinTTL)             //nolint:gosec // see above
 	s.MaxTtlNs = uint64(cfg.MaxTTL)             //nolint:gosec // see above
 	s.TtlGraceNs = uint64(cfg.TTLGrace)         //nolint:gosec // see above
-	return k.putSettings(s)
+	if err := k.putSettings(s); err != nil {
+		return err
+	}
+	return k.limitFlows()
 }
 
 func (k *kernel) settings() (bpf.DatapathSettings, error) {
@@ -220,6 +233,15 @@ func (k *kernel) settings() (bpf.DatapathSettings, error) {
 func (k *kernel) putSettings(s bpf.DatapathSettings) error {
 	if err := k.Settings.Put(uint32(0), &s); err != nil {
 		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
+}
+
+// limitFlows gives each CPU its share of flow events.
+func (k *kernel) limitFlows() error {
+	limit := bpf.DatapathFlowLimit{IntervalNs: uint64(flowInterval), BurstNs: uint64(flowBurst * flowInterval)}
+	if err := k.FlowLimits.Put(uint32(0), &limit); err != nil {
+		return fmt.Errorf("write limit of flow events: %w", err)
 	}
 	return nil
 }
