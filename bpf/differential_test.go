@@ -84,6 +84,8 @@ func corpus(t testing.TB, query *dns.Msg) [][]byte {
 		{alias, second, host},
 		{host, second, alias, "x.cdn.test. 60 IN A 192.0.2.8"},
 		{second, "y.other.test. 60 IN AAAA fe80::1", alias, host, host},
+		{"api.example.com. 60 IN HTTPS 1 . alpn=h2,h3 ipv4hint=192.0.2.1,192.0.2.2 ipv6hint=2001:db8::1"},
+		{"x.cdn.test. 60 IN SVCB 2 svc.other.test. port=8443 ipv4hint=127.0.0.1,192.0.2.3", alias, "api.example.com. 60 IN HTTPS 0 x.cdn.test."},
 		{"b.example.com. 60 IN A 192.0.2.9", alias, "x.cdn.test. 60 CH A 192.0.2.1", "x.cdn.test. 60 IN A 10.0.0.1"},
 	} {
 		for _, compress := range []bool{true, false} {
@@ -117,7 +119,7 @@ func mutate(random *rand.Rand, message []byte, question int) []byte {
 		case 3: // a pointer
 			binary.BigEndian.PutUint16(message[at:], 0xc000|uint16(random.IntN(len(message)+4)))
 		case 4: // a record's type, a length, a count
-			binary.BigEndian.PutUint16(message[at:], []uint16{0, 1, 4, 5, 16, 28}[random.IntN(6)])
+			binary.BigEndian.PutUint16(message[at:], []uint16{0, 1, 2, 3, 4, 5, 6, 16, 28, 64, 65}[random.IntN(11)])
 		case 5: // a piece twice
 			end := at + random.IntN(len(message)-at)
 			message = slices.Insert(message, at, slices.Clone(message[at:end])...)

@@ -12,7 +12,8 @@
 #define POINTER 0xc000	  /* the high bits of a compression pointer */
 #define NO_POSITION (~0U) /* no pointer leads there */
 
-enum { TYPE_A = 1, TYPE_CNAME = 5, TYPE_AAAA = 28, CLASS_IN = 1 };
+enum { TYPE_A = 1, TYPE_CNAME = 5, TYPE_AAAA = 28, TYPE_SVCB = 64, TYPE_HTTPS = 65, CLASS_IN = 1 };
+enum { PARAM_IPV4HINT = 4, PARAM_IPV6HINT = 6 }; /* of a service binding (RFC 9460, 14.3.2) */
 
 /* Flags in the third and fourth byte of a message, as a word in network order. */
 #define DNS_QR bpf_htons(0x8000)
@@ -218,36 +219,134 @@ static __always_inline enum counter read_alias(struct scratch *s, __u32 data, __
 	return 0;
 }
 
-/* Reads the address of an A or AAAA record. Gives a fault, or 0. */
-static __always_inline enum counter read_address(struct scratch *s, __u32 data, __u32 bytes,
-						 __u32 wanted, __u32 ttl)
+/* Adds the address of `bytes` bytes, 4 or 16, at a position to those that the owner has. */
+static __always_inline void add_address(struct scratch *s, __u32 position, __u32 bytes, __u32 ttl)
 {
-	__u8 *from = s->message + (data & MESSAGE_MAX);
+	__u8 *from = s->message + (position & MESSAGE_MAX);
 	struct answer_address *to;
 
-	if (bytes != wanted)
-		return COUNTER_MALFORMED;
-	if (s->owner == 0) {
-		s->skipped = 1;
-		return 0;
-	}
-	if (wanted == 4 ? is_special_ipv4(from) : is_special_ipv6(from)) {
+	if (bytes == 4 ? is_special_ipv4(from) : is_special_ipv6(from)) {
 		s->special++;
-		return 0;
+		return;
 	}
 	if (s->addresses >= s->addresses_limit || s->addresses >= ANSWER_ADDRESSES) {
 		s->over_limit++;
-		return 0;
+		return;
 	}
 	lower_ttl(s, ttl);
 	to = &s->event_addresses[s->addresses];
-	if (wanted == 4)
+	if (bytes == 4)
 		map_ipv4(&to->address, from);
 	else
 		__builtin_memcpy(&to->address, from, sizeof(to->address));
 	to->names = s->owner;
 	s->addresses++;
+}
+
+/* Reads the address of an A or AAAA record. Gives a fault, or 0. */
+static __always_inline enum counter read_address(struct scratch *s, __u32 data, __u32 bytes,
+						 __u32 wanted, __u32 ttl)
+{
+	if (bytes != wanted)
+		return COUNTER_MALFORMED;
+	if (s->owner == 0)
+		s->skipped = 1;
+	else
+		add_address(s, data, wanted, ttl);
 	return 0;
+}
+
+/* The walk over the parameters of a service binding, and over the addresses of one of them. */
+struct service {
+	struct scratch *s;
+	__u32 at;  /* of the next parameter, or address */
+	__u32 end; /* behind the last parameter */
+	__u32 ttl;
+	__u32 least;	 /* the next key must be so much or more: keys ascend */
+	__u32 hint_size; /* bytes of one address */
+	bool fault;
+};
+
+static long walk_hint(__u32 index, struct service *service)
+{
+	(void)index;
+	add_address(service->s, service->at, service->hint_size, service->ttl);
+	service->at += service->hint_size;
+	return 0;
+}
+
+static long walk_parameter(__u32 index, struct service *service)
+{
+	__u32 at = service->at, key, bytes, size, next;
+
+	(void)index;
+	if (at == service->end)
+		return 1;
+	service->fault = true;
+	if (at + 4 > service->end)
+		return 1;
+	key = message_u16(service->s, at);
+	bytes = message_u16(service->s, at + 2);
+	next = at + 4 + bytes;
+	if (key < service->least || next > service->end)
+		return 1;
+	service->least = key + 1;
+	if (key == PARAM_IPV4HINT || key == PARAM_IPV6HINT) {
+		size = key == PARAM_IPV4HINT ? 4 : 16;
+		if (bytes == 0 || bytes & (size - 1))
+			return 1;
+		service->hint_size = size;
+		service->at = at + 4;
+		if (service->s->owner)
+			bpf_loop(bytes / size, walk_hint, service, 0);
+	}
+	service->at = next;
+	service->fault = false;
+	return 0;
+}
+
+/* The position behind a name that may not be compressed, all of it before `end`; 0 if it is not so.
+ */
+static __always_inline __u32 skip_plain_name(const struct scratch *s, __u32 at, __u32 end)
+{
+	__u32 begin = at;
+
+	for (int i = 0; i <= LABELS_MAX; i++) {
+		__u32 length;
+
+		if (at >= end)
+			return 0;
+		length = s->message[at & MESSAGE_MAX];
+		if (length > LABEL_MAX || at + 1 + length - begin > NAME_MAX_BYTES)
+			return 0;
+		at += 1 + length;
+		if (length == 0)
+			return at > end ? 0 : at;
+	}
+	return 0;
+}
+
+/*
+ * Reads the address hints of an HTTPS or SVCB record, in service mode (RFC 9460, 2.2); an alias has
+ * no parameters that count. Gives a fault, or 0.
+ */
+static __always_inline enum counter read_service(struct scratch *s, __u32 data, __u32 end,
+						 __u32 ttl)
+{
+	struct service service = {.s = s, .end = end, .ttl = ttl};
+
+	if (data + 2 > end)
+		return COUNTER_MALFORMED;
+	service.at = skip_plain_name(s, data + 2, end);
+	if (service.at == 0)
+		return COUNTER_MALFORMED;
+	if (s->owner == 0)
+		s->skipped = 1;
+	if (message_u16(s, data) == 0)
+		return 0;
+	/* A parameter has 4 bytes at least; one turn more, for the end. */
+	bpf_loop((end - service.at) / 4 + 1, walk_parameter, &service, 0);
+	return service.fault || service.at != end ? COUNTER_MALFORMED : 0;
 }
 
 /* Reads the record at s->position. Gives a fault, or 0. */
@@ -277,6 +376,9 @@ __attribute__((noinline)) int read_record(struct scratch *s)
 		return read_address(s, data, bytes, 16, ttl);
 	case TYPE_CNAME:
 		return read_alias(s, data, end, ttl);
+	case TYPE_SVCB:
+	case TYPE_HTTPS:
+		return read_service(s, data, end, ttl);
 	}
 	return 0;
 }

@@ -182,8 +182,19 @@ static __always_inline bool send_event(struct scratch *s, const struct response 
 }
 
 /*
+ * How much later an expiry may be than the agent was told: half of the lifetime. The agent knows to
+ * look for questions for addresses alone; of others it is told each time.
+ */
+static __always_inline __u64 leeway(const struct response *response)
+{
+	__u16 type = response->question.type;
+
+	return type == TYPE_A || type == TYPE_AAAA ? response->lifetime / 2 : 1;
+}
+
+/*
  * Tells the agent what is new: other names or addresses than before, or an expiry that is later by
- * more than half of the lifetime. A loss is told again with the next response.
+ * more than the leeway. A loss is told again with the next response.
  */
 static __always_inline void tell(struct scratch *s, const struct response *response)
 {
@@ -199,7 +210,7 @@ static __always_inline void tell(struct scratch *s, const struct response *respo
 	if (known && known->digest == answer.digest) {
 		if (known->expires_at < answer.expires_at)
 			known->expires_at = answer.expires_at;
-		if (answer.expires_at < known->reported + response->lifetime / 2)
+		if (answer.expires_at < known->reported + leeway(response))
 			return;
 		answer.expires_at = known->expires_at;
 	}

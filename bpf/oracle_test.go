@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,7 +65,7 @@ func expect(t testing.TB, message, query []byte) expectation {
 type record struct {
 	owner  string
 	target string // of a CNAME
-	ip     netip.Addr
+	ips    []netip.Addr
 }
 
 func (o oracle) answers(asked string, at int) expectation {
@@ -110,8 +111,10 @@ func (o oracle) outcome(chain []string, places map[string]int, records []record)
 	expected := expectation{counters: []bpf.DatapathCounter{bpf.DatapathCounterCOUNTER_NO_ADDRESS}}
 	for _, record := range records {
 		place, known := places[record.owner]
-		if known && record.ip.IsValid() && !special(record.ip) {
-			expected.owners = append(expected.owners, bpftest.Owner{Address: record.ip.Unmap(), Names: uint32(place + 1)})
+		for _, ip := range record.ips {
+			if known && !special(ip) {
+				expected.owners = append(expected.owners, bpftest.Owner{Address: ip.Unmap(), Names: uint32(place + 1)})
+			}
 		}
 	}
 	if len(expected.owners) == 0 {
@@ -149,15 +152,66 @@ func (o oracle) record(at int) (record, int) {
 		if length != wanted {
 			return record{}, 0
 		}
-		found.ip, _ = netip.AddrFromSlice(o.message[data:end])
+		ip, _ := netip.AddrFromSlice(o.message[data:end])
+		found.ips = []netip.Addr{ip}
 	case dns.TypeCNAME:
 		target, targetEnd := o.name(data)
 		if targetEnd != end {
 			return record{}, 0
 		}
 		found.target = target
+	case dns.TypeSVCB, dns.TypeHTTPS:
+		hints, ok := service(o.message[data:end])
+		if !ok {
+			return record{}, 0
+		}
+		found.ips = hints
 	}
 	return found, end
+}
+
+// service reads the data of an SVCB or HTTPS record as RFC 9460, 2.2, has it.
+func service(data []byte) (hints []netip.Addr, ok bool) {
+	if len(data) < 3 {
+		return nil, false
+	}
+	priority, name := binary.BigEndian.Uint16(data), 2
+	for data[name] != 0 {
+		if data[name] > 63 || name+1+int(data[name]) >= len(data) {
+			return nil, false
+		}
+		name += 1 + int(data[name])
+	}
+	if name+1-2 > 255 {
+		return nil, false
+	}
+	if priority == 0 {
+		return nil, true
+	}
+	last := -1
+	for params := data[name+1:]; len(params) > 0; {
+		if len(params) < 4 || int(binary.BigEndian.Uint16(params)) <= last {
+			return nil, false
+		}
+		last = int(binary.BigEndian.Uint16(params))
+		length := int(binary.BigEndian.Uint16(params[2:]))
+		if 4+length > len(params) {
+			return nil, false
+		}
+		value, size := params[4:4+length], map[int]int{4: 4, 6: 16}[last]
+		params = params[4+length:]
+		if size == 0 {
+			continue
+		}
+		if len(value) == 0 || len(value)%size != 0 {
+			return nil, false
+		}
+		for address := range slices.Chunk(value, size) {
+			ip, _ := netip.AddrFromSlice(address)
+			hints = append(hints, ip)
+		}
+	}
+	return hints, true
 }
 
 // name reads a name, whose text is labels of any bytes with a dot behind each; end is 0 if it is

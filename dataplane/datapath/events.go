@@ -132,6 +132,7 @@ func decodeEvent(raw []byte, c clock) (learned, error) {
 	}
 	a := learned{generations: e.Learning}
 	a.Client = netip.AddrFrom16(e.Client.Bytes).Unmap()
+	a.Question = e.QuestionType
 	a.LearnedAt = c.fromBoot(e.LearnedAtNs)
 	a.ExpiresAt = c.fromTicks(e.ExpiresAt)
 	var err error

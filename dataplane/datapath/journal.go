@@ -170,17 +170,22 @@ func (j *journal) put(answers []learned, c clock) error {
 // the names of the chain in wire form.
 type journalHead struct {
 	ExpiresAt, FirstSeen, LastSeen uint64
+	AnsweredAt                     uint64 // 0: never
 	Client                         [16]byte
 }
 
 func putMapping(bucket *bbolt.Bucket, a learned, address observe.Address, c clock) error {
 	seen := c.toBoot(a.LearnedAt)
-	head := journalHead{c.toBoot(a.ExpiresAt), seen, seen, a.Client.As16()}
+	head := journalHead{ExpiresAt: c.toBoot(a.ExpiresAt), FirstSeen: seen, LastSeen: seen, Client: a.Client.As16()}
+	if a.Question == observe.QuestionFor(address.Address) {
+		head.AnsweredAt = seen
+	}
 	key := journalKey(a.Names[0], address.Address)
 	var old journalHead
 	if _, err := binary.Decode(bucket.Get(key), binary.LittleEndian, &old); err == nil {
 		head.ExpiresAt = max(head.ExpiresAt, old.ExpiresAt)
 		head.FirstSeen = min(head.FirstSeen, old.FirstSeen)
+		head.AnsweredAt = max(head.AnsweredAt, old.AnsweredAt)
 	}
 	value, err := binary.Append(nil, binary.LittleEndian, &head)
 	if err != nil {
@@ -232,6 +237,9 @@ func decodeMapping(key, value []byte, c clock) (observe.Mapping, error) {
 		FirstSeen: c.fromBoot(head.FirstSeen),
 		LastSeen:  c.fromBoot(head.LastSeen),
 		ExpiresAt: c.fromBoot(head.ExpiresAt),
+	}
+	if head.AnsweredAt != 0 {
+		m.AnsweredAt = c.fromBoot(head.AnsweredAt)
 	}
 	for chain := value[n:]; len(chain) > 0; {
 		end := nameEnd(chain)

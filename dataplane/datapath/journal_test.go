@@ -51,6 +51,7 @@ func TestJournalKeepsMappings(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := testAnswer(t, clock)
+	first.Question = 1 // A
 	again := testAnswer(t, clock)
 	again.LearnedAt = clock.now.Add(time.Second)
 	again.ExpiresAt = clock.now.Add(time.Second) // does not shorten
@@ -72,7 +73,7 @@ func TestJournalKeepsMappings(t *testing.T) {
 	}
 	mapping := observe.Mapping{
 		Domain: first.Names[0], Chain: first.Names[1:], Address: first.Addresses[0].Address, Client: first.Client,
-		FirstSeen: first.LearnedAt, LastSeen: again.LearnedAt, ExpiresAt: first.ExpiresAt,
+		FirstSeen: first.LearnedAt, LastSeen: again.LearnedAt, AnsweredAt: first.LearnedAt, ExpiresAt: first.ExpiresAt,
 	}
 	short := mapping
 	short.Chain, short.Address = nil, first.Addresses[1].Address

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nameward/nameward/bpf"
 	"github.com/nameward/nameward/bpf/bpftest"
+	"github.com/nameward/nameward/dataplane/observe"
 )
 
 // The programs find each name where this package put it: both hash alike, at every length of label and
@@ -84,7 +85,7 @@ func TestProlongedWithoutAnEvent(t *testing.T) {
 		t.Fatalf("got %v, want one mapping", live)
 	}
 	before := clock.toTicks(live[0].ExpiresAt)
-	key := f.names.key.QuestionHash(f.names.key.SuffixHashes(live[0].Domain.Wire())[0], typeA)
+	key := f.names.key.QuestionHash(f.names.key.SuffixHashes(live[0].Domain.Wire())[0], uint64(observe.QuestionFor(live[0].Address)))
 	var answer bpf.DatapathAnswer
 	if err := f.kernel.Answers.Lookup(&key, &answer); err != nil {
 		t.Fatalf("what the kernel knows of the answer: %v", err)

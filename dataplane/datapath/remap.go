@@ -65,25 +65,16 @@ func (d *Datapath) expiryOf(o observe.Ownership, c clock) uint64 {
 	return ticks
 }
 
-// DNS types by family.
-const (
-	typeA    = 1
-	typeAAAA = 28
-)
-
-// answerExpiry reads the true expiry of the last answer to a question, in ticks; 0 if it is not known.
+// answerExpiry reads the true expiry of the last answer to the question for a name and the family of an
+// address, in ticks; 0 if it is not known.
 func (d *Datapath) answerExpiry(asked domain.Name, a netip.Addr) uint64 {
 	wire := asked.Wire()
 	hashes := d.names.key.SuffixHashes(wire)
 	if len(hashes) == 0 {
 		return 0
 	}
-	question := uint64(typeAAAA)
-	if a.Is4() {
-		question = typeA
-	}
 	var answer bpf.DatapathAnswer
-	key := d.names.key.QuestionHash(hashes[0], question)
+	key := d.names.key.QuestionHash(hashes[0], uint64(observe.QuestionFor(a)))
 	if err := d.kernel.Answers.Lookup(&key, &answer); err != nil {
 		return 0 // evicted, or never there: then the event told all
 	}

@@ -14,6 +14,7 @@ import (
 // Answer is one learned DNS response.
 type Answer struct {
 	Names     []domain.Name // the name that was asked, then its aliases in order of the chain
+	Question  uint16        // the type that was asked for
 	Addresses []Address
 	Client    netip.Addr // who asked
 	LearnedAt time.Time
@@ -34,7 +35,10 @@ type Mapping struct {
 	Client    netip.Addr // who asked last
 	FirstSeen time.Time
 	LastSeen  time.Time
-	ExpiresAt time.Time
+	// AnsweredAt is when the address last answered a question for addresses of its family; zero: never.
+	// Such an answer the kernel prolongs without saying so.
+	AnsweredAt time.Time
+	ExpiresAt  time.Time
 }
 
 // Owns reports whether name is the name that was asked or one of its aliases.
@@ -49,5 +53,19 @@ type Ownership struct {
 	Address   netip.Addr
 	ExpiresAt time.Time
 	Asked     domain.Name
-	Latest    bool // the address and the alias were in the last answer of their family
+	Latest    bool // the address and the alias were in the last answer to the question for their family
+}
+
+// DNS types of questions for addresses.
+const (
+	typeA    = 1
+	typeAAAA = 28
+)
+
+// QuestionFor returns the type of the question that asks for addresses of the family of one.
+func QuestionFor(a netip.Addr) uint16 {
+	if a.Is4() {
+		return typeA
+	}
+	return typeAAAA
 }

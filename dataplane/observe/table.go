@@ -56,7 +56,7 @@ type entry struct {
 // group is the mappings of one asked name.
 type group struct {
 	entries []*entry
-	seen    [2]time.Time // the last answer with IPv4 addresses, with IPv6 ones
+	seen    [2]time.Time // the last answer to a question for IPv4 addresses, for IPv6 ones
 }
 
 type alias struct {
@@ -85,7 +85,7 @@ func (t *Table) Record(answer Answer) {
 	defer t.mu.Unlock()
 	for _, a := range answer.Addresses {
 		owners := min(max(a.Names, 1), len(answer.Names))
-		t.put(&Mapping{
+		m := &Mapping{
 			Domain:    answer.Names[0],
 			Chain:     answer.Names[1:owners:owners],
 			Address:   a.Address.Unmap(),
@@ -93,7 +93,11 @@ func (t *Table) Record(answer Answer) {
 			FirstSeen: answer.LearnedAt,
 			LastSeen:  answer.LearnedAt,
 			ExpiresAt: answer.ExpiresAt,
-		})
+		}
+		if answer.Question == QuestionFor(m.Address) {
+			m.AnsweredAt = answer.LearnedAt
+		}
+		t.put(m)
 	}
 	t.announce()
 }
@@ -115,7 +119,7 @@ func (t *Table) put(m *Mapping) {
 		siblings = &group{}
 		t.byName[m.Domain] = siblings
 	}
-	siblings.seen[family(m.Address)] = later(siblings.seen[family(m.Address)], m.LastSeen)
+	siblings.seen[family(m.Address)] = later(siblings.seen[family(m.Address)], m.AnsweredAt)
 	e, known := t.entries[key]
 	if known {
 		t.owners.remove(e)
@@ -154,6 +158,7 @@ func (e *entry) merge(m *Mapping) {
 	e.mapping.Client = m.Client
 	e.mapping.FirstSeen = earlier(e.mapping.FirstSeen, m.FirstSeen)
 	e.mapping.LastSeen = later(e.mapping.LastSeen, m.LastSeen)
+	e.mapping.AnsweredAt = later(e.mapping.AnsweredAt, m.AnsweredAt)
 	e.mapping.ExpiresAt = later(e.mapping.ExpiresAt, m.ExpiresAt)
 }
 
@@ -216,13 +221,14 @@ func (e *entry) owners(now time.Time, yield func(Ownership) bool) bool {
 	return true
 }
 
-// latest reports whether the mapping was in the last answer of its name and family.
+// latest reports whether the mapping was in the last answer to the question for its name and family.
 func (e *entry) latest() bool {
-	return !e.mapping.LastSeen.Before(e.siblings.seen[family(e.mapping.Address)])
+	answered := e.mapping.AnsweredAt
+	return !answered.IsZero() && !answered.Before(e.siblings.seen[family(e.mapping.Address)])
 }
 
-// Expiring returns the mappings that expire before a time and were in the last answer of their name
-// and family: those that the kernel may have prolonged without saying so.
+// Expiring returns the mappings that expire before a time and were in the last answer to the question
+// for their name and family: those that the kernel may have prolonged without saying so.
 func (t *Table) Expiring(before time.Time) []Mapping {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -32,6 +32,7 @@ func answer(t testing.TB, at, life time.Duration, names []string, addresses ...s
 	}
 	for _, s := range addresses {
 		a.Addresses = append(a.Addresses, observe.Address{Address: netip.MustParseAddr(s), Names: len(names)})
+		a.Question = observe.QuestionFor(netip.MustParseAddr(s))
 	}
 	return a
 }
@@ -118,6 +119,9 @@ func TestOnlyTheLastAnswerIsProlonged(t *testing.T) {
 	table.Record(answer(t, 0, time.Minute, []string{"a.example"}, "192.0.2.1"))
 	table.Record(answer(t, 1, time.Minute, []string{"a.example"}, "192.0.2.2"))
 	table.Record(answer(t, 0, time.Minute, []string{"a.example"}, "2001:db8::1")) // another family
+	hints := answer(t, 2, time.Minute, []string{"a.example"}, "192.0.2.3")
+	hints.Question = 65 // HTTPS: the kernel tells of each later expiry
+	table.Record(hints)
 	want := []string{"a.example 192.0.2.2", "a.example 2001:db8::1"}
 	got := texts(table.Expiring(start.Add(time.Hour)))
 	slices.Sort(got)
