@@ -57,7 +57,7 @@ func (a Action) ToProto() namewardv1.Rule_Action {
 func (r Rule) toProto() *namewardv1.Rule {
 	message := &namewardv1.Rule{Action: r.Action.ToProto(), Domains: texts(r.Domains), Cidrs: texts(r.CIDRs)}
 	for _, p := range r.Ports {
-		port := &namewardv1.Port{Protocol: p.Protocol.toProto()}
+		port := &namewardv1.Port{Protocol: p.Protocol.ToProto()}
 		if p.First != 0 || p.Last != 65535 {
 			port.Port, port.EndPort = uint32(p.First), uint32(p.Last)
 		}
@@ -69,8 +69,11 @@ func (r Rule) toProto() *namewardv1.Rule {
 	return message
 }
 
-func (p Protocol) toProto() namewardv1.Protocol {
+// ToProto returns the protocol as messages have it; unset for one that rules may not name.
+func (p Protocol) ToProto() namewardv1.Protocol {
 	switch p {
+	case ICMP:
+		return namewardv1.Protocol_ICMP
 	case TCP:
 		return namewardv1.Protocol_TCP
 	case UDP:
@@ -78,7 +81,7 @@ func (p Protocol) toProto() namewardv1.Protocol {
 	case SCTP:
 		return namewardv1.Protocol_SCTP
 	default:
-		return namewardv1.Protocol_ICMP
+		return namewardv1.Protocol_PROTOCOL_UNSPECIFIED
 	}
 }
 

@@ -75,6 +75,71 @@ func (Verdict) EnumDescriptor() ([]byte, []int) {
 	return file_nameward_v1_observation_proto_rawDescGZIP(), []int{0}
 }
 
+// Why a connection is denied.
+type FlowEvent_Reason int32
+
+const (
+	// Not said.
+	FlowEvent_REASON_UNSPECIFIED FlowEvent_Reason = 0
+	// The rule says so.
+	FlowEvent_RULE FlowEvent_Reason = 1
+	// No rule allows it.
+	FlowEvent_NO_RULE FlowEvent_Reason = 2
+	// A rule of a rule set that was in force too long ago for the agent to name it.
+	FlowEvent_RULE_UNKNOWN FlowEvent_Reason = 3
+	// The packet's headers cannot be read.
+	FlowEvent_UNREADABLE FlowEvent_Reason = 4
+	// Policies select by interface, and the agent does not know the one that it came through.
+	FlowEvent_UNKNOWN_INTERFACE FlowEvent_Reason = 5
+)
+
+// Enum value maps for FlowEvent_Reason.
+var (
+	FlowEvent_Reason_name = map[int32]string{
+		0: "REASON_UNSPECIFIED",
+		1: "RULE",
+		2: "NO_RULE",
+		3: "RULE_UNKNOWN",
+		4: "UNREADABLE",
+		5: "UNKNOWN_INTERFACE",
+	}
+	FlowEvent_Reason_value = map[string]int32{
+		"REASON_UNSPECIFIED": 0,
+		"RULE":               1,
+		"NO_RULE":            2,
+		"RULE_UNKNOWN":       3,
+		"UNREADABLE":         4,
+		"UNKNOWN_INTERFACE":  5,
+	}
+)
+
+func (x FlowEvent_Reason) Enum() *FlowEvent_Reason {
+	p := new(FlowEvent_Reason)
+	*p = x
+	return p
+}
+
+func (x FlowEvent_Reason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FlowEvent_Reason) Descriptor() protoreflect.EnumDescriptor {
+	return file_nameward_v1_observation_proto_enumTypes[1].Descriptor()
+}
+
+func (FlowEvent_Reason) Type() protoreflect.EnumType {
+	return &file_nameward_v1_observation_proto_enumTypes[1]
+}
+
+func (x FlowEvent_Reason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FlowEvent_Reason.Descriptor instead.
+func (FlowEvent_Reason) EnumDescriptor() ([]byte, []int) {
+	return file_nameward_v1_observation_proto_rawDescGZIP(), []int{1, 0}
+}
+
 // An observed fact: a name had an address, on a node, for a client, until a time.
 type Mapping struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -184,11 +249,316 @@ func (x *Mapping) GetLastSeenTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// Connections that policies denied, or would have: all of one node that agree in mode, workload, destination,
+// reason, rule and question are one flow event.
+type FlowEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the policies of `mode` say: DENY.
+	Verdict Verdict `protobuf:"varint,1,opt,name=verdict,proto3,enum=nameward.v1.Verdict" json:"verdict,omitempty"`
+	// ENFORCE: the connections were stopped. AUDIT: policies in mode AUDIT would have denied them, and that alone
+	// stops nothing. A connection that policies of both modes deny counts in two flow events.
+	Mode Policy_Mode `protobuf:"varint,2,opt,name=mode,proto3,enum=nameward.v1.Policy_Mode" json:"mode,omitempty"`
+	// The node, `nodes/{node}`.
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// Who opened the connections.
+	Workload *FlowEvent_Workload `protobuf:"bytes,4,opt,name=workload,proto3" json:"workload,omitempty"`
+	// Where to, as it was asked for: before any DNAT.
+	Destination *FlowEvent_Destination `protobuf:"bytes,5,opt,name=destination,proto3" json:"destination,omitempty"`
+	// The names that were asked under which the node last saw the destination's address, the newest first, whether
+	// they still live or not; at most 8. Empty when it saw none, so when the address was used without a name.
+	Domains []string `protobuf:"bytes,6,rep,name=domains,proto3" json:"domains,omitempty"`
+	// The policy whose rule decided, `policies/{policy}`; empty when no rule did, or it is not known any more.
+	Policy string `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The position of that rule in its policy, from 0. Unset when `policy` is empty.
+	Rule *int32 `protobuf:"varint,8,opt,name=rule,proto3,oneof" json:"rule,omitempty"`
+	// How many packets that would open a connection: each attempt counts, a repeated SYN too. Attempts beyond the
+	// node's rate limit are not in it; the node's counter flow_events_suppressed has them.
+	Count uint64 `protobuf:"varint,9,opt,name=count,proto3" json:"count,omitempty"`
+	// When the first was seen.
+	FirstTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=first_time,json=firstTime,proto3" json:"first_time,omitempty"`
+	// When the last was seen.
+	LastTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=last_time,json=lastTime,proto3" json:"last_time,omitempty"`
+	// Why it was denied.
+	Reason FlowEvent_Reason `protobuf:"varint,12,opt,name=reason,proto3,enum=nameward.v1.FlowEvent_Reason" json:"reason,omitempty"`
+	// The name that was asked for, where a question was refused (`queryAction: REFUSE`) and the destination is the
+	// resolver; else empty.
+	Question      string `protobuf:"bytes,13,opt,name=question,proto3" json:"question,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowEvent) Reset() {
+	*x = FlowEvent{}
+	mi := &file_nameward_v1_observation_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowEvent) ProtoMessage() {}
+
+func (x *FlowEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_observation_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowEvent.ProtoReflect.Descriptor instead.
+func (*FlowEvent) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_observation_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FlowEvent) GetVerdict() Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return Verdict_VERDICT_UNSPECIFIED
+}
+
+func (x *FlowEvent) GetMode() Policy_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Policy_MODE_UNSPECIFIED
+}
+
+func (x *FlowEvent) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *FlowEvent) GetWorkload() *FlowEvent_Workload {
+	if x != nil {
+		return x.Workload
+	}
+	return nil
+}
+
+func (x *FlowEvent) GetDestination() *FlowEvent_Destination {
+	if x != nil {
+		return x.Destination
+	}
+	return nil
+}
+
+func (x *FlowEvent) GetDomains() []string {
+	if x != nil {
+		return x.Domains
+	}
+	return nil
+}
+
+func (x *FlowEvent) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *FlowEvent) GetRule() int32 {
+	if x != nil && x.Rule != nil {
+		return *x.Rule
+	}
+	return 0
+}
+
+func (x *FlowEvent) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *FlowEvent) GetFirstTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstTime
+	}
+	return nil
+}
+
+func (x *FlowEvent) GetLastTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTime
+	}
+	return nil
+}
+
+func (x *FlowEvent) GetReason() FlowEvent_Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return FlowEvent_REASON_UNSPECIFIED
+}
+
+func (x *FlowEvent) GetQuestion() string {
+	if x != nil {
+		return x.Question
+	}
+	return ""
+}
+
+// Who opens a connection.
+type FlowEvent_Workload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The source address, of forwarded connections.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The user, of connections that a process of the node opens. Unset when it is not known.
+	Uid *uint32 `protobuf:"varint,2,opt,name=uid,proto3,oneof" json:"uid,omitempty"`
+	// The node itself opens the connection: it is not forwarded.
+	Host bool `protobuf:"varint,3,opt,name=host,proto3" json:"host,omitempty"`
+	// The network interface through which forwarded connections come in; empty when it is not known.
+	Interface     string `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowEvent_Workload) Reset() {
+	*x = FlowEvent_Workload{}
+	mi := &file_nameward_v1_observation_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowEvent_Workload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowEvent_Workload) ProtoMessage() {}
+
+func (x *FlowEvent_Workload) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_observation_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowEvent_Workload.ProtoReflect.Descriptor instead.
+func (*FlowEvent_Workload) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_observation_proto_rawDescGZIP(), []int{1, 0}
+}
+
+func (x *FlowEvent_Workload) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *FlowEvent_Workload) GetUid() uint32 {
+	if x != nil && x.Uid != nil {
+		return *x.Uid
+	}
+	return 0
+}
+
+func (x *FlowEvent_Workload) GetHost() bool {
+	if x != nil {
+		return x.Host
+	}
+	return false
+}
+
+func (x *FlowEvent_Workload) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+// Where a connection goes.
+type FlowEvent_Destination struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address. Empty when the packet could not be read.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The port. 0 when the protocol has none, or the packet could not be read.
+	Port uint32 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	// The protocol. Unset when it is none of these: see `protocol_number`.
+	Protocol Protocol `protobuf:"varint,3,opt,name=protocol,proto3,enum=nameward.v1.Protocol" json:"protocol,omitempty"`
+	// The IP protocol number, where `protocol` is unset.
+	ProtocolNumber uint32 `protobuf:"varint,4,opt,name=protocol_number,json=protocolNumber,proto3" json:"protocol_number,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *FlowEvent_Destination) Reset() {
+	*x = FlowEvent_Destination{}
+	mi := &file_nameward_v1_observation_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowEvent_Destination) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowEvent_Destination) ProtoMessage() {}
+
+func (x *FlowEvent_Destination) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_observation_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowEvent_Destination.ProtoReflect.Descriptor instead.
+func (*FlowEvent_Destination) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_observation_proto_rawDescGZIP(), []int{1, 1}
+}
+
+func (x *FlowEvent_Destination) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *FlowEvent_Destination) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *FlowEvent_Destination) GetProtocol() Protocol {
+	if x != nil {
+		return x.Protocol
+	}
+	return Protocol_PROTOCOL_UNSPECIFIED
+}
+
+func (x *FlowEvent_Destination) GetProtocolNumber() uint32 {
+	if x != nil {
+		return x.ProtocolNumber
+	}
+	return 0
+}
+
 var File_nameward_v1_observation_proto protoreflect.FileDescriptor
 
 const file_nameward_v1_observation_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnameward/v1/observation.proto\x12\vnameward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x02\n" +
+	"\x1dnameward/v1/observation.proto\x12\vnameward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18nameward/v1/policy.proto\"\xc0\x02\n" +
 	"\aMapping\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x14\n" +
 	"\x05chain\x18\x02 \x03(\tR\x05chain\x12\x18\n" +
@@ -198,7 +568,43 @@ const file_nameward_v1_observation_proto_rawDesc = "" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12B\n" +
 	"\x0ffirst_seen_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12@\n" +
-	"\x0elast_seen_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime*7\n" +
+	"\x0elast_seen_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xb4\a\n" +
+	"\tFlowEvent\x12.\n" +
+	"\averdict\x18\x01 \x01(\x0e2\x14.nameward.v1.VerdictR\averdict\x12,\n" +
+	"\x04mode\x18\x02 \x01(\x0e2\x18.nameward.v1.Policy.ModeR\x04mode\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12;\n" +
+	"\bworkload\x18\x04 \x01(\v2\x1f.nameward.v1.FlowEvent.WorkloadR\bworkload\x12D\n" +
+	"\vdestination\x18\x05 \x01(\v2\".nameward.v1.FlowEvent.DestinationR\vdestination\x12\x18\n" +
+	"\adomains\x18\x06 \x03(\tR\adomains\x12\x16\n" +
+	"\x06policy\x18\a \x01(\tR\x06policy\x12\x17\n" +
+	"\x04rule\x18\b \x01(\x05H\x00R\x04rule\x88\x01\x01\x12\x14\n" +
+	"\x05count\x18\t \x01(\x04R\x05count\x129\n" +
+	"\n" +
+	"first_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
+	"\tlast_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x125\n" +
+	"\x06reason\x18\f \x01(\x0e2\x1d.nameward.v1.FlowEvent.ReasonR\x06reason\x12\x1a\n" +
+	"\bquestion\x18\r \x01(\tR\bquestion\x1au\n" +
+	"\bWorkload\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x15\n" +
+	"\x03uid\x18\x02 \x01(\rH\x00R\x03uid\x88\x01\x01\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\bR\x04host\x12\x1c\n" +
+	"\tinterface\x18\x04 \x01(\tR\tinterfaceB\x06\n" +
+	"\x04_uid\x1a\x97\x01\n" +
+	"\vDestination\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x121\n" +
+	"\bprotocol\x18\x03 \x01(\x0e2\x15.nameward.v1.ProtocolR\bprotocol\x12'\n" +
+	"\x0fprotocol_number\x18\x04 \x01(\rR\x0eprotocolNumber\"p\n" +
+	"\x06Reason\x12\x16\n" +
+	"\x12REASON_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04RULE\x10\x01\x12\v\n" +
+	"\aNO_RULE\x10\x02\x12\x10\n" +
+	"\fRULE_UNKNOWN\x10\x03\x12\x0e\n" +
+	"\n" +
+	"UNREADABLE\x10\x04\x12\x15\n" +
+	"\x11UNKNOWN_INTERFACE\x10\x05B\a\n" +
+	"\x05_rule*7\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05ALLOW\x10\x01\x12\b\n" +
@@ -216,22 +622,36 @@ func file_nameward_v1_observation_proto_rawDescGZIP() []byte {
 	return file_nameward_v1_observation_proto_rawDescData
 }
 
-var file_nameward_v1_observation_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_nameward_v1_observation_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_nameward_v1_observation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_nameward_v1_observation_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_nameward_v1_observation_proto_goTypes = []any{
 	(Verdict)(0),                  // 0: nameward.v1.Verdict
-	(*Mapping)(nil),               // 1: nameward.v1.Mapping
-	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
+	(FlowEvent_Reason)(0),         // 1: nameward.v1.FlowEvent.Reason
+	(*Mapping)(nil),               // 2: nameward.v1.Mapping
+	(*FlowEvent)(nil),             // 3: nameward.v1.FlowEvent
+	(*FlowEvent_Workload)(nil),    // 4: nameward.v1.FlowEvent.Workload
+	(*FlowEvent_Destination)(nil), // 5: nameward.v1.FlowEvent.Destination
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(Policy_Mode)(0),              // 7: nameward.v1.Policy.Mode
+	(Protocol)(0),                 // 8: nameward.v1.Protocol
 }
 var file_nameward_v1_observation_proto_depIdxs = []int32{
-	2, // 0: nameward.v1.Mapping.expire_time:type_name -> google.protobuf.Timestamp
-	2, // 1: nameward.v1.Mapping.first_seen_time:type_name -> google.protobuf.Timestamp
-	2, // 2: nameward.v1.Mapping.last_seen_time:type_name -> google.protobuf.Timestamp
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	6,  // 0: nameward.v1.Mapping.expire_time:type_name -> google.protobuf.Timestamp
+	6,  // 1: nameward.v1.Mapping.first_seen_time:type_name -> google.protobuf.Timestamp
+	6,  // 2: nameward.v1.Mapping.last_seen_time:type_name -> google.protobuf.Timestamp
+	0,  // 3: nameward.v1.FlowEvent.verdict:type_name -> nameward.v1.Verdict
+	7,  // 4: nameward.v1.FlowEvent.mode:type_name -> nameward.v1.Policy.Mode
+	4,  // 5: nameward.v1.FlowEvent.workload:type_name -> nameward.v1.FlowEvent.Workload
+	5,  // 6: nameward.v1.FlowEvent.destination:type_name -> nameward.v1.FlowEvent.Destination
+	6,  // 7: nameward.v1.FlowEvent.first_time:type_name -> google.protobuf.Timestamp
+	6,  // 8: nameward.v1.FlowEvent.last_time:type_name -> google.protobuf.Timestamp
+	1,  // 9: nameward.v1.FlowEvent.reason:type_name -> nameward.v1.FlowEvent.Reason
+	8,  // 10: nameward.v1.FlowEvent.Destination.protocol:type_name -> nameward.v1.Protocol
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_nameward_v1_observation_proto_init() }
@@ -239,13 +659,16 @@ func file_nameward_v1_observation_proto_init() {
 	if File_nameward_v1_observation_proto != nil {
 		return
 	}
+	file_nameward_v1_policy_proto_init()
+	file_nameward_v1_observation_proto_msgTypes[1].OneofWrappers = []any{}
+	file_nameward_v1_observation_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nameward_v1_observation_proto_rawDesc), len(file_nameward_v1_observation_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   1,
+			NumEnums:      2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -368,11 +368,323 @@ func (x *WatchMappingsResponse) GetSynced() bool {
 	return false
 }
 
+// Selects flow events. A flow event must match every field that is set.
+type FlowEventFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A domain pattern that one of the names of the destination matches, or the name that was asked for.
+	Domain string `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	// The destination: an address, or addresses in CIDR form.
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	// The node, `nodes/{node}`.
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// The workload: source addresses (an address, or in CIDR form), `uid:N`, or `host` for all of the node itself.
+	Workload string `protobuf:"bytes,4,opt,name=workload,proto3" json:"workload,omitempty"`
+	// The policy whose rule decided, `policies/{policy}`.
+	Policy string `protobuf:"bytes,5,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The mode: ENFORCE or AUDIT. Unset means both.
+	Mode          Policy_Mode `protobuf:"varint,6,opt,name=mode,proto3,enum=nameward.v1.Policy_Mode" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowEventFilter) Reset() {
+	*x = FlowEventFilter{}
+	mi := &file_nameward_v1_observation_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowEventFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowEventFilter) ProtoMessage() {}
+
+func (x *FlowEventFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_observation_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowEventFilter.ProtoReflect.Descriptor instead.
+func (*FlowEventFilter) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_observation_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FlowEventFilter) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *FlowEventFilter) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *FlowEventFilter) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *FlowEventFilter) GetWorkload() string {
+	if x != nil {
+		return x.Workload
+	}
+	return ""
+}
+
+func (x *FlowEventFilter) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *FlowEventFilter) GetMode() Policy_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Policy_MODE_UNSPECIFIED
+}
+
+// Request of ListFlowEvents.
+type ListFlowEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which flow events. Absent means all.
+	Filter *FlowEventFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// At most so many. 0 means 100; more than 1,000 counts as 1,000.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The `next_page_token` of the page before; empty for the first page.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFlowEventsRequest) Reset() {
+	*x = ListFlowEventsRequest{}
+	mi := &file_nameward_v1_observation_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFlowEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFlowEventsRequest) ProtoMessage() {}
+
+func (x *ListFlowEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_observation_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFlowEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListFlowEventsRequest) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_observation_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListFlowEventsRequest) GetFilter() *FlowEventFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ListFlowEventsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListFlowEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of ListFlowEvents.
+type ListFlowEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The flow events.
+	FlowEvents []*FlowEvent `protobuf:"bytes,1,rep,name=flow_events,json=flowEvents,proto3" json:"flow_events,omitempty"`
+	// Token of the next page; empty on the last.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFlowEventsResponse) Reset() {
+	*x = ListFlowEventsResponse{}
+	mi := &file_nameward_v1_observation_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFlowEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFlowEventsResponse) ProtoMessage() {}
+
+func (x *ListFlowEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_observation_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFlowEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListFlowEventsResponse) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_observation_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListFlowEventsResponse) GetFlowEvents() []*FlowEvent {
+	if x != nil {
+		return x.FlowEvents
+	}
+	return nil
+}
+
+func (x *ListFlowEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// Request of WatchFlowEvents.
+type WatchFlowEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which flow events. Absent means all.
+	Filter        *FlowEventFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFlowEventsRequest) Reset() {
+	*x = WatchFlowEventsRequest{}
+	mi := &file_nameward_v1_observation_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFlowEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFlowEventsRequest) ProtoMessage() {}
+
+func (x *WatchFlowEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_observation_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFlowEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchFlowEventsRequest) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_observation_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *WatchFlowEventsRequest) GetFilter() *FlowEventFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+// Response of WatchFlowEvents: one flow event, or the end of the snapshot.
+type WatchFlowEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The flow event as it is now, in place of what was said of it before. Absent in the response that ends the
+	// snapshot.
+	FlowEvent *FlowEvent `protobuf:"bytes,1,opt,name=flow_event,json=flowEvent,proto3" json:"flow_event,omitempty"`
+	// What was sent so far is every flow event that was known when the watch began.
+	Synced        bool `protobuf:"varint,2,opt,name=synced,proto3" json:"synced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFlowEventsResponse) Reset() {
+	*x = WatchFlowEventsResponse{}
+	mi := &file_nameward_v1_observation_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFlowEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFlowEventsResponse) ProtoMessage() {}
+
+func (x *WatchFlowEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_observation_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFlowEventsResponse.ProtoReflect.Descriptor instead.
+func (*WatchFlowEventsResponse) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_observation_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WatchFlowEventsResponse) GetFlowEvent() *FlowEvent {
+	if x != nil {
+		return x.FlowEvent
+	}
+	return nil
+}
+
+func (x *WatchFlowEventsResponse) GetSynced() bool {
+	if x != nil {
+		return x.Synced
+	}
+	return false
+}
+
 var File_nameward_v1_observation_service_proto protoreflect.FileDescriptor
 
 const file_nameward_v1_observation_service_proto_rawDesc = "" +
 	"\n" +
-	"%nameward/v1/observation_service.proto\x12\vnameward.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dnameward/v1/observation.proto\"U\n" +
+	"%nameward/v1/observation_service.proto\x12\vnameward.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dnameward/v1/observation.proto\x1a\x18nameward/v1/policy.proto\"U\n" +
 	"\rMappingFilter\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -395,10 +707,34 @@ const file_nameward_v1_observation_service_proto_rawDesc = "" +
 	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\n" +
 	"\n" +
-	"\x06DELETE\x10\x022\xc3\x01\n" +
+	"\x06DELETE\x10\x02\"\xc3\x01\n" +
+	"\x0fFlowEventFilter\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x1a\n" +
+	"\bworkload\x18\x04 \x01(\tR\bworkload\x12\x16\n" +
+	"\x06policy\x18\x05 \x01(\tR\x06policy\x126\n" +
+	"\x04mode\x18\x06 \x01(\x0e2\x18.nameward.v1.Policy.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\"\x92\x01\n" +
+	"\x15ListFlowEventsRequest\x124\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1c.nameward.v1.FlowEventFilterR\x06filter\x12$\n" +
+	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"y\n" +
+	"\x16ListFlowEventsResponse\x127\n" +
+	"\vflow_events\x18\x01 \x03(\v2\x16.nameward.v1.FlowEventR\n" +
+	"flowEvents\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"N\n" +
+	"\x16WatchFlowEventsRequest\x124\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1c.nameward.v1.FlowEventFilterR\x06filter\"h\n" +
+	"\x17WatchFlowEventsResponse\x125\n" +
+	"\n" +
+	"flow_event\x18\x01 \x01(\v2\x16.nameward.v1.FlowEventR\tflowEvent\x12\x16\n" +
+	"\x06synced\x18\x02 \x01(\bR\x06synced2\xfe\x02\n" +
 	"\x12ObservationService\x12S\n" +
 	"\fListMappings\x12 .nameward.v1.ListMappingsRequest\x1a!.nameward.v1.ListMappingsResponse\x12X\n" +
-	"\rWatchMappings\x12!.nameward.v1.WatchMappingsRequest\x1a\".nameward.v1.WatchMappingsResponse0\x01B9Z7github.com/nameward/nameward/api/nameward/v1;namewardv1b\x06proto3"
+	"\rWatchMappings\x12!.nameward.v1.WatchMappingsRequest\x1a\".nameward.v1.WatchMappingsResponse0\x01\x12Y\n" +
+	"\x0eListFlowEvents\x12\".nameward.v1.ListFlowEventsRequest\x1a#.nameward.v1.ListFlowEventsResponse\x12^\n" +
+	"\x0fWatchFlowEvents\x12#.nameward.v1.WatchFlowEventsRequest\x1a$.nameward.v1.WatchFlowEventsResponse0\x01B9Z7github.com/nameward/nameward/api/nameward/v1;namewardv1b\x06proto3"
 
 var (
 	file_nameward_v1_observation_service_proto_rawDescOnce sync.Once
@@ -413,7 +749,7 @@ func file_nameward_v1_observation_service_proto_rawDescGZIP() []byte {
 }
 
 var file_nameward_v1_observation_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_nameward_v1_observation_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_nameward_v1_observation_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_nameward_v1_observation_service_proto_goTypes = []any{
 	(WatchMappingsResponse_Change)(0), // 0: nameward.v1.WatchMappingsResponse.Change
 	(*MappingFilter)(nil),             // 1: nameward.v1.MappingFilter
@@ -421,23 +757,39 @@ var file_nameward_v1_observation_service_proto_goTypes = []any{
 	(*ListMappingsResponse)(nil),      // 3: nameward.v1.ListMappingsResponse
 	(*WatchMappingsRequest)(nil),      // 4: nameward.v1.WatchMappingsRequest
 	(*WatchMappingsResponse)(nil),     // 5: nameward.v1.WatchMappingsResponse
-	(*Mapping)(nil),                   // 6: nameward.v1.Mapping
+	(*FlowEventFilter)(nil),           // 6: nameward.v1.FlowEventFilter
+	(*ListFlowEventsRequest)(nil),     // 7: nameward.v1.ListFlowEventsRequest
+	(*ListFlowEventsResponse)(nil),    // 8: nameward.v1.ListFlowEventsResponse
+	(*WatchFlowEventsRequest)(nil),    // 9: nameward.v1.WatchFlowEventsRequest
+	(*WatchFlowEventsResponse)(nil),   // 10: nameward.v1.WatchFlowEventsResponse
+	(*Mapping)(nil),                   // 11: nameward.v1.Mapping
+	(Policy_Mode)(0),                  // 12: nameward.v1.Policy.Mode
+	(*FlowEvent)(nil),                 // 13: nameward.v1.FlowEvent
 }
 var file_nameward_v1_observation_service_proto_depIdxs = []int32{
-	1, // 0: nameward.v1.ListMappingsRequest.filter:type_name -> nameward.v1.MappingFilter
-	6, // 1: nameward.v1.ListMappingsResponse.mappings:type_name -> nameward.v1.Mapping
-	1, // 2: nameward.v1.WatchMappingsRequest.filter:type_name -> nameward.v1.MappingFilter
-	0, // 3: nameward.v1.WatchMappingsResponse.change:type_name -> nameward.v1.WatchMappingsResponse.Change
-	6, // 4: nameward.v1.WatchMappingsResponse.mapping:type_name -> nameward.v1.Mapping
-	2, // 5: nameward.v1.ObservationService.ListMappings:input_type -> nameward.v1.ListMappingsRequest
-	4, // 6: nameward.v1.ObservationService.WatchMappings:input_type -> nameward.v1.WatchMappingsRequest
-	3, // 7: nameward.v1.ObservationService.ListMappings:output_type -> nameward.v1.ListMappingsResponse
-	5, // 8: nameward.v1.ObservationService.WatchMappings:output_type -> nameward.v1.WatchMappingsResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	1,  // 0: nameward.v1.ListMappingsRequest.filter:type_name -> nameward.v1.MappingFilter
+	11, // 1: nameward.v1.ListMappingsResponse.mappings:type_name -> nameward.v1.Mapping
+	1,  // 2: nameward.v1.WatchMappingsRequest.filter:type_name -> nameward.v1.MappingFilter
+	0,  // 3: nameward.v1.WatchMappingsResponse.change:type_name -> nameward.v1.WatchMappingsResponse.Change
+	11, // 4: nameward.v1.WatchMappingsResponse.mapping:type_name -> nameward.v1.Mapping
+	12, // 5: nameward.v1.FlowEventFilter.mode:type_name -> nameward.v1.Policy.Mode
+	6,  // 6: nameward.v1.ListFlowEventsRequest.filter:type_name -> nameward.v1.FlowEventFilter
+	13, // 7: nameward.v1.ListFlowEventsResponse.flow_events:type_name -> nameward.v1.FlowEvent
+	6,  // 8: nameward.v1.WatchFlowEventsRequest.filter:type_name -> nameward.v1.FlowEventFilter
+	13, // 9: nameward.v1.WatchFlowEventsResponse.flow_event:type_name -> nameward.v1.FlowEvent
+	2,  // 10: nameward.v1.ObservationService.ListMappings:input_type -> nameward.v1.ListMappingsRequest
+	4,  // 11: nameward.v1.ObservationService.WatchMappings:input_type -> nameward.v1.WatchMappingsRequest
+	7,  // 12: nameward.v1.ObservationService.ListFlowEvents:input_type -> nameward.v1.ListFlowEventsRequest
+	9,  // 13: nameward.v1.ObservationService.WatchFlowEvents:input_type -> nameward.v1.WatchFlowEventsRequest
+	3,  // 14: nameward.v1.ObservationService.ListMappings:output_type -> nameward.v1.ListMappingsResponse
+	5,  // 15: nameward.v1.ObservationService.WatchMappings:output_type -> nameward.v1.WatchMappingsResponse
+	8,  // 16: nameward.v1.ObservationService.ListFlowEvents:output_type -> nameward.v1.ListFlowEventsResponse
+	10, // 17: nameward.v1.ObservationService.WatchFlowEvents:output_type -> nameward.v1.WatchFlowEventsResponse
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_nameward_v1_observation_service_proto_init() }
@@ -446,13 +798,14 @@ func file_nameward_v1_observation_service_proto_init() {
 		return
 	}
 	file_nameward_v1_observation_proto_init()
+	file_nameward_v1_policy_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nameward_v1_observation_service_proto_rawDesc), len(file_nameward_v1_observation_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

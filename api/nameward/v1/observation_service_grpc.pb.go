@@ -19,8 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ObservationService_ListMappings_FullMethodName  = "/nameward.v1.ObservationService/ListMappings"
-	ObservationService_WatchMappings_FullMethodName = "/nameward.v1.ObservationService/WatchMappings"
+	ObservationService_ListMappings_FullMethodName    = "/nameward.v1.ObservationService/ListMappings"
+	ObservationService_WatchMappings_FullMethodName   = "/nameward.v1.ObservationService/WatchMappings"
+	ObservationService_ListFlowEvents_FullMethodName  = "/nameward.v1.ObservationService/ListFlowEvents"
+	ObservationService_WatchFlowEvents_FullMethodName = "/nameward.v1.ObservationService/WatchFlowEvents"
 )
 
 // ObservationServiceClient is the client API for ObservationService service.
@@ -35,6 +37,14 @@ type ObservationServiceClient interface {
 	// prolonged or ended. The stream ends with UNAVAILABLE when the server stops, and with
 	// RESOURCE_EXHAUSTED when the reader is too slow: what it missed is then in ListMappings.
 	WatchMappings(ctx context.Context, in *WatchMappingsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchMappingsResponse], error)
+	// Lists flow events, in order of node, workload and destination, a page at a time. The server keeps one until a
+	// day after it was last seen, or until there are too many and it is the one that was not seen for longest.
+	ListFlowEvents(ctx context.Context, in *ListFlowEventsRequest, opts ...grpc.CallOption) (*ListFlowEventsResponse, error)
+	// Streams flow events: first each that is known, then one response with `synced`, then each that is new or was
+	// seen again, as it is then; a node tells of each at most once a second. The stream ends with UNAVAILABLE when
+	// the server stops, and with RESOURCE_EXHAUSTED when the reader is too slow: what it missed is then in
+	// ListFlowEvents.
+	WatchFlowEvents(ctx context.Context, in *WatchFlowEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchFlowEventsResponse], error)
 }
 
 type observationServiceClient struct {
@@ -74,6 +84,35 @@ func (c *observationServiceClient) WatchMappings(ctx context.Context, in *WatchM
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ObservationService_WatchMappingsClient = grpc.ServerStreamingClient[WatchMappingsResponse]
 
+func (c *observationServiceClient) ListFlowEvents(ctx context.Context, in *ListFlowEventsRequest, opts ...grpc.CallOption) (*ListFlowEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListFlowEventsResponse)
+	err := c.cc.Invoke(ctx, ObservationService_ListFlowEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *observationServiceClient) WatchFlowEvents(ctx context.Context, in *WatchFlowEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchFlowEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ObservationService_ServiceDesc.Streams[1], ObservationService_WatchFlowEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchFlowEventsRequest, WatchFlowEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ObservationService_WatchFlowEventsClient = grpc.ServerStreamingClient[WatchFlowEventsResponse]
+
 // ObservationServiceServer is the server API for ObservationService service.
 // All implementations must embed UnimplementedObservationServiceServer
 // for forward compatibility.
@@ -86,6 +125,14 @@ type ObservationServiceServer interface {
 	// prolonged or ended. The stream ends with UNAVAILABLE when the server stops, and with
 	// RESOURCE_EXHAUSTED when the reader is too slow: what it missed is then in ListMappings.
 	WatchMappings(*WatchMappingsRequest, grpc.ServerStreamingServer[WatchMappingsResponse]) error
+	// Lists flow events, in order of node, workload and destination, a page at a time. The server keeps one until a
+	// day after it was last seen, or until there are too many and it is the one that was not seen for longest.
+	ListFlowEvents(context.Context, *ListFlowEventsRequest) (*ListFlowEventsResponse, error)
+	// Streams flow events: first each that is known, then one response with `synced`, then each that is new or was
+	// seen again, as it is then; a node tells of each at most once a second. The stream ends with UNAVAILABLE when
+	// the server stops, and with RESOURCE_EXHAUSTED when the reader is too slow: what it missed is then in
+	// ListFlowEvents.
+	WatchFlowEvents(*WatchFlowEventsRequest, grpc.ServerStreamingServer[WatchFlowEventsResponse]) error
 	mustEmbedUnimplementedObservationServiceServer()
 }
 
@@ -101,6 +148,12 @@ func (UnimplementedObservationServiceServer) ListMappings(context.Context, *List
 }
 func (UnimplementedObservationServiceServer) WatchMappings(*WatchMappingsRequest, grpc.ServerStreamingServer[WatchMappingsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchMappings not implemented")
+}
+func (UnimplementedObservationServiceServer) ListFlowEvents(context.Context, *ListFlowEventsRequest) (*ListFlowEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListFlowEvents not implemented")
+}
+func (UnimplementedObservationServiceServer) WatchFlowEvents(*WatchFlowEventsRequest, grpc.ServerStreamingServer[WatchFlowEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchFlowEvents not implemented")
 }
 func (UnimplementedObservationServiceServer) mustEmbedUnimplementedObservationServiceServer() {}
 func (UnimplementedObservationServiceServer) testEmbeddedByValue()                            {}
@@ -152,6 +205,35 @@ func _ObservationService_WatchMappings_Handler(srv interface{}, stream grpc.Serv
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ObservationService_WatchMappingsServer = grpc.ServerStreamingServer[WatchMappingsResponse]
 
+func _ObservationService_ListFlowEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListFlowEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ObservationServiceServer).ListFlowEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ObservationService_ListFlowEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ObservationServiceServer).ListFlowEvents(ctx, req.(*ListFlowEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ObservationService_WatchFlowEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchFlowEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ObservationServiceServer).WatchFlowEvents(m, &grpc.GenericServerStream[WatchFlowEventsRequest, WatchFlowEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ObservationService_WatchFlowEventsServer = grpc.ServerStreamingServer[WatchFlowEventsResponse]
+
 // ObservationService_ServiceDesc is the grpc.ServiceDesc for ObservationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -163,11 +245,20 @@ var ObservationService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListMappings",
 			Handler:    _ObservationService_ListMappings_Handler,
 		},
+		{
+			MethodName: "ListFlowEvents",
+			Handler:    _ObservationService_ListFlowEvents_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "WatchMappings",
 			Handler:       _ObservationService_WatchMappings_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchFlowEvents",
+			Handler:       _ObservationService_WatchFlowEvents_Handler,
 			ServerStreams: true,
 		},
 	},

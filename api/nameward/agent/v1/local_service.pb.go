@@ -7,6 +7,7 @@
 package agentv1
 
 import (
+	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	v1 "github.com/nameward/nameward/api/nameward/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -23,6 +24,219 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What an event tells of.
+type WatchEventsRequest_Kind int32
+
+const (
+	// Of nothing.
+	WatchEventsRequest_KIND_UNSPECIFIED WatchEventsRequest_Kind = 0
+	// Of a mapping.
+	WatchEventsRequest_MAPPING WatchEventsRequest_Kind = 1
+	// Of connections that were denied or audited.
+	WatchEventsRequest_FLOW_EVENT WatchEventsRequest_Kind = 2
+)
+
+// Enum value maps for WatchEventsRequest_Kind.
+var (
+	WatchEventsRequest_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "MAPPING",
+		2: "FLOW_EVENT",
+	}
+	WatchEventsRequest_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"MAPPING":          1,
+		"FLOW_EVENT":       2,
+	}
+)
+
+func (x WatchEventsRequest_Kind) Enum() *WatchEventsRequest_Kind {
+	p := new(WatchEventsRequest_Kind)
+	*p = x
+	return p
+}
+
+func (x WatchEventsRequest_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WatchEventsRequest_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_nameward_agent_v1_local_service_proto_enumTypes[0].Descriptor()
+}
+
+func (WatchEventsRequest_Kind) Type() protoreflect.EnumType {
+	return &file_nameward_agent_v1_local_service_proto_enumTypes[0]
+}
+
+func (x WatchEventsRequest_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WatchEventsRequest_Kind.Descriptor instead.
+func (WatchEventsRequest_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_nameward_agent_v1_local_service_proto_rawDescGZIP(), []int{0, 0}
+}
+
+// Request of WatchEvents.
+type WatchEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which kinds. Empty means all.
+	Kinds []WatchEventsRequest_Kind `protobuf:"varint,1,rep,packed,name=kinds,proto3,enum=nameward.agent.v1.WatchEventsRequest_Kind" json:"kinds,omitempty"`
+	// Which mappings. Absent means all.
+	MappingFilter *v1.MappingFilter `protobuf:"bytes,2,opt,name=mapping_filter,json=mappingFilter,proto3" json:"mapping_filter,omitempty"`
+	// Which flow events. Absent means all.
+	FlowEventFilter *v1.FlowEventFilter `protobuf:"bytes,3,opt,name=flow_event_filter,json=flowEventFilter,proto3" json:"flow_event_filter,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *WatchEventsRequest) Reset() {
+	*x = WatchEventsRequest{}
+	mi := &file_nameward_agent_v1_local_service_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsRequest) ProtoMessage() {}
+
+func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_agent_v1_local_service_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
+	return file_nameward_agent_v1_local_service_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *WatchEventsRequest) GetKinds() []WatchEventsRequest_Kind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetMappingFilter() *v1.MappingFilter {
+	if x != nil {
+		return x.MappingFilter
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetFlowEventFilter() *v1.FlowEventFilter {
+	if x != nil {
+		return x.FlowEventFilter
+	}
+	return nil
+}
+
+// Response of WatchEvents: one event, or the end of the snapshot.
+type WatchEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was seen; unset in the response that ends the snapshot.
+	//
+	// Types that are valid to be assigned to Event:
+	//
+	//	*WatchEventsResponse_Mapping
+	//	*WatchEventsResponse_FlowEvent
+	Event isWatchEventsResponse_Event `protobuf_oneof:"event"`
+	// What was sent so far is all that was known when the watch began.
+	Synced        bool `protobuf:"varint,3,opt,name=synced,proto3" json:"synced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsResponse) Reset() {
+	*x = WatchEventsResponse{}
+	mi := &file_nameward_agent_v1_local_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsResponse) ProtoMessage() {}
+
+func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_agent_v1_local_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
+func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
+	return file_nameward_agent_v1_local_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *WatchEventsResponse) GetEvent() isWatchEventsResponse_Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetMapping() *v1.Mapping {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_Mapping); ok {
+			return x.Mapping
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetFlowEvent() *v1.FlowEvent {
+	if x != nil {
+		if x, ok := x.Event.(*WatchEventsResponse_FlowEvent); ok {
+			return x.FlowEvent
+		}
+	}
+	return nil
+}
+
+func (x *WatchEventsResponse) GetSynced() bool {
+	if x != nil {
+		return x.Synced
+	}
+	return false
+}
+
+type isWatchEventsResponse_Event interface {
+	isWatchEventsResponse_Event()
+}
+
+type WatchEventsResponse_Mapping struct {
+	// A mapping, as it is now.
+	Mapping *v1.Mapping `protobuf:"bytes,1,opt,name=mapping,proto3,oneof"`
+}
+
+type WatchEventsResponse_FlowEvent struct {
+	// A flow event, as it is now.
+	FlowEvent *v1.FlowEvent `protobuf:"bytes,2,opt,name=flow_event,json=flowEvent,proto3,oneof"`
+}
+
+func (*WatchEventsResponse_Mapping) isWatchEventsResponse_Event() {}
+
+func (*WatchEventsResponse_FlowEvent) isWatchEventsResponse_Event() {}
+
 // Request of GetStatus.
 type GetStatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -32,7 +246,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_nameward_agent_v1_local_service_proto_msgTypes[0]
+	mi := &file_nameward_agent_v1_local_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -44,7 +258,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_agent_v1_local_service_proto_msgTypes[0]
+	mi := &file_nameward_agent_v1_local_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -57,7 +271,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_nameward_agent_v1_local_service_proto_rawDescGZIP(), []int{0}
+	return file_nameward_agent_v1_local_service_proto_rawDescGZIP(), []int{2}
 }
 
 // Response of GetStatus.
@@ -81,7 +295,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_nameward_agent_v1_local_service_proto_msgTypes[1]
+	mi := &file_nameward_agent_v1_local_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -93,7 +307,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_agent_v1_local_service_proto_msgTypes[1]
+	mi := &file_nameward_agent_v1_local_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -106,7 +320,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_nameward_agent_v1_local_service_proto_rawDescGZIP(), []int{1}
+	return file_nameward_agent_v1_local_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetStatusResponse) GetNode() *v1.Node {
@@ -155,7 +369,23 @@ var File_nameward_agent_v1_local_service_proto protoreflect.FileDescriptor
 
 const file_nameward_agent_v1_local_service_proto_rawDesc = "" +
 	"\n" +
-	"%nameward/agent/v1/local_service.proto\x12\x11nameward.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nameward/v1/node.proto\x1a\x1enameward/v1/node_service.proto\x1a%nameward/v1/observation_service.proto\"\x12\n" +
+	"%nameward/agent/v1/local_service.proto\x12\x11nameward.agent.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16nameward/v1/node.proto\x1a\x1enameward/v1/node_service.proto\x1a\x1dnameward/v1/observation.proto\x1a%nameward/v1/observation_service.proto\"\xad\x02\n" +
+	"\x12WatchEventsRequest\x12O\n" +
+	"\x05kinds\x18\x01 \x03(\x0e2*.nameward.agent.v1.WatchEventsRequest.KindB\r\xbaH\n" +
+	"\x92\x01\a\"\x05\x82\x01\x02\x10\x01R\x05kinds\x12A\n" +
+	"\x0emapping_filter\x18\x02 \x01(\v2\x1a.nameward.v1.MappingFilterR\rmappingFilter\x12H\n" +
+	"\x11flow_event_filter\x18\x03 \x01(\v2\x1c.nameward.v1.FlowEventFilterR\x0fflowEventFilter\"9\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aMAPPING\x10\x01\x12\x0e\n" +
+	"\n" +
+	"FLOW_EVENT\x10\x02\"\xa1\x01\n" +
+	"\x13WatchEventsResponse\x120\n" +
+	"\amapping\x18\x01 \x01(\v2\x14.nameward.v1.MappingH\x00R\amapping\x127\n" +
+	"\n" +
+	"flow_event\x18\x02 \x01(\v2\x16.nameward.v1.FlowEventH\x00R\tflowEvent\x12\x16\n" +
+	"\x06synced\x18\x03 \x01(\bR\x06syncedB\a\n" +
+	"\x05event\"\x12\n" +
 	"\x10GetStatusRequest\"\xa0\x02\n" +
 	"\x11GetStatusResponse\x12%\n" +
 	"\x04node\x18\x01 \x01(\v2\x11.nameward.v1.NodeR\x04node\x12\x16\n" +
@@ -164,10 +394,12 @@ const file_nameward_agent_v1_local_service_proto_rawDesc = "" +
 	"\rlive_mappings\x18\x04 \x01(\x04R\fliveMappings\x12\x1a\n" +
 	"\bdegraded\x18\x05 \x03(\tR\bdegraded\x129\n" +
 	"\n" +
-	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime2\x9f\x02\n" +
+	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime2\xda\x03\n" +
 	"\fLocalService\x12V\n" +
 	"\tGetStatus\x12#.nameward.agent.v1.GetStatusRequest\x1a$.nameward.agent.v1.GetStatusResponse\x12S\n" +
-	"\fListMappings\x12 .nameward.v1.ListMappingsRequest\x1a!.nameward.v1.ListMappingsResponse\x12b\n" +
+	"\fListMappings\x12 .nameward.v1.ListMappingsRequest\x1a!.nameward.v1.ListMappingsResponse\x12Y\n" +
+	"\x0eListFlowEvents\x12\".nameward.v1.ListFlowEventsRequest\x1a#.nameward.v1.ListFlowEventsResponse\x12^\n" +
+	"\vWatchEvents\x12%.nameward.agent.v1.WatchEventsRequest\x1a&.nameward.agent.v1.WatchEventsResponse0\x01\x12b\n" +
 	"\x11ExplainConnection\x12%.nameward.v1.ExplainConnectionRequest\x1a&.nameward.v1.ExplainConnectionResponseB<Z:github.com/nameward/nameward/api/nameward/agent/v1;agentv1b\x06proto3"
 
 var (
@@ -182,32 +414,51 @@ func file_nameward_agent_v1_local_service_proto_rawDescGZIP() []byte {
 	return file_nameward_agent_v1_local_service_proto_rawDescData
 }
 
-var file_nameward_agent_v1_local_service_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_nameward_agent_v1_local_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_nameward_agent_v1_local_service_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_nameward_agent_v1_local_service_proto_goTypes = []any{
-	(*GetStatusRequest)(nil),             // 0: nameward.agent.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),            // 1: nameward.agent.v1.GetStatusResponse
-	(*v1.Node)(nil),                      // 2: nameward.v1.Node
-	(*timestamppb.Timestamp)(nil),        // 3: google.protobuf.Timestamp
-	(*v1.ListMappingsRequest)(nil),       // 4: nameward.v1.ListMappingsRequest
-	(*v1.ExplainConnectionRequest)(nil),  // 5: nameward.v1.ExplainConnectionRequest
-	(*v1.ListMappingsResponse)(nil),      // 6: nameward.v1.ListMappingsResponse
-	(*v1.ExplainConnectionResponse)(nil), // 7: nameward.v1.ExplainConnectionResponse
+	(WatchEventsRequest_Kind)(0),         // 0: nameward.agent.v1.WatchEventsRequest.Kind
+	(*WatchEventsRequest)(nil),           // 1: nameward.agent.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),          // 2: nameward.agent.v1.WatchEventsResponse
+	(*GetStatusRequest)(nil),             // 3: nameward.agent.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),            // 4: nameward.agent.v1.GetStatusResponse
+	(*v1.MappingFilter)(nil),             // 5: nameward.v1.MappingFilter
+	(*v1.FlowEventFilter)(nil),           // 6: nameward.v1.FlowEventFilter
+	(*v1.Mapping)(nil),                   // 7: nameward.v1.Mapping
+	(*v1.FlowEvent)(nil),                 // 8: nameward.v1.FlowEvent
+	(*v1.Node)(nil),                      // 9: nameward.v1.Node
+	(*timestamppb.Timestamp)(nil),        // 10: google.protobuf.Timestamp
+	(*v1.ListMappingsRequest)(nil),       // 11: nameward.v1.ListMappingsRequest
+	(*v1.ListFlowEventsRequest)(nil),     // 12: nameward.v1.ListFlowEventsRequest
+	(*v1.ExplainConnectionRequest)(nil),  // 13: nameward.v1.ExplainConnectionRequest
+	(*v1.ListMappingsResponse)(nil),      // 14: nameward.v1.ListMappingsResponse
+	(*v1.ListFlowEventsResponse)(nil),    // 15: nameward.v1.ListFlowEventsResponse
+	(*v1.ExplainConnectionResponse)(nil), // 16: nameward.v1.ExplainConnectionResponse
 }
 var file_nameward_agent_v1_local_service_proto_depIdxs = []int32{
-	2, // 0: nameward.agent.v1.GetStatusResponse.node:type_name -> nameward.v1.Node
-	3, // 1: nameward.agent.v1.GetStatusResponse.connection_change_time:type_name -> google.protobuf.Timestamp
-	3, // 2: nameward.agent.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	0, // 3: nameward.agent.v1.LocalService.GetStatus:input_type -> nameward.agent.v1.GetStatusRequest
-	4, // 4: nameward.agent.v1.LocalService.ListMappings:input_type -> nameward.v1.ListMappingsRequest
-	5, // 5: nameward.agent.v1.LocalService.ExplainConnection:input_type -> nameward.v1.ExplainConnectionRequest
-	1, // 6: nameward.agent.v1.LocalService.GetStatus:output_type -> nameward.agent.v1.GetStatusResponse
-	6, // 7: nameward.agent.v1.LocalService.ListMappings:output_type -> nameward.v1.ListMappingsResponse
-	7, // 8: nameward.agent.v1.LocalService.ExplainConnection:output_type -> nameward.v1.ExplainConnectionResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	0,  // 0: nameward.agent.v1.WatchEventsRequest.kinds:type_name -> nameward.agent.v1.WatchEventsRequest.Kind
+	5,  // 1: nameward.agent.v1.WatchEventsRequest.mapping_filter:type_name -> nameward.v1.MappingFilter
+	6,  // 2: nameward.agent.v1.WatchEventsRequest.flow_event_filter:type_name -> nameward.v1.FlowEventFilter
+	7,  // 3: nameward.agent.v1.WatchEventsResponse.mapping:type_name -> nameward.v1.Mapping
+	8,  // 4: nameward.agent.v1.WatchEventsResponse.flow_event:type_name -> nameward.v1.FlowEvent
+	9,  // 5: nameward.agent.v1.GetStatusResponse.node:type_name -> nameward.v1.Node
+	10, // 6: nameward.agent.v1.GetStatusResponse.connection_change_time:type_name -> google.protobuf.Timestamp
+	10, // 7: nameward.agent.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	3,  // 8: nameward.agent.v1.LocalService.GetStatus:input_type -> nameward.agent.v1.GetStatusRequest
+	11, // 9: nameward.agent.v1.LocalService.ListMappings:input_type -> nameward.v1.ListMappingsRequest
+	12, // 10: nameward.agent.v1.LocalService.ListFlowEvents:input_type -> nameward.v1.ListFlowEventsRequest
+	1,  // 11: nameward.agent.v1.LocalService.WatchEvents:input_type -> nameward.agent.v1.WatchEventsRequest
+	13, // 12: nameward.agent.v1.LocalService.ExplainConnection:input_type -> nameward.v1.ExplainConnectionRequest
+	4,  // 13: nameward.agent.v1.LocalService.GetStatus:output_type -> nameward.agent.v1.GetStatusResponse
+	14, // 14: nameward.agent.v1.LocalService.ListMappings:output_type -> nameward.v1.ListMappingsResponse
+	15, // 15: nameward.agent.v1.LocalService.ListFlowEvents:output_type -> nameward.v1.ListFlowEventsResponse
+	2,  // 16: nameward.agent.v1.LocalService.WatchEvents:output_type -> nameward.agent.v1.WatchEventsResponse
+	16, // 17: nameward.agent.v1.LocalService.ExplainConnection:output_type -> nameward.v1.ExplainConnectionResponse
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_nameward_agent_v1_local_service_proto_init() }
@@ -215,18 +466,23 @@ func file_nameward_agent_v1_local_service_proto_init() {
 	if File_nameward_agent_v1_local_service_proto != nil {
 		return
 	}
+	file_nameward_agent_v1_local_service_proto_msgTypes[1].OneofWrappers = []any{
+		(*WatchEventsResponse_Mapping)(nil),
+		(*WatchEventsResponse_FlowEvent)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nameward_agent_v1_local_service_proto_rawDesc), len(file_nameward_agent_v1_local_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   2,
+			NumEnums:      1,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_nameward_agent_v1_local_service_proto_goTypes,
 		DependencyIndexes: file_nameward_agent_v1_local_service_proto_depIdxs,
+		EnumInfos:         file_nameward_agent_v1_local_service_proto_enumTypes,
 		MessageInfos:      file_nameward_agent_v1_local_service_proto_msgTypes,
 	}.Build()
 	File_nameward_agent_v1_local_service_proto = out.File

@@ -22,6 +22,8 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	LocalService_GetStatus_FullMethodName         = "/nameward.agent.v1.LocalService/GetStatus"
 	LocalService_ListMappings_FullMethodName      = "/nameward.agent.v1.LocalService/ListMappings"
+	LocalService_ListFlowEvents_FullMethodName    = "/nameward.agent.v1.LocalService/ListFlowEvents"
+	LocalService_WatchEvents_FullMethodName       = "/nameward.agent.v1.LocalService/WatchEvents"
 	LocalService_ExplainConnection_FullMethodName = "/nameward.agent.v1.LocalService/ExplainConnection"
 )
 
@@ -35,6 +37,12 @@ type LocalServiceClient interface {
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
 	// Lists the node's live mappings. A filter by node matches nothing but this node.
 	ListMappings(ctx context.Context, in *v1.ListMappingsRequest, opts ...grpc.CallOption) (*v1.ListMappingsResponse, error)
+	// Lists the node's flow events: those seen within a day, unless there are too many.
+	ListFlowEvents(ctx context.Context, in *v1.ListFlowEventsRequest, opts ...grpc.CallOption) (*v1.ListFlowEventsResponse, error)
+	// Streams what the node sees: first each mapping that lives and each flow event that is known, then one response
+	// with `synced`, then each that is new, prolonged or seen again. That a mapping ended is not said: it says until
+	// when it lives. A reader that is slow gets the newest state of each, not every step.
+	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// Evaluates a connection under the rule set in force, with the live mappings.
 	ExplainConnection(ctx context.Context, in *v1.ExplainConnectionRequest, opts ...grpc.CallOption) (*v1.ExplainConnectionResponse, error)
 }
@@ -67,6 +75,35 @@ func (c *localServiceClient) ListMappings(ctx context.Context, in *v1.ListMappin
 	return out, nil
 }
 
+func (c *localServiceClient) ListFlowEvents(ctx context.Context, in *v1.ListFlowEventsRequest, opts ...grpc.CallOption) (*v1.ListFlowEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ListFlowEventsResponse)
+	err := c.cc.Invoke(ctx, LocalService_ListFlowEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *localServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &LocalService_ServiceDesc.Streams[0], LocalService_WatchEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEventsRequest, WatchEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LocalService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
+
 func (c *localServiceClient) ExplainConnection(ctx context.Context, in *v1.ExplainConnectionRequest, opts ...grpc.CallOption) (*v1.ExplainConnectionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(v1.ExplainConnectionResponse)
@@ -87,6 +124,12 @@ type LocalServiceServer interface {
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
 	// Lists the node's live mappings. A filter by node matches nothing but this node.
 	ListMappings(context.Context, *v1.ListMappingsRequest) (*v1.ListMappingsResponse, error)
+	// Lists the node's flow events: those seen within a day, unless there are too many.
+	ListFlowEvents(context.Context, *v1.ListFlowEventsRequest) (*v1.ListFlowEventsResponse, error)
+	// Streams what the node sees: first each mapping that lives and each flow event that is known, then one response
+	// with `synced`, then each that is new, prolonged or seen again. That a mapping ended is not said: it says until
+	// when it lives. A reader that is slow gets the newest state of each, not every step.
+	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// Evaluates a connection under the rule set in force, with the live mappings.
 	ExplainConnection(context.Context, *v1.ExplainConnectionRequest) (*v1.ExplainConnectionResponse, error)
 	mustEmbedUnimplementedLocalServiceServer()
@@ -104,6 +147,12 @@ func (UnimplementedLocalServiceServer) GetStatus(context.Context, *GetStatusRequ
 }
 func (UnimplementedLocalServiceServer) ListMappings(context.Context, *v1.ListMappingsRequest) (*v1.ListMappingsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMappings not implemented")
+}
+func (UnimplementedLocalServiceServer) ListFlowEvents(context.Context, *v1.ListFlowEventsRequest) (*v1.ListFlowEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListFlowEvents not implemented")
+}
+func (UnimplementedLocalServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
 }
 func (UnimplementedLocalServiceServer) ExplainConnection(context.Context, *v1.ExplainConnectionRequest) (*v1.ExplainConnectionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExplainConnection not implemented")
@@ -165,6 +214,35 @@ func _LocalService_ListMappings_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LocalService_ListFlowEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ListFlowEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServiceServer).ListFlowEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LocalService_ListFlowEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServiceServer).ListFlowEvents(ctx, req.(*v1.ListFlowEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _LocalService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LocalServiceServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, WatchEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type LocalService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
+
 func _LocalService_ExplainConnection_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(v1.ExplainConnectionRequest)
 	if err := dec(in); err != nil {
@@ -199,10 +277,20 @@ var LocalService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _LocalService_ListMappings_Handler,
 		},
 		{
+			MethodName: "ListFlowEvents",
+			Handler:    _LocalService_ListFlowEvents_Handler,
+		},
+		{
 			MethodName: "ExplainConnection",
 			Handler:    _LocalService_ExplainConnection_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchEvents",
+			Handler:       _LocalService_WatchEvents_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "nameward/agent/v1/local_service.proto",
 }

@@ -410,7 +410,12 @@ type Observations struct {
 	// server knew of this node before is replaced.
 	SnapshotBegin bool `protobuf:"varint,3,opt,name=snapshot_begin,json=snapshotBegin,proto3" json:"snapshot_begin,omitempty"`
 	// The last batch of a snapshot.
-	SnapshotEnd   bool `protobuf:"varint,4,opt,name=snapshot_end,json=snapshotEnd,proto3" json:"snapshot_end,omitempty"`
+	SnapshotEnd bool `protobuf:"varint,4,opt,name=snapshot_end,json=snapshotEnd,proto3" json:"snapshot_end,omitempty"`
+	// Flow events that are new or were seen again, with the count since their `first_time`. The first time tells one
+	// count from the next of the same flow, which an agent begins when it restarts or had no room: with the same first
+	// time a count replaces what the server knew, with a later one it adds. A stream begins with all that the agent
+	// holds; they are no part of the snapshot, since what an agent forgot was seen all the same.
+	FlowEvents    []*v1.FlowEvent `protobuf:"bytes,5,rep,name=flow_events,json=flowEvents,proto3" json:"flow_events,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -471,6 +476,13 @@ func (x *Observations) GetSnapshotEnd() bool {
 		return x.SnapshotEnd
 	}
 	return false
+}
+
+func (x *Observations) GetFlowEvents() []*v1.FlowEvent {
+	if x != nil {
+		return x.FlowEvents
+	}
+	return nil
 }
 
 // How the node does.
@@ -678,12 +690,14 @@ const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\x04Nack\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x16\n" +
-	"\x06resync\x18\x03 \x01(\bR\x06resync\"\xa0\x01\n" +
+	"\x06resync\x18\x03 \x01(\bR\x06resync\"\xd9\x01\n" +
 	"\fObservations\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\x04R\x05batch\x120\n" +
 	"\bmappings\x18\x02 \x03(\v2\x14.nameward.v1.MappingR\bmappings\x12%\n" +
 	"\x0esnapshot_begin\x18\x03 \x01(\bR\rsnapshotBegin\x12!\n" +
-	"\fsnapshot_end\x18\x04 \x01(\bR\vsnapshotEnd\"\xb2\x01\n" +
+	"\fsnapshot_end\x18\x04 \x01(\bR\vsnapshotEnd\x127\n" +
+	"\vflow_events\x18\x05 \x03(\v2\x16.nameward.v1.FlowEventR\n" +
+	"flowEvents\"\xb2\x01\n" +
 	"\fStatusReport\x12I\n" +
 	"\bcounters\x18\x01 \x03(\v2-.nameward.agent.v1.StatusReport.CountersEntryR\bcounters\x12\x1a\n" +
 	"\bdegraded\x18\x02 \x03(\tR\bdegraded\x1a;\n" +
@@ -727,8 +741,9 @@ var file_nameward_agent_v1_sync_service_proto_goTypes = []any{
 	nil,                         // 7: nameward.agent.v1.Hello.LabelsEntry
 	nil,                         // 8: nameward.agent.v1.StatusReport.CountersEntry
 	(*v1.Mapping)(nil),          // 9: nameward.v1.Mapping
-	(*RuleSetChange)(nil),       // 10: nameward.agent.v1.RuleSetChange
-	(*durationpb.Duration)(nil), // 11: google.protobuf.Duration
+	(*v1.FlowEvent)(nil),        // 10: nameward.v1.FlowEvent
+	(*RuleSetChange)(nil),       // 11: nameward.agent.v1.RuleSetChange
+	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
 }
 var file_nameward_agent_v1_sync_service_proto_depIdxs = []int32{
 	1,  // 0: nameward.agent.v1.SyncRequest.hello:type_name -> nameward.agent.v1.Hello
@@ -738,16 +753,17 @@ var file_nameward_agent_v1_sync_service_proto_depIdxs = []int32{
 	5,  // 4: nameward.agent.v1.SyncRequest.status:type_name -> nameward.agent.v1.StatusReport
 	7,  // 5: nameward.agent.v1.Hello.labels:type_name -> nameward.agent.v1.Hello.LabelsEntry
 	9,  // 6: nameward.agent.v1.Observations.mappings:type_name -> nameward.v1.Mapping
-	8,  // 7: nameward.agent.v1.StatusReport.counters:type_name -> nameward.agent.v1.StatusReport.CountersEntry
-	10, // 8: nameward.agent.v1.SyncResponse.changes:type_name -> nameward.agent.v1.RuleSetChange
-	11, // 9: nameward.agent.v1.SyncResponse.drain:type_name -> google.protobuf.Duration
-	0,  // 10: nameward.agent.v1.SyncService.Sync:input_type -> nameward.agent.v1.SyncRequest
-	6,  // 11: nameward.agent.v1.SyncService.Sync:output_type -> nameward.agent.v1.SyncResponse
-	11, // [11:12] is the sub-list for method output_type
-	10, // [10:11] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	10, // 7: nameward.agent.v1.Observations.flow_events:type_name -> nameward.v1.FlowEvent
+	8,  // 8: nameward.agent.v1.StatusReport.counters:type_name -> nameward.agent.v1.StatusReport.CountersEntry
+	11, // 9: nameward.agent.v1.SyncResponse.changes:type_name -> nameward.agent.v1.RuleSetChange
+	12, // 10: nameward.agent.v1.SyncResponse.drain:type_name -> google.protobuf.Duration
+	0,  // 11: nameward.agent.v1.SyncService.Sync:input_type -> nameward.agent.v1.SyncRequest
+	6,  // 12: nameward.agent.v1.SyncService.Sync:output_type -> nameward.agent.v1.SyncResponse
+	12, // [12:13] is the sub-list for method output_type
+	11, // [11:12] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_nameward_agent_v1_sync_service_proto_init() }

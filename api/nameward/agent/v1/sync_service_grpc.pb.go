@@ -43,8 +43,8 @@ type SyncServiceClient interface {
 	// id that does not come out as announced is nacked with `resync` set, and the server begins anew.
 	//
 	// Observations go up in numbered batches; the server answers with the highest number that it has
-	// taken in. A batch that was not acknowledged when the stream broke is sent again: a mapping is
-	// state, so twice is once.
+	// taken in. A batch that was not acknowledged when the stream broke is sent again: mappings and
+	// flow events are state, so twice is once.
 	//
 	// All fields of SyncResponse are repeated or last-wins, so that the concatenated encodings of two
 	// messages are the encoding of both together.
@@ -96,8 +96,8 @@ type SyncServiceServer interface {
 	// id that does not come out as announced is nacked with `resync` set, and the server begins anew.
 	//
 	// Observations go up in numbered batches; the server answers with the highest number that it has
-	// taken in. A batch that was not acknowledged when the stream broke is sent again: a mapping is
-	// state, so twice is once.
+	// taken in. A batch that was not acknowledged when the stream broke is sent again: mappings and
+	// flow events are state, so twice is once.
 	//
 	// All fields of SyncResponse are repeated or last-wins, so that the concatenated encodings of two
 	// messages are the encoding of both together.
