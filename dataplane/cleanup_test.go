@@ -61,7 +61,7 @@ func leaveBehind(t *testing.T, cfg Config) {
 		t.Fatal(err)
 	}
 	defer held.release()
-	path, err := datapath.Open(cfg.datapath(), observe.NewTable(0, 0))
+	path, err := datapath.Open(cfg.datapath(), observe.NewTable(0, 0), observe.NewFlows(0))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ type kernelHooks interface {
 // kernel makes what the agent runs on; a test makes it of fakes.
 type kernel struct {
 	probe     func(ctx context.Context, cfg Config) []Requirement
-	openMaps  func(cfg datapath.Config, table *observe.Table) (kernelMaps, error)
+	openMaps  func(cfg datapath.Config, table *observe.Table, flows *observe.Flows) (kernelMaps, error)
 	openHooks func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error)
 }
 
@@ -41,8 +41,8 @@ type kernel struct {
 func realKernel() kernel {
 	return kernel{
 		probe: Check,
-		openMaps: func(cfg datapath.Config, table *observe.Table) (kernelMaps, error) {
-			return datapath.Open(cfg, table)
+		openMaps: func(cfg datapath.Config, table *observe.Table, flows *observe.Flows) (kernelMaps, error) {
+			return datapath.Open(cfg, table, flows)
 		},
 		openHooks: func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error) {
 			return netfilter.New(ctx, cfg)

@@ -45,12 +45,13 @@ func run(ctx context.Context, cfg Config, kernel kernel, log *slog.Logger) (err 
 	table := observe.NewTable(int(cfg.MaxMappings), int(cfg.MaxAddressesPerName))
 	settings := cfg.datapath()
 	settings.Log = log.With("component", "datapath")
-	datapath, err := kernel.openMaps(settings, table)
+	flows := observe.NewFlows(0)
+	datapath, err := kernel.openMaps(settings, table, flows)
 	if err != nil {
 		return fmt.Errorf("open datapath: %w", err)
 	}
 	defer func() { err = errors.Join(err, datapath.Close()) }()
-	a, err := makeAgent(ctx, cfg, kernel, datapath, table, log)
+	a, err := makeAgent(ctx, cfg, kernel, datapath, table, flows, log)
 	if err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ type agent struct {
 // makeAgent goes in an order in which the node is never less protected than before: what was in force
 // stays, then the last rule set from disk comes back, then the rules that call it, and only then
 // anything is heard from a server.
-func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMaps, table *observe.Table, log *slog.Logger) (*agent, error) {
+func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMaps, table *observe.Table, flows *observe.Flows, log *slog.Logger) (*agent, error) {
 	id, err := node.ParseID(cfg.NodeName)
 	if err != nil {
 		return nil, fmt.Errorf("read node name: %w", err)
@@ -102,7 +103,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	reconciler := enforce.NewReconciler(datapath, hooks, disk, enforceLog)
 	status := &agentStatus{
 		node: id, labels: cfg.Labels, backend: filter.Backend(), started: time.Now(),
-		counters: datapath.Counters, table: table, reconciler: reconciler, log: log.With("component", "status"),
+		counters: datapath.Counters, table: table, flows: flows, reconciler: reconciler, log: log.With("component", "status"),
 	}
 	subscriber := newSubscriber(cfg, status, func(servers []netip.AddrPort) error {
 		return datapath.SetEndpoints(resolvers, servers)
@@ -117,7 +118,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	}
 	reconciler.Start(ctx, saved)
 	log.Info("agent started", "node", id.String(), "iptables", filter.Backend(), "resolvers", resolvers)
-	local := localserver.New(cfg.Socket, id, status, table, log.With("component", "localserver"))
+	local := localserver.New(cfg.Socket, id, status, table, flows, log.With("component", "localserver"))
 	return &agent{datapath, reconciler, subscriber, local, metrics, log}, nil
 }
 
@@ -145,7 +146,7 @@ func newSubscriber(cfg Config, status *agentStatus, permit func([]netip.AddrPort
 		Node: status.node.String(), Labels: cfg.Labels, AgentVersion: Version(), Kernel: kernelRelease(),
 		IptablesBackend: status.backend, InstanceId: rand.Text(),
 	}
-	reporter := report.New(status.node, status.table, status, log.With("component", "report"))
+	reporter := report.New(status.node, status.table, status.flows, status, log.With("component", "report"))
 	return subscribe.New(subscribe.Config{
 		Servers: cfg.Servers, Hello: hello, Permit: permit,
 		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},

@@ -122,7 +122,7 @@ func (n *fakeNode) kernel() kernel {
 		probe: func(context.Context, Config) []Requirement {
 			return []Requirement{{Name: "bpf file system", Met: !n.unmet, Remedy: "mount it"}}
 		},
-		openMaps: func(_ datapath.Config, table *observe.Table) (kernelMaps, error) {
+		openMaps: func(_ datapath.Config, table *observe.Table, _ *observe.Flows) (kernelMaps, error) {
 			return fakeDatapath{n, table}, nil
 		},
 		openHooks: func(context.Context, netfilter.Config) (kernelHooks, error) { return fakeFilter{n}, nil },

@@ -28,6 +28,7 @@ type agentStatus struct {
 
 	counters   func() (map[string]uint64, error)
 	table      *observe.Table
+	flows      *observe.Flows
 	reconciler *enforce.Reconciler
 	connection func() subscribe.Connection
 	log        *slog.Logger

@@ -48,10 +48,10 @@ var counterNames = [bpf.DatapathCounterCOUNTER_MAX]string{
 // Counters returns what was counted since the maps were made, by name: dns_responses_<result>
 // (learned, unmatched, malformed, …), verdicts_<verdict> (allow, deny, audit), flow_events_<result>
 // (told, suppressed, lost), mappings_created, events_lost and so on; and since this process began:
-// mappings_evicted (addresses that the kernel dropped for newer ones) and observations_evicted
-// (mappings that the table dropped).
+// mappings_evicted (addresses that the kernel dropped for newer ones), observations_evicted (mappings
+// that the table dropped) and flows_evicted (flow events that had to give way to others).
 func (d *Datapath) Counters() (map[string]uint64, error) {
-	counters := make(map[string]uint64, len(counterNames)+2)
+	counters := make(map[string]uint64, len(counterNames)+3)
 	for i, name := range counterNames {
 		n, err := d.kernel.counter(bpf.DatapathCounter(i)) //nolint:gosec // an index
 		if err != nil {
@@ -61,6 +61,7 @@ func (d *Datapath) Counters() (map[string]uint64, error) {
 	}
 	counters["mappings_evicted"] = d.evicted.Load()
 	counters["observations_evicted"] = d.table.Evicted()
+	counters["flows_evicted"] = d.flows.Evicted()
 	return counters, nil
 }
 

@@ -24,6 +24,7 @@ type Datapath struct {
 	cfg    Config
 	log    *slog.Logger
 	table  *observe.Table
+	flows  *observe.Flows
 	kernel *kernel
 
 	mu        sync.Mutex // guards all below
@@ -44,9 +45,10 @@ type Datapath struct {
 }
 
 // Open adopts the pins below cfg.PinDir or makes them, and restores what the journal knows into table.
-// It starts nothing. What was in force stays in force until the first Apply.
-func Open(cfg Config, table *observe.Table) (*Datapath, error) {
-	d := &Datapath{cfg: cfg, log: cfg.Log, table: table, expired: map[netip.Addr]time.Time{}}
+// It starts nothing. What was in force stays in force until the first Apply. Denied and audited
+// connections go to flows.
+func Open(cfg Config, table *observe.Table, flows *observe.Flows) (*Datapath, error) {
+	d := &Datapath{cfg: cfg, log: cfg.Log, table: table, flows: flows, expired: map[netip.Addr]time.Time{}}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}

@@ -289,7 +289,7 @@ func TestProgramsOfOtherMapsAreNotAdopted(t *testing.T) {
 	if err := os.Remove(filepath.Join(f.cfg.mapDir(), bpf.DatapathMapState)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(f.cfg, f.table); !errors.Is(err, ErrLayoutMismatch) {
+	if _, err := Open(f.cfg, f.table, f.flows); !errors.Is(err, ErrLayoutMismatch) {
 		t.Errorf("got %v, want ErrLayoutMismatch", err)
 	}
 }

@@ -36,9 +36,13 @@ func (d *Datapath) drain() error {
 		if err != nil {
 			return err
 		}
-		answers, read, err := d.readBatch(left, clock)
+		answers, flows, read, err := d.readBatch(left, clock)
 		if err := d.take(answers, clock); err != nil {
 			return err
+		}
+		// Behind the answers, which say the names of where they go.
+		for i := range flows {
+			d.takeFlow(&flows[i])
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
@@ -52,24 +56,30 @@ func (d *Datapath) drain() error {
 }
 
 // readBatch reads up to a batch of events, of so many bytes at least if they are there.
-func (d *Datapath) readBatch(bytes int, c clock) (answers []learned, read int, err error) {
+func (d *Datapath) readBatch(bytes int, c clock) (answers []learned, flows []stopped, read int, err error) {
 	var record ringbuf.Record
-	for len(answers) < eventBatch && read < bytes {
+	for len(answers)+len(flows) < eventBatch && read < bytes {
 		if err := d.events.ReadInto(&record); err != nil {
-			return answers, read, err
+			return answers, flows, read, err
 		}
 		read += recordHeader + (len(record.RawSample)+7)&^7
+		var err error
 		if eventType(record.RawSample) == bpf.DatapathEventTypeEVENT_FLOW {
-			continue
+			var flow stopped
+			if flow, err = decodeFlow(record.RawSample, c); err == nil {
+				flows = append(flows, flow)
+			}
+		} else {
+			var answer learned
+			if answer, err = decodeAnswer(record.RawSample, c); err == nil {
+				answers = append(answers, answer)
+			}
 		}
-		answer, err := decodeEvent(record.RawSample, c)
 		if err != nil {
 			d.log.Warn("event is not readable", "err", err)
-			continue
 		}
-		answers = append(answers, answer)
 	}
-	return answers, read, nil
+	return answers, flows, read, nil
 }
 
 // take writes answers down, hands them on, and opens the doors that the kernel did not open itself.
@@ -84,6 +94,7 @@ func (d *Datapath) take(answers []learned, c clock) error {
 	doors := map[door]uint64{}
 	for _, a := range answers {
 		d.table.Record(a.Answer)
+		d.flows.Saw(a.Answer)
 		for _, address := range a.Addresses {
 			if a.generations&(1<<d.active) != 0 && !d.collectedSince(address.Address, a) {
 				continue
@@ -115,8 +126,8 @@ func eventType(raw []byte) bpf.DatapathEventType {
 
 var errShortEvent = errors.New("event is cut short")
 
-// decodeEvent reads struct answer_event and what comes behind it.
-func decodeEvent(raw []byte, c clock) (learned, error) {
+// decodeAnswer reads struct answer_event and what comes behind it.
+func decodeAnswer(raw []byte, c clock) (learned, error) {
 	var e bpf.DatapathAnswerEvent
 	if _, err := binary.Decode(raw, binary.LittleEndian, &e); err != nil {
 		return learned{}, errShortEvent

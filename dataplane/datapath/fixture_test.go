@@ -32,6 +32,7 @@ type fixture struct {
 	*Datapath
 	cfg   Config
 	table *observe.Table
+	flows *observe.Flows
 	id    uint16
 }
 
@@ -59,9 +60,9 @@ func newFixture(t testing.TB, edit ...func(*Config)) *fixture {
 // open opens the datapath, as a new process would.
 func (f *fixture) open(t testing.TB) {
 	t.Helper()
-	f.table = observe.NewTable(0, 0)
+	f.table, f.flows = observe.NewTable(0, 0), observe.NewFlows(0)
 	var err error
-	if f.Datapath, err = Open(f.cfg, f.table); err != nil {
+	if f.Datapath, err = Open(f.cfg, f.table, f.flows); err != nil {
 		t.Fatalf("open: %+v", err)
 	}
 	if err := f.SetEndpoints([]netip.AddrPort{testResolver}, nil); err != nil {

@@ -16,6 +16,7 @@ func (d *Datapath) restore() error {
 		d.log.Warn("journal of mappings is not whole", "err", err)
 	}
 	d.table.Restore(mappings)
+	d.flows.Restore(mappings)
 	d.prolong(clock, time.Unix(1<<40, 0))
 	d.table.Expire(clock.now)
 	return nil

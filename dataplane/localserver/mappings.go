@@ -23,7 +23,7 @@ const (
 
 // ListMappings lists the live mappings in order of domain and address, a page at a time.
 func (s *Server) ListMappings(_ context.Context, request *namewardv1.ListMappingsRequest) (*namewardv1.ListMappingsResponse, error) {
-	keep, err := s.filter(request.GetFilter())
+	keep, err := s.filter("filter", request.GetFilter())
 	after, tokenErr := parseToken(request.GetPageToken())
 	if request.GetPageSize() < 0 {
 		err = errors.Join(err, fieldError("page_size", "", "is negative"))
@@ -48,14 +48,14 @@ func (s *Server) ListMappings(_ context.Context, request *namewardv1.ListMapping
 	return response, nil
 }
 
-// filter returns what selects mappings; nil for all.
-func (s *Server) filter(message *namewardv1.MappingFilter) (func(*observe.Mapping) bool, error) {
+// filter returns what selects mappings. The message is in that field of a request.
+func (s *Server) filter(path string, message *namewardv1.MappingFilter) (func(*observe.Mapping) bool, error) {
 	var keep []func(*observe.Mapping) bool
 	var errs []error
 	if text := message.GetDomain(); text != "" {
 		pattern, err := domain.ParsePattern(text)
 		if err != nil {
-			errs = append(errs, fieldError("filter.domain", text, err.Error()))
+			errs = append(errs, fieldError(path+".domain", text, err.Error()))
 		}
 		keep = append(keep, func(m *observe.Mapping) bool {
 			return pattern.Match(m.Domain) || slices.ContainsFunc(m.Chain, pattern.Match)
@@ -64,14 +64,14 @@ func (s *Server) filter(message *namewardv1.MappingFilter) (func(*observe.Mappin
 	if text := message.GetAddress(); text != "" {
 		prefix, err := parsePrefix(text)
 		if err != nil {
-			errs = append(errs, fieldError("filter.address", text, "is neither an address nor a CIDR"))
+			errs = append(errs, fieldError(path+".address", text, "is neither an address nor a CIDR"))
 		}
 		keep = append(keep, func(m *observe.Mapping) bool { return prefix.Contains(m.Address) })
 	}
 	if text := message.GetNode(); text != "" {
 		id, err := node.ParseResourceName(text)
 		if err != nil {
-			errs = append(errs, fieldError("filter.node", text, err.Error()))
+			errs = append(errs, fieldError(path+".node", text, err.Error()))
 		}
 		keep = append(keep, func(*observe.Mapping) bool { return id == s.node })
 	}

@@ -1,5 +1,6 @@
 // Package localserver answers for one node on a Unix socket that only root may open, without the policy
-// server: how the agent does, what the node's live mappings are, and what would become of a connection.
+// server: how the agent does, what the node's live mappings are, what was denied or audited, and what would become
+// of a connection.
 // It reads what the other stages hold and changes nothing.
 package localserver
 
@@ -41,12 +42,13 @@ type Server struct {
 	node   node.ID
 	agent  Agent
 	table  *observe.Table
+	flows  *observe.Flows
 	log    *slog.Logger
 }
 
 // New makes a server; nothing listens before Run.
-func New(socket string, id node.ID, agent Agent, table *observe.Table, log *slog.Logger) *Server {
-	return &Server{socket: socket, node: id, agent: agent, table: table, log: log}
+func New(socket string, id node.ID, agent Agent, table *observe.Table, flows *observe.Flows, log *slog.Logger) *Server {
+	return &Server{socket: socket, node: id, agent: agent, table: table, flows: flows, log: log}
 }
 
 // Run serves until ctx ends, and removes the socket.

@@ -51,6 +51,11 @@ func name(t *testing.T, text string) domain.Name {
 // serve starts a server and returns a client of it and the path of its socket.
 func serve(t *testing.T, rules *ruleset.RuleSet, table *observe.Table) (agentv1.LocalServiceClient, *grpc.ClientConn, string) {
 	t.Helper()
+	return serveFlows(t, rules, table, observe.NewFlows(0))
+}
+
+func serveFlows(t *testing.T, rules *ruleset.RuleSet, table *observe.Table, flows *observe.Flows) (agentv1.LocalServiceClient, *grpc.ClientConn, string) {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "run", "agent.sock")
 	id, err := node.ParseID("lab")
 	if err != nil {
@@ -58,7 +63,7 @@ func serve(t *testing.T, rules *ruleset.RuleSet, table *observe.Table) (agentv1.
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	server := localserver.New(socket, id, agent{rules}, table, slog.New(slog.DiscardHandler))
+	server := localserver.New(socket, id, agent{rules}, table, flows, slog.New(slog.DiscardHandler))
 	go func() { done <- server.Run(ctx) }()
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
@@ -111,7 +116,7 @@ func TestSecondServerIsRefused(t *testing.T) {
 	if _, err := client.GetStatus(t.Context(), &agentv1.GetStatusRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	second := localserver.New(socket, node.ID{}, agent{}, observe.NewTable(0, 0), slog.New(slog.DiscardHandler))
+	second := localserver.New(socket, node.ID{}, agent{}, observe.NewTable(0, 0), observe.NewFlows(0), slog.New(slog.DiscardHandler))
 	if err := second.Run(t.Context()); err == nil {
 		t.Error("two agents serve one socket")
 	}
@@ -125,7 +130,7 @@ func TestFileInPlaceOfTheSocketStays(t *testing.T) {
 	if removed, err := localserver.Remove(path); err == nil || removed != nil {
 		t.Errorf("Remove: %v, %v; want an error", removed, err)
 	}
-	server := localserver.New(path, node.ID{}, agent{}, observe.NewTable(0, 0), slog.New(slog.DiscardHandler))
+	server := localserver.New(path, node.ID{}, agent{}, observe.NewTable(0, 0), observe.NewFlows(0), slog.New(slog.DiscardHandler))
 	if err := server.Run(t.Context()); err == nil {
 		t.Error("Run succeeded")
 	}

@@ -1,9 +1,10 @@
 // Package report tells the policy server what the node saw and how it does, on the stream that
 // subscribe keeps. Mappings are read from the observe.Table, which is bounded and whose losses are
 // counted there: first all that live, as a snapshot that replaces what the server knew, then each change.
+// Flow events come from observe.Flows in the same way: all that are held, then each that was seen again.
 // They go in numbered batches of which only a few may be unacknowledged; while the server is slow they
-// stay in the table, where a mapping that changes often counts once. A stream that breaks loses
-// nothing: the next one begins with a snapshot.
+// stay where they are, and what changes often counts once. A stream that breaks loses nothing: the next
+// one begins anew, and what the server knows already it is told again, as the same state.
 package report
 
 import (
@@ -21,8 +22,10 @@ import (
 
 const (
 	batchMappings = 500                    // at most; a batch of the longest chains stays below 4 MiB
+	batchFlows    = 500                    // at most, as well
 	batchWindow   = 4                      // batches that may be unacknowledged
 	gatherTime    = 100 * time.Millisecond // changes that come closer together share a batch
+	flowsEvery    = time.Second            // so often is each flow event told at most
 	statusEvery   = 10 * time.Second
 )
 
@@ -39,54 +42,82 @@ type Health interface {
 type Reporter struct {
 	node   node.ID
 	table  *observe.Table
+	flows  *observe.Flows
 	health Health
 	log    *slog.Logger
 }
 
 // New makes a reporter.
-func New(id node.ID, table *observe.Table, health Health, log *slog.Logger) *Reporter {
-	return &Reporter{node: id, table: table, health: health, log: log}
+func New(id node.ID, table *observe.Table, flows *observe.Flows, health Health, log *slog.Logger) *Reporter {
+	return &Reporter{node: id, table: table, flows: flows, health: health, log: log}
 }
 
 // Report reports on one stream until ctx ends or the stream does.
 func (r *Reporter) Report(ctx context.Context, send func(*agentv1.SyncRequest) error, acknowledged <-chan uint64) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return r.mappings(ctx, send, acknowledged) })
+	group.Go(func() error { return r.observations(ctx, send, acknowledged) })
 	group.Go(func() error { return r.status(ctx, send) })
 	return group.Wait()
 }
 
-func (r *Reporter) mappings(ctx context.Context, send func(*agentv1.SyncRequest) error, acknowledged <-chan uint64) error {
-	var cursor observe.Cursor
-	var sent, taken uint64
-	begun, ended := false, false
+// progress is how far one stream has come.
+type progress struct {
+	mappings, flows observe.Cursor
+	begun, ended    bool // the snapshot of mappings
+	sent, taken     uint64
+	flowsDue        time.Time // not before then is a flow event told again
+}
+
+func (r *Reporter) observations(ctx context.Context, send func(*agentv1.SyncRequest) error, acknowledged <-chan uint64) error {
+	var p progress
 	for {
-		for sent-min(taken, sent) >= batchWindow {
+		for p.sent-min(p.taken, p.sent) >= batchWindow {
 			select {
 			case <-ctx.Done():
 				return nil
-			case taken = <-acknowledged:
+			case p.taken = <-acknowledged:
 			}
 		}
-		changed, next, more := r.table.Changes(cursor, batchMappings)
-		cursor = next
-		caughtUp := len(changed) < batchMappings
-		batch := r.batch(changed)
-		batch.SnapshotBegin = !begun
-		batch.SnapshotEnd = !ended && caughtUp
+		batch, news := r.next(&p)
 		// An empty snapshot says that nothing lives.
-		if len(batch.Mappings) > 0 || batch.SnapshotBegin || batch.SnapshotEnd {
-			sent++
-			batch.Batch = sent
+		if len(batch.Mappings)+len(batch.FlowEvents) > 0 || batch.SnapshotBegin || batch.SnapshotEnd {
+			p.sent++
+			batch.Batch = p.sent
 			if err := send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Observations{Observations: batch}}); err != nil {
 				return err
 			}
 		}
-		begun, ended = true, ended || caughtUp
-		if caughtUp && !r.await(ctx, more) {
+		if news.wait && !news.await(ctx) {
 			return nil
 		}
 	}
+}
+
+// next makes the next batch, and says what to wait for behind it.
+func (r *Reporter) next(p *progress) (*agentv1.Observations, news) {
+	changed, next, more := r.table.Changes(p.mappings, batchMappings)
+	p.mappings = next
+	caughtUp := len(changed) < batchMappings
+	batch := r.batch(changed)
+	batch.SnapshotBegin = !p.begun
+	batch.SnapshotEnd = !p.ended && caughtUp
+	p.begun, p.ended = true, p.ended || caughtUp
+	now := time.Now()
+	if now.Before(p.flowsDue) {
+		return batch, news{wait: caughtUp, mappings: more, flowsDue: p.flowsDue}
+	}
+	flows, nextFlow, moreFlows := r.flows.Changes(p.flows, batchFlows)
+	p.flows = nextFlow
+	for i := range flows {
+		batch.FlowEvents = append(batch.FlowEvents, flows[i].ToProto(r.node))
+	}
+	if len(flows) == batchFlows {
+		return batch, news{}
+	}
+	if len(flows) > 0 {
+		p.flowsDue, moreFlows = now.Add(flowsEvery), nil
+	}
+	return batch, news{wait: caughtUp, mappings: more, flows: moreFlows, flowsDue: p.flowsDue}
 }
 
 // batch leaves out what has expired and was not collected yet.
@@ -101,12 +132,29 @@ func (r *Reporter) batch(changed []observe.Mapping) *agentv1.Observations {
 	return batch
 }
 
+// news is what a reporter waits for when it has told what there is.
+type news struct {
+	wait     bool // it has
+	mappings <-chan struct{}
+	flows    <-chan struct{} // nil before flowsDue
+	flowsDue time.Time
+}
+
 // await waits for a change, and then a little for others; it reports whether ctx still lives.
-func (r *Reporter) await(ctx context.Context, more <-chan struct{}) bool {
+func (n news) await(ctx context.Context) bool {
+	var due <-chan time.Time
+	if n.flows == nil {
+		timer := time.NewTimer(time.Until(n.flowsDue))
+		defer timer.Stop()
+		due = timer.C
+	}
 	select {
 	case <-ctx.Done():
 		return false
-	case <-more:
+	case <-due:
+		return true
+	case <-n.mappings:
+	case <-n.flows:
 	}
 	timer := time.NewTimer(gatherTime)
 	defer timer.Stop()

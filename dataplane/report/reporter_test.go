@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -13,9 +14,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/nameward/nameward/api/domain"
+	"github.com/nameward/nameward/api/flow"
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/dataplane/observe"
 	"github.com/nameward/nameward/dataplane/report"
@@ -78,6 +82,11 @@ func (st *stream) got() ([]*agentv1.Observations, []*agentv1.StatusReport) {
 
 func start(t *testing.T, table *observe.Table, h *health) *stream {
 	t.Helper()
+	return startWith(t, table, observe.NewFlows(0), h)
+}
+
+func startWith(t *testing.T, table *observe.Table, flows *observe.Flows, h *health) *stream {
+	t.Helper()
 	id, err := node.ParseID("lab")
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +95,7 @@ func start(t *testing.T, table *observe.Table, h *health) *stream {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
-		done <- report.New(id, table, h, slog.New(slog.DiscardHandler)).Report(ctx, st.send, st.acknowledged)
+		done <- report.New(id, table, flows, h, slog.New(slog.DiscardHandler)).Report(ctx, st.send, st.acknowledged)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -190,6 +199,106 @@ func TestSlowServerBoundsWhatIsUnderWay(t *testing.T) {
 	})
 }
 
+// flowKey is a key of its own for each port.
+func flowKey(port int) flow.Key {
+	return flow.Key{Reason: flow.NoRule, Destination: flow.Destination{Address: netip.MustParseAddr("192.0.2.1"), Port: uint16(port), Protocol: 6}}
+}
+
+// flows returns, batch by batch, the flow events that the server got, as `port×count`.
+func (st *stream) flows() []string {
+	batches, _ := st.got()
+	var got []string
+	for _, b := range batches {
+		var texts []string
+		for _, e := range b.GetFlowEvents() {
+			texts = append(texts, fmt.Sprintf("%d×%d", e.GetDestination().GetPort(), e.GetCount()))
+		}
+		if len(texts) > 0 {
+			got = append(got, strings.Join(texts, " "))
+		}
+	}
+	return got
+}
+
+func (st *stream) wantFlows(t *testing.T, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, st.flows()); diff != "" {
+		t.Errorf("flow events (-want +got): %s", diff)
+	}
+}
+
+func TestFlowEventsAreToldAtOnceThenEachSecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table, flows := observe.NewTable(0, 0), observe.NewFlows(0)
+		flows.Record(flowKey(1), time.Now())
+		st := startWith(t, table, flows, &health{changed: make(chan struct{})})
+		st.wantFlows(t, "1×1")
+		st.want(t, shape{1, 0, true, true}) // no part of the snapshot, but in its batch
+		for range 50 {
+			flows.Record(flowKey(1), time.Now())
+			time.Sleep(10 * time.Millisecond)
+		}
+		flows.Record(flowKey(2), time.Now())
+		st.wantFlows(t, "1×1")
+		record(t, table, 0, 1) // mappings do not wait
+		time.Sleep(200 * time.Millisecond)
+		st.want(t, shape{1, 0, true, true}, shape{2, 1, false, false})
+		time.Sleep(time.Second)
+		st.wantFlows(t, "1×1", "1×51 2×1")
+		time.Sleep(time.Hour)
+		st.wantFlows(t, "1×1", "1×51 2×1")
+		flows.Record(flowKey(2), time.Now())
+		time.Sleep(200 * time.Millisecond)
+		st.wantFlows(t, "1×1", "1×51 2×1", "2×2")
+	})
+}
+
+func TestManyFlowEventsGoInPages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		flows := observe.NewFlows(0)
+		for port := range 1203 {
+			flows.Record(flowKey(port), time.Now())
+		}
+		st := startWith(t, observe.NewTable(0, 0), flows, &health{changed: make(chan struct{})})
+		batches, _ := st.got()
+		if len(batches) != 3 || len(batches[0].GetFlowEvents()) != 500 || len(batches[2].GetFlowEvents()) != 203 {
+			t.Errorf("%d batches, want 500, 500 and 203 flow events", len(batches))
+		}
+		// Without an acknowledgement, the window bounds them too.
+		for i := range 10 {
+			flows.Record(flowKey(i), time.Now())
+			time.Sleep(2 * time.Second)
+		}
+		if batches, _ = st.got(); len(batches) != 4 {
+			t.Errorf("%d batches without an acknowledgement, want 4", len(batches))
+		}
+		st.acknowledged <- 4
+		time.Sleep(2 * time.Second)
+		if got := st.flows(); len(got) != 5 || len(strings.Fields(got[4])) != 9 {
+			t.Errorf("after the acknowledgement: %d batches, the last %q, want the other 9 in one", len(got), got[len(got)-1])
+		}
+	})
+}
+
+// A new stream is told the same state, from which a server that knew it learns nothing new.
+func TestANewStreamTellsFlowEventsAsTheyWere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		flows := observe.NewFlows(0)
+		flows.Record(flowKey(1), time.Now())
+		flows.Record(flowKey(1), time.Now())
+		var told []*namewardv1.FlowEvent
+		for range 2 {
+			st := startWith(t, observe.NewTable(0, 0), flows, &health{changed: make(chan struct{})})
+			st.wantFlows(t, "1×2")
+			batches, _ := st.got()
+			told = append(told, batches[0].GetFlowEvents()[0])
+		}
+		if diff := cmp.Diff(told[0], told[1], protocmp.Transform()); diff != "" {
+			t.Errorf("told a second time (-first +second): %s", diff)
+		}
+	})
+}
+
 func TestStatusEveryTenSecondsAndAtOnceWhenHealthChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &health{changed: make(chan struct{})}
@@ -217,7 +326,7 @@ func TestStatusEveryTenSecondsAndAtOnceWhenHealthChanges(t *testing.T) {
 
 func TestReportEndsWithTheStream(t *testing.T) {
 	broken := errors.New("broken")
-	err := report.New(node.ID{}, observe.NewTable(0, 0), &health{changed: make(chan struct{})}, slog.New(slog.DiscardHandler)).
+	err := report.New(node.ID{}, observe.NewTable(0, 0), observe.NewFlows(0), &health{changed: make(chan struct{})}, slog.New(slog.DiscardHandler)).
 		Report(t.Context(), func(*agentv1.SyncRequest) error { return broken }, nil)
 	if !errors.Is(err, broken) {
 		t.Errorf("Report: got %v, want %v", err, broken)
