@@ -80,20 +80,21 @@ const (
 	DatapathCounterCOUNTER_MAPPING_CREATED      DatapathCounter = 19
 	DatapathCounterCOUNTER_MAPPING_EVICTED      DatapathCounter = 20
 	DatapathCounterCOUNTER_MAPPING_FULL         DatapathCounter = 21
-	DatapathCounterCOUNTER_EVENT_LOST           DatapathCounter = 22
-	DatapathCounterCOUNTER_QUERY                DatapathCounter = 23
-	DatapathCounterCOUNTER_QUERY_MALFORMED      DatapathCounter = 24
-	DatapathCounterCOUNTER_QUERY_REFUSED        DatapathCounter = 25
-	DatapathCounterCOUNTER_QUERY_AUDIT          DatapathCounter = 26
-	DatapathCounterCOUNTER_VERDICT_ALLOW        DatapathCounter = 27
-	DatapathCounterCOUNTER_VERDICT_DENY         DatapathCounter = 28
-	DatapathCounterCOUNTER_VERDICT_AUDIT        DatapathCounter = 29
-	DatapathCounterCOUNTER_VERDICT_MALFORMED    DatapathCounter = 30
-	DatapathCounterCOUNTER_UNKNOWN_INTERFACE    DatapathCounter = 31
-	DatapathCounterCOUNTER_FLOW_EVENT           DatapathCounter = 32
-	DatapathCounterCOUNTER_FLOW_SUPPRESSED      DatapathCounter = 33
-	DatapathCounterCOUNTER_FLOW_LOST            DatapathCounter = 34
-	DatapathCounterCOUNTER_MAX                  DatapathCounter = 35
+	DatapathCounterCOUNTER_SETS_OVER_LIMIT      DatapathCounter = 22
+	DatapathCounterCOUNTER_EVENT_LOST           DatapathCounter = 23
+	DatapathCounterCOUNTER_QUERY                DatapathCounter = 24
+	DatapathCounterCOUNTER_QUERY_MALFORMED      DatapathCounter = 25
+	DatapathCounterCOUNTER_QUERY_REFUSED        DatapathCounter = 26
+	DatapathCounterCOUNTER_QUERY_AUDIT          DatapathCounter = 27
+	DatapathCounterCOUNTER_VERDICT_ALLOW        DatapathCounter = 28
+	DatapathCounterCOUNTER_VERDICT_DENY         DatapathCounter = 29
+	DatapathCounterCOUNTER_VERDICT_AUDIT        DatapathCounter = 30
+	DatapathCounterCOUNTER_VERDICT_MALFORMED    DatapathCounter = 31
+	DatapathCounterCOUNTER_UNKNOWN_INTERFACE    DatapathCounter = 32
+	DatapathCounterCOUNTER_FLOW_EVENT           DatapathCounter = 33
+	DatapathCounterCOUNTER_FLOW_SUPPRESSED      DatapathCounter = 34
+	DatapathCounterCOUNTER_FLOW_LOST            DatapathCounter = 35
+	DatapathCounterCOUNTER_MAX                  DatapathCounter = 36
 )
 
 type DatapathEndpointFlag uint32
@@ -163,6 +164,34 @@ const (
 	DatapathFlowReasonFLOW_UNKNOWN_INTERFACE DatapathFlowReason = 2
 )
 
+type DatapathGeneralForm uint8
+
+const (
+	DatapathGeneralFormGENERAL_LABELS       DatapathGeneralForm = 1
+	DatapathGeneralFormGENERAL_WITHIN       DatapathGeneralForm = 2
+	DatapathGeneralFormGENERAL_BELOW_WITHIN DatapathGeneralForm = 3
+)
+
+type DatapathGeneralLimit uint32
+
+const (
+	DatapathGeneralLimitGENERAL_OF_NAME  DatapathGeneralLimit = 64
+	DatapathGeneralLimitGENERAL_PATTERNS DatapathGeneralLimit = 4096
+)
+
+type DatapathGeneralPattern struct {
+	_           structs.HostLayout
+	MatchSet    uint32
+	Next        uint16
+	Form        DatapathGeneralForm
+	BaseLabels  uint8
+	HeadLabels  uint8
+	HeadBytes   uint8
+	PrefixBytes uint8
+	SuffixBytes uint8
+	Text        [264]uint8
+}
+
 type DatapathGenerationFlag uint32
 
 const (
@@ -176,6 +205,9 @@ const (
 type DatapathGenerationFlags struct {
 	_     structs.HostLayout
 	Flags DatapathGenerationFlag
+	Every uint32
+	List  uint16
+	Pad   uint16
 }
 
 type DatapathInterfaceClasses struct {
@@ -211,9 +243,10 @@ type DatapathNameCell struct {
 	_      structs.HostLayout
 	Exact  [2]uint32
 	Below  [2]uint32
+	List   [2]uint16
 	Length uint8
 	Pad    [3]uint8
-	Text   [44]uint8
+	Text   [40]uint8
 }
 
 type DatapathOrigin uint32
@@ -269,6 +302,8 @@ type DatapathScratch struct {
 	Odd          uint32
 	End          uint32
 	Piece        uint32
+	MatchSet     uint32
+	List         uint32
 	Hash         uint64
 	LabelHash    [128]uint64
 	LabelAt      [128]uint8
@@ -279,13 +314,14 @@ type DatapathScratch struct {
 		Bytes    uint32
 	}
 	Digest uint64
-	Sets   [32]struct {
+	Sets   [256]struct {
 		_        structs.HostLayout
 		MatchSet uint32
 		Names    uint32
 	}
 	ChainNames     uint32
 	SetCount       uint32
+	SetsOverLimit  uint32
 	Addresses      uint32
 	MinTtl         uint32
 	Special        uint32
@@ -299,7 +335,6 @@ type DatapathScratch struct {
 	Grown          uint32
 	AddressesLimit uint32
 	Generations    uint32
-	_              [4]byte
 	Aligned        [0]uint64
 	Message        [65544]uint8
 	Text           [16392]uint8
@@ -407,6 +442,7 @@ const (
 	DatapathMapMappings           = "mappings"
 	DatapathMapNameCells          = "name_cells"
 	DatapathMapNameIndex          = "name_index"
+	DatapathMapPatterns           = "patterns"
 	DatapathMapQueries            = "queries"
 	DatapathMapRuleSets           = "rule_sets"
 	DatapathMapScratch            = "scratch"
@@ -491,6 +527,7 @@ type DatapathMapSpecs struct {
 	Mappings     *ebpf.MapSpec `ebpf:"mappings"`
 	NameCells    *ebpf.MapSpec `ebpf:"name_cells"`
 	NameIndex    *ebpf.MapSpec `ebpf:"name_index"`
+	Patterns     *ebpf.MapSpec `ebpf:"patterns"`
 	Queries      *ebpf.MapSpec `ebpf:"queries"`
 	RuleSets     *ebpf.MapSpec `ebpf:"rule_sets"`
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
@@ -539,6 +576,7 @@ type DatapathMaps struct {
 	Mappings     *ebpf.Map `ebpf:"mappings"`
 	NameCells    *ebpf.Map `ebpf:"name_cells"`
 	NameIndex    *ebpf.Map `ebpf:"name_index"`
+	Patterns     *ebpf.Map `ebpf:"patterns"`
 	Queries      *ebpf.Map `ebpf:"queries"`
 	RuleSets     *ebpf.Map `ebpf:"rule_sets"`
 	Scratch      *ebpf.Map `ebpf:"scratch"`
@@ -563,6 +601,7 @@ func (m *DatapathMaps) Close() error {
 		m.Mappings,
 		m.NameCells,
 		m.NameIndex,
+		m.Patterns,
 		m.Queries,
 		m.RuleSets,
 		m.Scratch,

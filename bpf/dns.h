@@ -107,43 +107,20 @@ static __always_inline bool is_special_ipv6(const __u8 *bytes)
 	return low == 0 || low == bpf_cpu_to_be64(1) || (__u32)low == bpf_htonl(0xffff);
 }
 
-/* Adds a match set for the addresses of chain name `index` and those behind it on the chain. */
-__attribute__((noinline)) int add_learned_set(struct scratch *s, __u32 match_set, __u32 index)
-{
-	__u32 count;
-
-	if (!s || match_set == 0)
-		return 0;
-	count = s->set_count;
-	for (__u32 i = 0; i < CHAIN_MAX * GENERATIONS; i++) {
-		if (i >= count)
-			break;
-		if (s->sets[i].match_set == match_set)
-			return 0; /* for every address of this name too, since it came earlier */
-	}
-	if (count >= CHAIN_MAX * GENERATIONS)
-		return 0;
-	s->sets[count].match_set = match_set;
-	s->sets[count].names = index + 1;
-	s->set_count = count + 1;
-	return 0;
-}
-
 /* Appends the name that was read last, whose text is at the chain's next place. */
-__attribute__((noinline)) int append_to_chain(struct scratch *s, __u32 position)
+static __always_inline int append_to_chain(struct scratch *s, __u32 position)
 {
-	__u32 index;
+	__u32 index = s->chain_names;
 
-	if (!s || s->chain_names >= CHAIN_MAX)
+	if (index >= CHAIN_MAX)
 		return -1;
-	index = s->chain_names;
 	s->chain[index].hash = s->hash;
 	s->chain[index].position = position;
 	s->chain[index].bytes = s->bytes;
 	s->chain_names = index + 1;
 	for (__u32 generation = 0; generation < GENERATIONS; generation++) {
 		if (s->generations & 1 << generation)
-			add_learned_set(s, match_name(s, index, generation), index);
+			match_name(s, index, generation);
 	}
 	return 0;
 }

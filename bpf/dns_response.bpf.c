@@ -62,7 +62,7 @@ static __always_inline enum counter judge_answer(struct scratch *s, struct respo
 	if (response->question.class != CLASS_IN)
 		return COUNTER_CLASS;
 	s->chain_names = 0;
-	s->set_count = 0;
+	match_anew(s);
 	append_to_chain(s, HEADER_BYTES);
 	return read_answers(s, response->question.end, bpf_ntohs(header->answers));
 }
@@ -98,7 +98,7 @@ static long commit_address(__u32 index, struct commit *commit)
 	if (index >= ANSWER_ADDRESSES)
 		return 1;
 	address = &s->event_addresses[index];
-	for (__u32 i = 0; i < CHAIN_MAX * GENERATIONS; i++) {
+	for (__u32 i = 0; i < LEARNED_SETS; i++) {
 		if (i >= s->set_count)
 			break;
 		if (s->sets[i].names <= address->names)
@@ -230,6 +230,8 @@ static __always_inline enum counter commit(struct scratch *s, struct response *r
 		count_many(COUNTER_ADDRESSES_OVER_LIMIT, s->over_limit);
 	if (s->addresses == 0)
 		return COUNTER_NO_ADDRESS;
+	if (s->sets_over_limit)
+		count_many(COUNTER_SETS_OVER_LIMIT, s->sets_over_limit);
 	set_lifetime(s, response);
 	if (s->set_count) {
 		commit.s = s;

@@ -28,6 +28,7 @@ const (
 	hotMapMappings      = "mappings"
 	hotMapNameCells     = "name_cells"
 	hotMapNameIndex     = "name_index"
+	hotMapPatterns      = "patterns"
 	hotMapQueries       = "queries"
 	hotMapRuleSets      = "rule_sets"
 	hotMapScratch       = "scratch"
@@ -108,6 +109,7 @@ type hotMapSpecs struct {
 	Mappings     *ebpf.MapSpec `ebpf:"mappings"`
 	NameCells    *ebpf.MapSpec `ebpf:"name_cells"`
 	NameIndex    *ebpf.MapSpec `ebpf:"name_index"`
+	Patterns     *ebpf.MapSpec `ebpf:"patterns"`
 	Queries      *ebpf.MapSpec `ebpf:"queries"`
 	RuleSets     *ebpf.MapSpec `ebpf:"rule_sets"`
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
@@ -156,6 +158,7 @@ type hotMaps struct {
 	Mappings     *ebpf.Map `ebpf:"mappings"`
 	NameCells    *ebpf.Map `ebpf:"name_cells"`
 	NameIndex    *ebpf.Map `ebpf:"name_index"`
+	Patterns     *ebpf.Map `ebpf:"patterns"`
 	Queries      *ebpf.Map `ebpf:"queries"`
 	RuleSets     *ebpf.Map `ebpf:"rule_sets"`
 	Scratch      *ebpf.Map `ebpf:"scratch"`
@@ -180,6 +183,7 @@ func (m *hotMaps) Close() error {
 		m.Mappings,
 		m.NameCells,
 		m.NameIndex,
+		m.Patterns,
 		m.Queries,
 		m.RuleSets,
 		m.Scratch,

@@ -36,6 +36,8 @@ MAP(generations, BPF_MAP_TYPE_ARRAY, GENERATIONS, __u32, struct generation_flags
 /* What a name matches. */
 MAP(name_index, BPF_MAP_TYPE_ARRAY, 1 << 15, __u32, struct name_bucket);
 MAP(name_cells, BPF_MAP_TYPE_ARRAY, 160 << 10, __u32, struct name_cell);
+MAP(patterns, BPF_MAP_TYPE_ARRAY, GENERATIONS *GENERAL_PATTERNS, enum general_limit,
+    struct general_pattern);
 
 /* Who opens a connection. */
 TABLE(interfaces, 4096, __u32, struct interface_classes);

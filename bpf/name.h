@@ -225,25 +225,31 @@ __attribute__((noinline)) int same_name(struct scratch *s, __u32 cell, __u32 at,
 }
 
 /*
- * The match set in one index slot, if the slot is of this suffix; 0 if not, or if the set is empty.
+ * Notes what a cell has for the name itself, if `label` is its first one, or for names below. Gives
+ * whether it has anything. The name itself has all that matches it in its set; names below are held
+ * against the list besides.
  */
-static __always_inline __u32 slot_match_set(struct scratch *s, __u64 slot, __u32 label, __u32 at,
-					    __u32 bytes, __u32 generation)
+__attribute__((noinline)) int note_cell(struct scratch *s, __u32 cell, __u32 label,
+					__u32 generation)
 {
-	__u32 cell = (slot & 0xffffff) - 1;
-	struct name_cell *record;
+	struct name_cell *record = bpf_map_lookup_elem(&name_cells, &cell);
 
-	if (!same_name(s, cell, at, bytes))
-		return 0;
-	record = bpf_map_lookup_elem(&name_cells, &cell);
-	if (!record)
+	if (!s || !record)
 		return 0;
 	generation &= GENERATIONS - 1;
-	return label == 0 ? record->exact[generation] : record->below[generation];
+	if (label == 0) {
+		s->match_set = record->exact[generation];
+		s->list = 0;
+	} else {
+		s->match_set = record->below[generation];
+		s->list = record->list[generation];
+	}
+	return s->match_set || s->list;
 }
 
 /*
- * The match set of the suffix that begins with `label`, of the name that was read last, at `place`.
+ * Whether the suffix that begins with `label` is known, of the name that was read last, at `place`;
+ * then its match set and list are noted.
  */
 __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32 label,
 					   __u32 generation)
@@ -271,15 +277,12 @@ __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32
 		for (int j = 0; j < BUCKET_SLOTS; j++) {
 			__u64 slot = slots->slots[j];
 
-			if (slot == 0) {
+			if (slot == 0)
 				full = false;
-			} else if ((slot ^ suffix) >> 24 == 0) {
-				__u32 match_set =
-					slot_match_set(s, slot, label, at, bytes, generation);
-
-				if (match_set)
-					return match_set;
-			}
+			else if ((slot ^ suffix) >> 24 == 0 &&
+				 same_name(s, (slot & 0xffffff) - 1, at, bytes) &&
+				 note_cell(s, (slot & 0xffffff) - 1, label, generation))
+				return 1;
 		}
 		if (!full)
 			return 0;
@@ -287,19 +290,149 @@ __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32
 	return 0;
 }
 
-/* The match set of the name that was read last, at `place`: of the longest suffix that has one. */
+/* Notes the match set and the list of the longest suffix of the name that has any. */
+static __always_inline bool match_suffixes(struct scratch *s, __u32 place, __u32 generation)
+{
+	for (__u32 label = 0; label < LABELS_MAX; label++) {
+		if (label >= s->labels)
+			return false;
+		if (match_suffix(s, place, label, generation))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Whether `bytes` bytes at `from` of a pattern's text are those at `at` of the names' text. In
+ * words: there is room behind both.
+ */
+__attribute__((noinline)) int same_text(struct scratch *s, struct general_pattern *pattern,
+					__u32 from, __u32 at, __u32 bytes)
+{
+	if (!s || !pattern)
+		return 0;
+	for (int i = 0; i <= NAME_MAX_BYTES / 8; i++) {
+		__u64 differing;
+
+		/* As in hash_suffixes: the sums change nothing, but make each turn alike. */
+		at = (at + s->zero) & (TEXT_BYTES - 1);
+		from = (from + s->zero) & 0xff;
+		differing = *(__u64 *)(s->text + at) ^ *(__u64 *)(pattern->text + from);
+		if (bytes <= 8)
+			return differing << ((64 - bytes * 8) & 63) == 0 || bytes == 0;
+		if (differing)
+			return 0;
+		at += 8;
+		from += 8;
+		bytes -= 8;
+	}
+	return 0;
+}
+
+/* Whether a general pattern matches the name that was read last, which is below its base. */
+__attribute__((noinline)) int match_general(struct scratch *s, struct general_pattern *pattern,
+					    __u32 place)
+{
+	__u32 text, head, star, label, bytes, labels;
+
+	if (!s || !pattern)
+		return 0;
+	head = pattern->head_bytes;
+	labels = pattern->base_labels + pattern->head_labels;
+	if (s->labels <= labels)
+		return 0;
+	labels = s->labels - labels - 1; /* before the head, or behind it */
+	text = (place & (TEXT_NAMES - 1)) * TEXT_STRIDE;
+	if (pattern->form == GENERAL_LABELS)
+		return same_text(s, pattern, 0, text, head);
+	if ((pattern->form == GENERAL_WITHIN) != (labels == 0))
+		return 0;
+	label = s->labels - pattern->base_labels - 1;
+	star = text + s->label_at[label & LABELS_MAX];
+	bytes = s->text[star & (TEXT_BYTES - 1)];
+	if (bytes < (__u32)pattern->prefix_bytes + pattern->suffix_bytes)
+		return 0;
+	star++;
+	if (!same_text(s, pattern, 0, text + s->label_at[labels & LABELS_MAX], head) ||
+	    !same_text(s, pattern, head, star, pattern->prefix_bytes))
+		return 0;
+	return same_text(s, pattern, head + pattern->prefix_bytes,
+			 star + bytes - pattern->suffix_bytes, pattern->suffix_bytes);
+}
+
+/* Forgets the match sets of names that were matched before. */
+static __always_inline void match_anew(struct scratch *s)
+{
+	s->set_count = 0;
+	s->sets_over_limit = 0;
+}
+
+/* Adds a match set of the name at place `index`: for the addresses that it owns. */
+__attribute__((noinline)) int add_match(struct scratch *s, __u32 match_set, __u32 index)
+{
+	__u32 count;
+
+	if (!s || match_set == 0)
+		return 0;
+	count = s->set_count;
+	for (__u32 i = 0; i < LEARNED_SETS; i++) {
+		if (i >= count)
+			break;
+		if (s->sets[i].match_set == match_set)
+			return 0; /* for every address of this name too, since it came earlier */
+	}
+	if (count >= LEARNED_SETS) {
+		s->sets_over_limit++;
+		return 0;
+	}
+	s->sets[count].match_set = match_set;
+	s->sets[count].names = index + 1;
+	s->set_count = count + 1;
+	return 0;
+}
+
+/* Holds the name against the general patterns of a list. */
+static __always_inline void match_list(struct scratch *s, __u32 place, __u32 list, __u32 generation)
+{
+	for (int i = 0; i < GENERAL_OF_NAME; i++) {
+		__u32 key = generation * GENERAL_PATTERNS + list - 1;
+		struct general_pattern *pattern;
+
+		if (list == 0)
+			return;
+		pattern = bpf_map_lookup_elem(&patterns, &key);
+		if (!pattern)
+			return;
+		if (match_general(s, pattern, place))
+			add_match(s, pattern->match_set, place);
+		list = pattern->next;
+	}
+}
+
+/*
+ * Adds the match sets of the name that was read last, whose text is at `place`: that of every name,
+ * that of its longest known suffix, and those of the general patterns that match.
+ */
 __attribute__((noinline)) int match_name(struct scratch *s, __u32 place, __u32 generation)
 {
-	if (!s || s->odd)
-		return 0;
-	for (__u32 label = 0; label < LABELS_MAX; label++) {
-		__u32 match_set;
+	struct generation_flags *whole;
+	__u32 list;
 
-		if (label >= s->labels)
-			return 0;
-		match_set = match_suffix(s, place, label, generation);
-		if (match_set)
-			return match_set;
+	if (!s)
+		return 0;
+	generation &= GENERATIONS - 1;
+	whole = bpf_map_lookup_elem(&generations, &generation);
+	if (!whole)
+		return 0;
+	if (whole->every)
+		add_match(s, whole->every, place);
+	if (s->odd)
+		return 0;
+	list = whole->list;
+	if (match_suffixes(s, place, generation)) {
+		add_match(s, s->match_set, place);
+		list = s->list;
 	}
+	match_list(s, place, list, generation);
 	return 0;
 }

@@ -10,11 +10,15 @@
 /* Asks the rules for the name that was read last, at place 0. Ports do not count. */
 static __always_inline void judge_question(struct scratch *s, struct judgement *judgement)
 {
-	__u32 match_set = match_name(s, 0, judgement->generation);
-
+	match_anew(s);
+	match_name(s, 0, judgement->generation);
 	judge_component(judgement, COMPONENT_ANY_QUESTION << COMPONENT_SHIFT);
-	if (match_set)
-		judge_component(judgement, COMPONENT_QUESTION << COMPONENT_SHIFT | match_set);
+	for (__u32 i = 0; i < SETS_OF_NAME; i++) {
+		if (i >= s->set_count)
+			break;
+		judge_component(judgement,
+				COMPONENT_QUESTION << COMPONENT_SHIFT | s->sets[i].match_set);
+	}
 }
 
 /*

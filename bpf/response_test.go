@@ -20,20 +20,17 @@ import (
 
 func TestPatternsMatch(t *testing.T) {
 	e := newExchange(t)
+	e.SetState(1, 1)
 	for _, test := range domaintest.Cases() {
 		t.Run(test.Fact, func(t *testing.T) {
 			e.reset(t)
+			e.SetState(1, 1)
 			pattern, err := domain.ParsePattern(test.Pattern)
 			if err != nil {
 				t.Fatal(err)
 			}
-			base := pattern.Base().String()
-			defer e.Pattern(1, base, 0, 0)
-			e.Pattern(1, base, 7, 0)
-			if pattern.Wildcard() {
-				e.Pattern(1, base, 0, 7)
-			}
-			e.SetState(1, 1)
+			e.lay(pattern, 7)
+			defer e.lay(pattern, 0)
 			question := slices.Concat(make([]byte, 12), test.Wire(), []byte{0, 1, 0, 1})
 			question[5] = 1
 			e.send(question)
@@ -44,6 +41,30 @@ func TestPatternsMatch(t *testing.T) {
 				t.Errorf("%s on %q: got %v, want %v", test.Pattern, test.Name, got, test.Match)
 			}
 		})
+	}
+}
+
+// lay gives the only pattern of generation 1 its match set; 0 takes it away.
+func (e *exchange) lay(pattern domain.Pattern, set uint32) {
+	e.t.Helper()
+	base := pattern.Base().String()
+	form := map[domain.Form]bpf.DatapathGeneralForm{
+		domain.Labels:      bpf.DatapathGeneralFormGENERAL_LABELS,
+		domain.Within:      bpf.DatapathGeneralFormGENERAL_WITHIN,
+		domain.BelowWithin: bpf.DatapathGeneralFormGENERAL_BELOW_WITHIN,
+	}[pattern.Form()]
+	switch pattern.Form() {
+	case domain.Exact:
+		e.Pattern(1, base, set, 0)
+	case domain.Below:
+		e.Pattern(1, base, 0, set)
+	case domain.Every:
+		e.Every(1, set)
+	default:
+		base = strings.TrimSuffix(base, ".")
+		prefix, suffix := pattern.Affixes()
+		e.General(1, 5, bpf.DatapathGeneralPattern{MatchSet: set, Form: form}, pattern.Head(), prefix, suffix, base)
+		e.List(1, base, uint16(min(set, 1)*5))
 	}
 }
 

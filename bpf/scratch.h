@@ -26,7 +26,7 @@ struct chain_name {
 	__u32 bytes;	/* of the canonical form, root label included */
 };
 
-/* A match set to learn, for addresses that the first `names` names or more own. */
+/* A match set of the answer's names, for addresses that the first `names` names or more own. */
 struct learned_set {
 	__u32 match_set;
 	__u32 names;
@@ -42,21 +42,24 @@ struct scratch {
 
 	/* The message, and the name that was read last. */
 	__u32 message_bytes;
-	__u32 labels; /* of the name */
-	__u32 bytes;  /* of its canonical form, root label included */
-	__u32 odd;    /* it has bytes that no pattern has */
-	__u32 end;    /* position behind it, once a pointer was followed; 0: none was */
-	__u32 piece;  /* where the piece of it begins that is being read */
-	__u64 hash;   /* of the whole name */
+	__u32 labels;	 /* of the name */
+	__u32 bytes;	 /* of its canonical form, root label included */
+	__u32 odd;	 /* it has bytes that no pattern has */
+	__u32 end;	 /* position behind it, once a pointer was followed; 0: none was */
+	__u32 piece;	 /* where the piece of it begins that is being read */
+	__u32 match_set; /* of its longest known suffix */
+	__u32 list;	 /* of general patterns, of that suffix */
+	__u64 hash;	 /* of the whole name */
 	__u64 label_hash[LABELS_MAX + 1]; /* then hashes of the suffix that begins with the label */
 	__u8 label_at[LABELS_MAX + 1];	  /* where the label begins in the canonical form */
 
 	/* What the answer says, so far. */
 	struct chain_name chain[CHAIN_MAX];
 	__u64 digest;
-	struct learned_set sets[CHAIN_MAX * GENERATIONS];
+	struct learned_set sets[LEARNED_SETS];
 	__u32 chain_names;
 	__u32 set_count;
+	__u32 sets_over_limit; /* match sets passed over: too many */
 	__u32 addresses;
 	__u32 min_ttl;
 	__u32 special;	  /* addresses passed over: never learned */

@@ -11,7 +11,7 @@
 #define MESSAGE_MAX 65535     /* bytes of a DNS message */
 #define CHAIN_MAX 16	      /* names on a CNAME chain, the asked one included */
 #define ANSWER_ADDRESSES 1000 /* addresses learned from one response */
-#define NAME_CELL_TEXT 44     /* bytes of a name in its first cell */
+#define NAME_CELL_TEXT 40     /* bytes of a name in its first cell */
 #define NAME_CELL_BYTES 64
 #define BUCKET_SLOTS 8	   /* index slots in a cache line */
 #define BUCKET_PROBES 4	   /* neighbouring buckets that a slot may be in */
@@ -20,6 +20,8 @@
 #define VERDICT_ENTRIES 10 /* ordered rules in one page of a verdict */
 #define REMAP_ENTRIES 64   /* entries of one call of remap */
 #define GENERATIONS 2
+#define SETS_OF_NAME (GENERAL_OF_NAME + 2) /* besides: of the suffix, of every name */
+#define LEARNED_SETS 256		   /* match sets of all names of one response */
 
 /* An address of either family; IPv4 as ::ffff:a.b.c.d. */
 struct address {
@@ -59,11 +61,14 @@ enum generation_flag {
 	GENERATION_REFUSES = 16	     /* some rule refuses questions */
 };
 
-/* The flags of a generation: what may be passed over. */
+/* What holds for a generation as a whole: what may be passed over, and what every name matches. */
 struct generation_flags {
 	enum generation_flag flags;
+	__u32 every; /* match set of every name; 0: none */
+	__u16 list;  /* first general pattern for names below which none is known; 0: none */
+	__u16 pad;
 };
-_Static_assert(sizeof(struct generation_flags) == 4, "generation_flags has no hidden padding");
+_Static_assert(sizeof(struct generation_flags) == 12, "generation_flags has no hidden padding");
 
 /*
  * A pattern's name, in one or more cells of name_cells. Bytes are the canonical wire form: length
@@ -73,11 +78,44 @@ _Static_assert(sizeof(struct generation_flags) == 4, "generation_flags has no hi
 struct name_cell {
 	__u32 exact[GENERATIONS]; /* match set of the name itself */
 	__u32 below[GENERATIONS]; /* match set of every name below it */
+	__u16 list[GENERATIONS];  /* first general pattern for names below it; 0: none */
 	__u8 length;		  /* bytes of the name */
 	__u8 pad[3];
 	__u8 text[NAME_CELL_TEXT];
 };
 _Static_assert(sizeof(struct name_cell) == NAME_CELL_BYTES, "name_cell is a cache line");
+
+enum general_limit {
+	GENERAL_OF_NAME = 64,	/* patterns that one name is held against */
+	GENERAL_PATTERNS = 4096 /* in one generation */
+};
+
+enum general_form {
+	GENERAL_LABELS = 1,	 /* www.*.com: the head, one or more labels, the base */
+	GENERAL_WITHIN = 2,	 /* s3-*.amazonaws.com: the head, one label, the base */
+	GENERAL_BELOW_WITHIN = 3 /* *.s3-*.amazonaws.com: one or more labels, then the same */
+} __attribute__((packed));
+_Static_assert(sizeof(enum general_form) == 1, "general_form is a byte");
+
+/*
+ * A pattern that no lookup of a name finds. Names below its base are held against it one after the
+ * other of a list, which goes on with the patterns of the next base above. A list names its first
+ * pattern by its place in the generation, from 1.
+ */
+struct general_pattern {
+	__u32 match_set;
+	__u16 next; /* place of the next pattern of the list; 0: none */
+	enum general_form form;
+	__u8 base_labels;  /* labels behind that of the star: those of the suffix that has the list
+			    */
+	__u8 head_labels;  /* labels before it */
+	__u8 head_bytes;   /* of these labels in canonical form */
+	__u8 prefix_bytes; /* before the star in its label */
+	__u8 suffix_bytes; /* behind it */
+	/* head, prefix, suffix, and room for a word that is read beyond */
+	__u8 text[NAME_MAX_BYTES + 9];
+};
+_Static_assert(sizeof(struct general_pattern) == 276, "general_pattern has no hidden padding");
 
 /*
  * 64 bits a slot: 40 bits of the suffix hash (its high bits), 24 bits of cell index + 1; 0 is free.
@@ -347,6 +385,7 @@ enum counter {
 	COUNTER_MAPPING_EVICTED, /* live match sets that gave way to newer ones of the same address
 				  */
 	COUNTER_MAPPING_FULL,	 /* addresses that found no place */
+	COUNTER_SETS_OVER_LIMIT, /* match sets of one response beyond LEARNED_SETS */
 	COUNTER_EVENT_LOST,	 /* events that found no place in the ring buffer */
 	COUNTER_QUERY,		 /* queries remembered */
 	COUNTER_QUERY_MALFORMED,

@@ -29,23 +29,95 @@ func TestMatch(t *testing.T) {
 }
 
 func TestParsePatternRefuses(t *testing.T) {
-	for _, s := range []string{
-		"", ".", "*", "*.", "a..b", ".a", "a b.com", "www.*.com", "s3-*.amazonaws.com", "*.*.com", "a/b.com",
-		"caf\u00e9.example", "\\046.example", strings.Repeat("a", 64) + ".com", strings.Repeat("a.", 127) + "com",
-		"*." + strings.Repeat("a.", 125) + "com",
+	long := strings.Repeat("a", 63)
+	for s, reason := range map[string]string{
+		"":                     "is empty",
+		".":                    "is empty",
+		"*.":                   "lacks the name",
+		"*..":                  "a label is empty",
+		"a..b":                 "a label is empty",
+		".a":                   "a label is empty",
+		"\u3002a":              "a label is empty",
+		"a b.com":              `' ' is no letter`,
+		"a/b.com":              `'/' is no letter`,
+		"\\046.example":        `'\\' is no letter`,
+		"a\x00.example":        "is no letter",
+		"**":                   "more than one `*`",
+		"*.*":                  "more than one `*`",
+		"*.*.com":              "more than one `*`",
+		"*.www.*.com":          "more than one `*`",
+		"www.*.*.com":          "more than one `*`",
+		"*a*.com":              "more than one `*`",
+		"a*.*.com":             "more than one `*`",
+		"a*.b*.com":            "more than one `*`",
+		"*.a*.b*.com":          "more than one `*`",
+		"*.a**.com":            "more than one `*`",
+		"caf\u00e9*.example":   "beside internationalised characters",
+		"\u00e9\u200d.example": "cannot be written as an A-label",
+		"\uff0a.example":       "cannot be written as an A-label",
+		"\xff.example":         "cannot be written as an A-label",
+		"\u00ad.example":       "a label is empty",
+		strings.Repeat("\u4f8b", 60) + ".example": "more than 63 bytes",
+		long + "a.com":                              "more than 63 bytes",
+		long + "*a.com":                             "more than 63 bytes",
+		strings.Repeat("a.", 127) + "com":           "more than 253 bytes",
+		"*." + strings.Repeat("a.", 125) + "com":    "more than 253 bytes",
+		"a.*." + strings.Repeat("a.", 124) + "com":  "more than 253 bytes",
+		"*.a*." + strings.Repeat("a.", 124) + "com": "more than 253 bytes",
+		"\ufffd.example":                            "cannot be written as an A-label",
+		"a*b." + strings.Repeat("a.", 124) + "com":  "more than 253 bytes",
 	} {
-		if got, err := domain.ParsePattern(s); !errors.Is(err, domain.ErrBadPattern) {
-			t.Errorf("ParsePattern(%q): got %v, %v, want ErrBadPattern", s, got, err)
+		got, err := domain.ParsePattern(s)
+		if !errors.Is(err, domain.ErrBadPattern) || !strings.Contains(err.Error(), reason) {
+			t.Errorf("ParsePattern(%q): got %v, %v, want ErrBadPattern with %q", s, got, err, reason)
 		}
 	}
 }
 
-// What the fault says must hold for the pattern: the `*` of `*` is the whole first label.
-func TestParsePatternNamesTheFault(t *testing.T) {
-	for _, s := range []string{"*", "www.*.com", "s3-*.amazonaws.com", "*.*.com"} {
-		_, err := domain.ParsePattern(s)
-		if err == nil || !strings.Contains(err.Error(), "elsewhere than in a leading `*.` is not supported") {
-			t.Errorf("ParsePattern(%q): got %v, want what is not supported", s, err)
+func TestParsePatternTakesApart(t *testing.T) {
+	type parts struct {
+		Form                       domain.Form
+		Base, Head, Prefix, Suffix string
+	}
+	for s, want := range map[string]parts{
+		"API.example.com.":          {domain.Exact, "api.example.com", "", "", ""},
+		"*.Example.com":             {domain.Below, "example.com", "", "", ""},
+		"*":                         {domain.Every, ".", "", "", ""},
+		"www.*.com":                 {domain.Labels, "com", "www", "", ""},
+		"a.b.*":                     {domain.Labels, ".", "a.b", "", ""},
+		"s3-*.amazonaws.com":        {domain.Within, "amazonaws.com", "", "s3-", ""},
+		"a.b.*c":                    {domain.Within, ".", "a.b", "", "c"},
+		"x*":                        {domain.Within, ".", "", "x", ""},
+		"*.s3-*-x.amazonaws.com":    {domain.BelowWithin, "amazonaws.com", "", "s3-", "-x"},
+		"*.a.b.c*.example":          {domain.BelowWithin, "example", "a.b", "c", ""},
+		"*.*c":                      {domain.BelowWithin, ".", "", "", "c"},
+		"*.B\u00dccher.example":     {domain.Below, "xn--bcher-kva.example", "", "", ""},
+		"www.*.b\u00fccher.example": {domain.Labels, "xn--bcher-kva.example", "www", "", ""},
+	} {
+		p, err := domain.ParsePattern(s)
+		if err != nil {
+			t.Errorf("ParsePattern(%q): %v", s, err)
+			continue
+		}
+		got := parts{Form: p.Form(), Base: p.Base().String(), Head: p.Head()}
+		got.Prefix, got.Suffix = p.Affixes()
+		if got != want {
+			t.Errorf("ParsePattern(%q): got %+v, want %+v", s, got, want)
+		}
+	}
+	if p := (domain.Pattern{}); p.String() != "" || p.Form() != domain.NoPattern || !p.Base().IsZero() || p.Match(domain.Name{}) {
+		t.Errorf("the zero Pattern: %+v", p)
+	}
+}
+
+func TestParseNameOfUnicode(t *testing.T) {
+	got, err := domain.ParseName("B\u00dccher.\u4f8b\u3048")
+	if err != nil || got.String() != "xn--bcher-kva.xn--r8jz45g" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, s := range []string{"*", "*.example.com", "a*.example"} {
+		if got, err := domain.ParseName(s); !errors.Is(err, domain.ErrBadName) {
+			t.Errorf("ParseName(%q): got %v, %v, want ErrBadName", s, got, err)
 		}
 	}
 }
@@ -83,6 +155,9 @@ func FuzzFromWire(f *testing.F) {
 func FuzzParsePattern(f *testing.F) {
 	f.Add("*.example.com")
 	f.Add("API.example.com.")
+	for _, c := range domaintest.Cases() {
+		f.Add(c.Pattern)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		pattern, err := domain.ParsePattern(s)
 		if err != nil {
@@ -92,8 +167,20 @@ func FuzzParsePattern(f *testing.F) {
 		if err != nil || again != pattern {
 			t.Errorf("canonical form of %q: got %v, %v, want %v", s, again, err, pattern)
 		}
-		if name := pattern.Base(); !pattern.Wildcard() && !pattern.Match(name) {
-			t.Errorf("%v does not match its own name", pattern)
+		// The shortest name that it may match, and, but for an exact one, another.
+		for _, star := range []string{"", "x"} {
+			text := strings.Replace(pattern.String(), "*", "y", 1)
+			if pattern.Form() == domain.Within {
+				text = strings.Replace(pattern.String(), "*", star, 1)
+			}
+			text = strings.Replace(text, "*", star, 1)
+			name, err := domain.ParseName(text)
+			if err == nil && !pattern.Match(name) {
+				t.Errorf("%v does not match %v", pattern, name)
+			}
+			if err != nil && star == "" {
+				t.Errorf("the shortest name of %v is none: %v", pattern, err)
+			}
 		}
 	})
 }

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 )
 
 const (
@@ -17,6 +20,8 @@ const (
 // ErrBadName is wrapped by every error of ParseName and FromWire.
 var ErrBadName = errors.New("not a domain name")
 
+var errTooLong = fmt.Errorf("has more than %d bytes", maxWire-2)
+
 // Name is a domain name in canonical form: lower case, without the final dot; bytes that are not
 // printable, dots inside a label and backslashes are escaped as in a zone file (RFC 1035, 5.1). Names
 // are comparable. The zero Name is none; the root is ".".
@@ -24,22 +29,67 @@ type Name struct {
 	text string
 }
 
-// ParseName reads a name as people write it: labels of letters, digits, `_` and `-`, in any case, with
-// or without the final dot.
+// ParseName reads a name as people write it: labels of letters, digits, `_` and `-`, in any case, or of
+// Unicode (IDNA2008, lookup), with or without the final dot.
 func ParseName(s string) (Name, error) {
-	text := strings.TrimSuffix(s, ".")
+	text, err := canonical(s, false)
+	if err == nil && len(text)+2 > maxWire {
+		err = errTooLong
+	}
+	if err != nil {
+		return Name{}, fmt.Errorf("%w: %q: %w", ErrBadName, s, err)
+	}
+	return Name{text}, nil
+}
+
+// canonical returns a name, or a pattern where stars may stand, in lower case, without the final dot and
+// with A-labels for those of Unicode. It says what is wrong with the whole, or with a label.
+func canonical(s string, stars bool) (string, error) {
+	text := s
+	if !isASCII(s) {
+		text = ideographicDots.Replace(s)
+	}
+	text = strings.TrimSuffix(text, ".")
 	if text == "" {
-		return Name{}, fmt.Errorf("%w: %q is empty", ErrBadName, s)
+		return "", errors.New("is empty")
 	}
-	if len(text)+2 > maxWire {
-		return Name{}, fmt.Errorf("%w: %q has more than %d bytes", ErrBadName, s, maxWire-2)
-	}
-	for label := range strings.SplitSeq(text, ".") {
-		if err := checkLabel(label); err != nil {
-			return Name{}, fmt.Errorf("%w: %q: %w", ErrBadName, s, err)
+	labels := strings.Split(text, ".")
+	for i, label := range labels {
+		var err error
+		if labels[i], err = canonicalLabel(label, stars); err != nil {
+			return "", err
 		}
 	}
-	return Name{lower(text)}, nil
+	return strings.Join(labels, "."), nil
+}
+
+func canonicalLabel(label string, stars bool) (string, error) {
+	if isASCII(label) {
+		return lower(label), checkLabel(label, stars)
+	}
+	if stars && strings.Contains(label, "*") {
+		return "", fmt.Errorf("label %q has a `*` beside internationalised characters: names are compared as A-labels", label)
+	}
+	ascii, err := idna.Lookup.ToASCII(label)
+	if strings.ContainsRune(label, utf8.RuneError) { // which is also what a byte that is no UTF-8 is read as
+		err = errors.New("it is not valid UTF-8")
+	}
+	if err != nil {
+		return "", fmt.Errorf("label %q cannot be written as an A-label (%s)", label, strings.TrimPrefix(err.Error(), "idna: "))
+	}
+	return ascii, checkLabel(ascii, false)
+}
+
+// ideographicDots separate labels as the dot does (RFC 5895).
+var ideographicDots = strings.NewReplacer("\u3002", ".", "\uff0e", ".", "\uff61", ".")
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] > 127 {
+			return false
+		}
+	}
+	return true
 }
 
 // FromWire reads an uncompressed name in wire form, of any bytes, up to and with its root label. Bytes
@@ -106,6 +156,9 @@ func (n Name) Wire() []byte {
 	return append(wire, 0)
 }
 
+// IsRoot reports whether n is the root.
+func (n Name) IsRoot() bool { return n.text == "." }
+
 // Plain reports whether every label is of letters, digits, `_` and `-` alone. Only a plain name can
 // match a pattern that names labels.
 func (n Name) Plain() bool {
@@ -117,19 +170,20 @@ func (n Name) Plain() bool {
 	return n.text != "" && n.text != "."
 }
 
-func checkLabel(label string) error {
+// checkLabel checks a label of ASCII.
+func checkLabel(label string, stars bool) error {
 	if label == "" {
 		return errors.New("a label is empty")
+	}
+	if stars && len(label) > 1 {
+		label = strings.Replace(label, "*", "", 1) // it may stand for nothing
 	}
 	if len(label) > maxLabel {
 		return fmt.Errorf("label %q has more than %d bytes", label, maxLabel)
 	}
-	for _, r := range label {
-		if r > 127 {
-			return fmt.Errorf("internationalised label %q is not supported by this version: write it as an A-label", label)
-		}
-		if !plain(byte(r)) && (r < 'A' || r > 'Z') {
-			return fmt.Errorf("%q is no letter, digit, hyphen or underscore", r)
+	for i := range len(label) {
+		if b := label[i]; !plain(b) && (b < 'A' || b > 'Z') && (b != '*' || !stars) {
+			return fmt.Errorf("%q is no letter, digit, hyphen or underscore", b)
 		}
 	}
 	return nil

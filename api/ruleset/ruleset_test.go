@@ -26,7 +26,7 @@ func TestParsePolicyNamesEveryFault(t *testing.T) {
 			{Uid: &uid},
 		},
 		Rules: []*namewardv1.Rule{
-			{Domains: []string{"a..b", "ok.example", "www.*.com"}, Action: namewardv1.Rule_ALLOW},
+			{Domains: []string{"a..b", "ok.example", "www.*.*.com"}, Action: namewardv1.Rule_ALLOW},
 			{Action: 7, DomainSets: []string{"domainSets/x"}, QueryAction: 9},
 			{Action: namewardv1.Rule_DENY, Ports: []*namewardv1.Port{
 				{Protocol: namewardv1.Protocol_TCP, Port: 443, EndPort: 80},

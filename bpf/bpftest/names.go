@@ -23,6 +23,47 @@ func (d *Datapath) Pattern(generation uint32, name string, exact, below uint32) 
 	d.names.put(generation, Wire(name), exact, below)
 }
 
+// General puts a general pattern at a place of a generation's table, with its `*` as the form has it,
+// the base behind it and the head before it, both without dots at their ends. The next place of its list
+// is 0 for none.
+func (d *Datapath) General(generation, place uint32, pattern bpf.DatapathGeneralPattern, head, prefix, suffix, base string) {
+	d.t.Helper()
+	pattern.HeadLabels, pattern.BaseLabels = labels(head), labels(base)
+	if head != "" {
+		pattern.HeadBytes = uint8(copy(pattern.Text[:], Wire(head)))
+	}
+	pattern.PrefixBytes = uint8(copy(pattern.Text[pattern.HeadBytes:], prefix))
+	pattern.SuffixBytes = uint8(copy(pattern.Text[int(pattern.HeadBytes)+len(prefix):], suffix))
+	d.Put(d.Patterns, generation*uint32(bpf.DatapathGeneralLimitGENERAL_PATTERNS)+place-1, pattern)
+}
+
+func labels(name string) uint8 {
+	if name == "" {
+		return 0
+	}
+	return uint8(strings.Count(name, ".") + 1)
+}
+
+// List says from which place on of the table the names below a name of the index are held against
+// general patterns; those below none, if the name is empty. 0 is none.
+func (d *Datapath) List(generation uint32, name string, place uint16) {
+	d.t.Helper()
+	if name != "" {
+		first := d.names.cell(Wire(name))
+		d.names.change(first, func(cell *bpf.DatapathNameCell) { cell.List[generation] = place })
+		return
+	}
+	d.wholes[generation].List = place
+	d.Put(d.Generations, generation, d.wholes[generation])
+}
+
+// Every gives a generation the match set of every name. 0 is none.
+func (d *Datapath) Every(generation uint32, matchSet uint32) {
+	d.t.Helper()
+	d.wholes[generation].Every = matchSet
+	d.Put(d.Generations, generation, d.wholes[generation])
+}
+
 // Wire gives a name in canonical wire form without the root label. Dots separate labels.
 func Wire(name string) []byte {
 	var wire []byte
@@ -34,19 +75,31 @@ func Wire(name string) []byte {
 
 func (n *names) put(generation uint32, wire []byte, exact, below uint32) {
 	n.datapath.t.Helper()
+	n.change(n.cell(wire), func(cell *bpf.DatapathNameCell) {
+		cell.Exact[generation], cell.Below[generation] = exact, below
+	})
+}
+
+// cell gives the first cell of a name, which is added if it is not there.
+func (n *names) cell(wire []byte) uint32 {
+	n.datapath.t.Helper()
 	if n.cells == nil {
 		n.cells = make(map[string]uint32)
 		n.index = make(map[uint32]*bpf.DatapathNameBucket)
 	}
-	first, known := n.cells[string(wire)]
-	if !known {
-		first = n.add(wire)
+	if first, known := n.cells[string(wire)]; known {
+		return first
 	}
+	return n.add(wire)
+}
+
+func (n *names) change(first uint32, edit func(*bpf.DatapathNameCell)) {
+	n.datapath.t.Helper()
 	var cell bpf.DatapathNameCell
 	if err := n.datapath.NameCells.Lookup(first, &cell); err != nil {
 		n.datapath.t.Fatalf("look up cell %d: %v", first, err)
 	}
-	cell.Exact[generation], cell.Below[generation] = exact, below
+	edit(&cell)
 	n.datapath.Put(n.datapath.NameCells, first, cell)
 }
 

@@ -34,9 +34,11 @@ func Check(selected []*policy.Policy) error {
 		return nil
 	}
 	patterns, destinations, sources := set{}, set{}, set{}
+	general := newGeneralPatterns()
 	for _, p := range selected {
 		for _, rule := range p.Rules.Rules {
 			addAll(patterns, rule.Domains)
+			general.add(rule.Domains)
 			addAll(destinations, rule.CIDRs)
 		}
 		for _, workload := range p.Rules.Workloads {
@@ -52,18 +54,19 @@ func Check(selected []*policy.Policy) error {
 			return &part
 		}
 	}
-	return nil
+	return general.check()
 }
 
 // size counts what a policy names, duplicates included.
 type size struct {
-	patterns, destinations, sources int
+	patterns, general, destinations, sources int
 }
 
 func sizeOf(p *policy.Policy) size {
 	var size size
 	for _, rule := range p.Rules.Rules {
 		size.patterns += len(rule.Domains)
+		size.general += countGeneral(rule.Domains)
 		size.destinations += len(rule.CIDRs)
 	}
 	for _, workload := range p.Rules.Workloads {
@@ -78,10 +81,11 @@ func fits(selected []*policy.Policy) bool {
 	for _, p := range selected {
 		size := sizeOf(p)
 		sum.patterns += size.patterns
+		sum.general += size.general
 		sum.destinations += size.destinations
 		sum.sources += size.sources
 	}
-	return sum.patterns <= MaxPatterns && sum.destinations <= MaxCIDRs && sum.sources <= MaxCIDRs
+	return sum.patterns <= MaxPatterns && sum.general <= ruleset.MaxGeneralPatternsOfName && sum.destinations <= MaxCIDRs && sum.sources <= MaxCIDRs
 }
 
 // Admit returns a *CapacityError when putting a policy, in place of one of the same name, would make the
@@ -124,6 +128,7 @@ func Admit(policies []*policy.Policy, added *policy.Policy, nodes []map[string]s
 func AsksForMore(before, added *policy.Policy) bool {
 	was, is := sizeOf(before), sizeOf(added)
 	return before.Rules.Mode == ruleset.Disabled || !maps.Equal(before.Selector, added.Selector) ||
+		is.general > 0 && !generalOf(before).contain(generalOf(added)) ||
 		is.patterns > was.patterns || is.destinations > was.destinations || is.sources > was.sources
 }
 

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/compile"
 	"github.com/nameward/nameward/controlplane/policy"
 )
@@ -121,9 +122,15 @@ func TestEqualProjectionsGetEqualRuleSets(t *testing.T) {
 // withPatterns makes a policy of that many patterns below its own name.
 func withPatterns(t *testing.T, name string, count int, selector map[string]string) *policy.Policy {
 	t.Helper()
+	return withDomains(t, name, count, "h%d."+name+".example", selector)
+}
+
+// withDomains makes a policy of so many patterns, each with its number where the format has it.
+func withDomains(t *testing.T, name string, count int, format string, selector map[string]string) *policy.Policy {
+	t.Helper()
 	rule := &namewardv1.Rule{Action: namewardv1.Rule_ALLOW}
 	for i := range count {
-		rule.Domains = append(rule.Domains, fmt.Sprintf("h%d.%s.example", i, name))
+		rule.Domains = append(rule.Domains, strings.ReplaceAll(format, "%d", fmt.Sprint(i)))
 	}
 	p, err := policy.Parse(&namewardv1.Policy{
 		Name: "policies/" + name, NodeSelector: &namewardv1.NodeSelector{MatchLabels: selector}, Rules: []*namewardv1.Rule{rule},
@@ -139,6 +146,10 @@ func TestAdmit(t *testing.T) {
 	web := map[string]string{"role": "web"}
 	big := withPatterns(t, "big", half+1, nil)
 	bigOfWeb := withPatterns(t, "web", half+1, web)
+	general := func(name string, count int, pattern string) *policy.Policy {
+		return withDomains(t, name, count, pattern, nil)
+	}
+	of := ruleset.MaxGeneralPatternsOfName
 	tests := []struct {
 		fact     string
 		policies []*policy.Policy
@@ -151,6 +162,16 @@ func TestAdmit(t *testing.T) {
 		{"no node has both", []*policy.Policy{big}, bigOfWeb, []map[string]string{nil}, false},
 		{"a policy takes the place of its former self", []*policy.Policy{big}, big, []map[string]string{nil}, false},
 		{"the same patterns count once", []*policy.Policy{big}, renamed(t, big), []map[string]string{nil}, false},
+		{"as many general patterns as a name may have", nil, general("g", of, "n%d-*.example.com"), nil, false},
+		{"one general pattern of a name too many", nil, general("g", of+1, "n%d-*.example.com"), nil, true},
+		{"one general pattern of the root too many", nil, general("g", of+1, "n%d.*"), nil, true},
+		{"one general pattern above too many", []*policy.Policy{general("b", 1, "www%d.*.com")}, general("g", of, "*.n%d-*.example.com"), []map[string]string{nil}, true},
+		{"general patterns beside", []*policy.Policy{general("a", of, "n%d-*.example.org")}, general("g", of, "n%d-*.example.com"), []map[string]string{nil}, false},
+		{"as many general patterns as a node may have", nil, general("g", ruleset.MaxGeneralPatterns, "www.*.n%d.example"), nil, false},
+		{"one general pattern too many", nil, general("g", ruleset.MaxGeneralPatterns+1, "www.*.n%d.example"), nil, true},
+		{"other general patterns in place of as many", []*policy.Policy{general("g", of, "n%d-*.example.org"), general("a", 1, "a%d-*.com")}, general("g", of, "n%d-*.example.com"), []map[string]string{nil}, true},
+		{"the same general patterns in place of themselves", []*policy.Policy{general("g", of, "n%d-*.example.com"), general("a", 1, "a%d-*.com")}, general("g", of, "n%d-*.example.com"), []map[string]string{nil}, false},
+		{"a star for every name is no general pattern", []*policy.Policy{general("g", of, "n%d-*.example.com")}, general("a", 1, "*"), []map[string]string{nil}, false},
 	}
 	for _, test := range tests {
 		t.Run(test.fact, func(t *testing.T) {

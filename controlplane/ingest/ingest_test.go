@@ -269,7 +269,7 @@ func TestListIsWhatAWalkFinds(t *testing.T) {
 		}
 		now := start.Add(time.Duration(rapid.IntRange(0, 4).Draw(rt, "now")) * time.Second)
 		f := filter(t,
-			rapid.SampledFrom([]string{"", "a.test", "*.a.test", "*.test", "*.example"}).Draw(rt, "domain"),
+			rapid.SampledFrom([]string{"", "a.test", "*.a.test", "*.test", "*.example", "*", "b.*", "a*", "*.a*", "b.*.test", "*a.test", "*.b*.test"}).Draw(rt, "domain"),
 			rapid.SampledFrom([]string{"", "192.0.2.1", "192.0.2.0/24", "::/0", "0.0.0.0/0"}).Draw(rt, "address filter"),
 			rapid.SampledFrom([]string{"", "nodes/n1"}).Draw(rt, "node filter"))
 		var want, got []*ingest.Mapping

@@ -27,7 +27,7 @@ func (t *Table) List(filter Filter, after Position, limit int, now time.Time) (m
 func (t *Table) collect(page *page) {
 	filter := page.filter
 	switch {
-	case filter.Domain != domain.Pattern{}:
+	case filter.Domain != domain.Pattern{} && !filter.Domain.Base().IsRoot():
 		t.collectByDomain(page)
 	case filter.Addresses.IsValid() && filter.Addresses.Bits() > 0:
 		t.collectByAddress(page)

@@ -30,6 +30,7 @@ var counterNames = [bpf.DatapathCounterCOUNTER_MAX]string{
 	bpf.DatapathCounterCOUNTER_MAPPING_CREATED:      "mappings_created",
 	bpf.DatapathCounterCOUNTER_MAPPING_EVICTED:      "mapping_slots_evicted",
 	bpf.DatapathCounterCOUNTER_MAPPING_FULL:         "mappings_full",
+	bpf.DatapathCounterCOUNTER_SETS_OVER_LIMIT:      "match_sets_over_limit",
 	bpf.DatapathCounterCOUNTER_EVENT_LOST:           "events_lost",
 	bpf.DatapathCounterCOUNTER_QUERY:                "dns_queries_remembered",
 	bpf.DatapathCounterCOUNTER_QUERY_MALFORMED:      "dns_queries_malformed",

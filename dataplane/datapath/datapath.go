@@ -201,7 +201,7 @@ func (d *Datapath) fill(idle uint32, tables *lower.Tables) error {
 		}
 	}
 	d.held[idle] = nil // until all is written
-	if err := d.names.write(idle, d.lowering); err != nil {
+	if err := d.names.write(idle, d.lowering, tables.Patterns); err != nil {
 		return err
 	}
 	want := layOut(tables, idle)

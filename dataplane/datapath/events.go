@@ -108,10 +108,7 @@ func (d *Datapath) take(answers []learned, c clock) error {
 }
 
 func (d *Datapath) openDoor(doors map[door]uint64, name domain.Name, a netip.Addr, expiry uint64) {
-	if !name.Plain() {
-		return
-	}
-	if set := d.names.match(name.String(), d.active); set != 0 {
+	for _, set := range d.names.matchSets(name, d.active) {
 		doors[door{a, set}] = max(doors[door{a, set}], expiry)
 	}
 }

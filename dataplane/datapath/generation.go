@@ -19,7 +19,7 @@ type generation struct {
 	destinations map[bpf.DatapathPrefixKey]uint32
 	workloads    map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload
 	verdicts     map[bpf.DatapathVerdictKey]bpf.DatapathVerdict
-	flags        bpf.DatapathGenerationFlag
+	flags        bpf.DatapathGenerationFlags
 }
 
 // layOut translates the tables of a rule set into the records of one generation.
@@ -29,7 +29,9 @@ func layOut(t *lower.Tables, number uint32) *generation {
 		destinations: prefixes(t.Destinations, number),
 		workloads:    make(map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload, len(t.Workloads)),
 		verdicts:     make(map[bpf.DatapathVerdictKey]bpf.DatapathVerdict, len(t.Verdicts)),
-		flags:        flags(t.Flags),
+		flags: bpf.DatapathGenerationFlags{
+			Flags: flags(t.Flags), Every: uint32(t.Patterns.Every), List: t.Patterns.List,
+		},
 	}
 	for key, w := range t.Workloads {
 		origin := bpf.DatapathOriginORIGIN_FORWARDED
@@ -146,11 +148,9 @@ func (k *kernel) readGeneration(number uint32) (*generation, error) {
 	}, bpf.DatapathVerdict{}); err != nil {
 		return nil, err
 	}
-	var flags bpf.DatapathGenerationFlags
-	if err := k.Generations.Lookup(number, &flags); err != nil {
+	if err := k.Generations.Lookup(number, &g.flags); err != nil {
 		return nil, fmt.Errorf("read generation: %w", err)
 	}
-	g.flags = flags.Flags
 	return g, nil
 }
 
@@ -187,7 +187,7 @@ func (k *kernel) writeGeneration(number uint32, have, want *generation) error {
 	if err := writeMap(k.Verdicts, have.verdicts, want.verdicts); err != nil {
 		return err
 	}
-	if err := k.Generations.Put(number, &bpf.DatapathGenerationFlags{Flags: want.flags}); err != nil {
+	if err := k.Generations.Put(number, &want.flags); err != nil {
 		return fmt.Errorf("write generation: %w", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/nameward/nameward/bpf"
+	"github.com/nameward/nameward/dataplane/lower"
 )
 
 const (
@@ -27,7 +28,10 @@ func (r *rawCell) record() *bpf.DatapathNameCell {
 func (e *nameEntry) encode(name string) []rawCell {
 	wire := wireText(name)
 	cells := make([]rawCell, e.cells)
-	first := &bpf.DatapathNameCell{Exact: e.exact, Below: e.below, Length: uint8(len(wire))} //nolint:gosec // at most 254
+	first := &bpf.DatapathNameCell{Length: uint8(len(wire))} //nolint:gosec // at most 254
+	for i, sets := range e.sets {
+		first.Exact[i], first.Below[i], first.List[i] = uint32(sets.Exact), uint32(sets.Below), sets.List
+	}
 	copied := copy(first.Text[:], wire)
 	cells[0] = *(*rawCell)(unsafe.Pointer(first)) //nolint:gosec // same size
 	for i := 1; i < e.cells; i++ {
@@ -86,7 +90,11 @@ func (x *nameIndex) take(bucket uint32, slot uint64, raw []rawCell) bool {
 	hash := x.key.SuffixHashes(wire[:record.Length])[0]
 	e := &nameEntry{
 		cell: cell, cells: cells, home: x.bucket(hash, 0), bucket: bucket, slot: slot,
-		exact: record.Exact, below: record.Below,
+	}
+	for i := range e.sets {
+		e.sets[i] = lower.NameSets{
+			Exact: lower.MatchSet(record.Exact[i]), Below: lower.MatchSet(record.Below[i]), List: record.List[i],
+		}
 	}
 	if (hash^slot)&^slotCellMask != 0 || (bucket-e.home)&x.mask() >= bucketProbes {
 		return false

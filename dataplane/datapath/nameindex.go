@@ -7,6 +7,7 @@ import (
 
 	"github.com/nameward/nameward/bpf"
 	"github.com/nameward/nameward/dataplane/enforce"
+	"github.com/nameward/nameward/dataplane/lower"
 )
 
 const (
@@ -19,15 +20,15 @@ const (
 
 var _ [bucketSlots]uint64 = bpf.DatapathNameBucket{}.Slots
 
-// nameIndex is a mirror of name_index and name_cells: which names are in them, where, and with which
-// match sets in each generation.
+// nameIndex is a mirror of name_index and name_cells: which names are in them, where, and what they say of
+// each name in each generation.
 type nameIndex struct {
 	key     bpf.HashKey
 	buckets []bpf.DatapathNameBucket
 	owners  []*nameEntry // of each cell; nil: free
 	search  int          // where to look for free cells next
 	entries map[string]*nameEntry
-	empty   map[string]bool // entries without a match set in any generation: to be freed
+	empty   map[string]bool // entries that say nothing in any generation: to be freed
 }
 
 // nameEntry is a name in the index. A name with more text than a cell holds has several in a row.
@@ -37,8 +38,7 @@ type nameEntry struct {
 	home   uint32 // bucket that the hash names
 	bucket uint32 // bucket that it is in
 	slot   uint64
-	exact  [2]uint32
-	below  [2]uint32
+	sets   [2]lower.NameSets
 }
 
 func newNameIndex(key bpf.HashKey, buckets, cells uint32) *nameIndex {
@@ -51,20 +51,20 @@ func newNameIndex(key bpf.HashKey, buckets, cells uint32) *nameIndex {
 	}
 }
 
-// match returns the match set of a plain name in a generation, as the programs find it: the longest
-// suffix first, and what has no match set in the generation passed over.
-func (x *nameIndex) match(name string, generation uint32) uint32 {
-	if e := x.entries[name]; e != nil && e.exact[generation] != 0 {
-		return e.exact[generation]
+// match returns what the longest known suffix of a plain name says in a generation, as the programs find
+// it: what says nothing is passed over.
+func (x *nameIndex) match(name string, generation uint32) (sets lower.NameSets, exact, known bool) {
+	if e := x.entries[name]; e != nil && e.sets[generation].Exact != 0 {
+		return e.sets[generation], true, true
 	}
 	for {
 		_, parent, found := strings.Cut(name, ".")
 		if !found {
-			return 0
+			return sets, false, false
 		}
 		name = parent
-		if e := x.entries[name]; e != nil && e.below[generation] != 0 {
-			return e.below[generation]
+		if e := x.entries[name]; e != nil && (e.sets[generation].Below != 0 || e.sets[generation].List != 0) {
+			return e.sets[generation], false, true
 		}
 	}
 }

@@ -12,7 +12,8 @@ import (
 // names is the index with what each of its generations has still to be told.
 type names struct {
 	*nameIndex
-	kernel *kernel
+	kernel  *kernel
+	general [2]*generalPatterns // of each generation
 	// stale holds the names whose match sets a generation may not have as they are now; nil: all names.
 	stale [2]map[string]bool
 	// doubtful: a write was not finished, so the mirror may say more than the maps hold.
@@ -28,7 +29,11 @@ func openNames(k *kernel) (*names, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &names{nameIndex: index, kernel: k}, nil
+	general, err := k.readGeneral()
+	if err != nil {
+		return nil, err
+	}
+	return &names{nameIndex: index, kernel: k, general: general}, nil
 }
 
 // change notes names whose match sets changed.
@@ -43,9 +48,9 @@ func (n *names) change(changed []string) {
 	}
 }
 
-// write brings the match sets of one generation up to date: cells first, then the slots that lead to
-// new ones. Without room for all of them nothing changes.
-func (n *names) write(generation uint32, state *lower.State) error {
+// write brings the match sets of one generation up to date: general patterns first, then the cells that
+// lead to them, then the slots that lead to new cells. Without room for all of them nothing changes.
+func (n *names) write(generation uint32, state *lower.State, general lower.GeneralPatterns) error {
 	stale := n.stale[generation]
 	if stale == nil {
 		stale = map[string]bool{}
@@ -74,6 +79,9 @@ func (n *names) write(generation uint32, state *lower.State) error {
 		}
 	}
 	n.doubtful = true
+	if err := n.writeGeneral(generation, general); err != nil {
+		return err
+	}
 	if err := putKeys(n.kernel.NameCells, cells, texts); err != nil {
 		return err
 	}
@@ -90,8 +98,7 @@ func (n *names) addAll(sorted []string, state *lower.State) ([]uint32, error) {
 	var added []string
 	var buckets []uint32
 	for _, name := range sorted {
-		exact, below := state.Sets(name)
-		if n.entries[name] != nil || exact == 0 && below == 0 {
+		if n.entries[name] != nil || state.Sets(name) == (lower.NameSets{}) {
 			continue
 		}
 		e, err := n.add(name)
@@ -107,24 +114,24 @@ func (n *names) addAll(sorted []string, state *lower.State) ([]uint32, error) {
 	return slices.Compact(buckets), nil
 }
 
-// set gives an entry the match sets of its name, and reports whether it had others.
+// set gives an entry what there is to say of its name, and reports whether it had something else.
 func (n *names) set(name string, e *nameEntry, generation uint32, state *lower.State) bool {
-	exact, below := state.Sets(name)
-	changed := e.exact[generation] != uint32(exact) || e.below[generation] != uint32(below)
-	e.exact[generation], e.below[generation] = uint32(exact), uint32(below)
+	sets := state.Sets(name)
+	changed := e.sets[generation] != sets
+	e.sets[generation] = sets
 	n.noteEmpty(name, e)
 	return changed
 }
 
 func (n *names) noteEmpty(name string, e *nameEntry) {
-	if e.exact == [2]uint32{} && e.below == [2]uint32{} {
+	if e.sets == [2]lower.NameSets{} {
 		n.empty[name] = true
 	} else {
 		delete(n.empty, name)
 	}
 }
 
-// free gives back the places of names that have had no match set in any generation since the last
+// free gives back the places of names that have been of no use in any generation since the last
 // switch. To be called when no program runs that began before that.
 func (n *names) free() error {
 	if n.doubtful {
@@ -137,7 +144,7 @@ func (n *names) free() error {
 	n.doubtful = len(n.empty) > 0
 	for name := range n.empty {
 		delete(n.empty, name)
-		if e := n.entries[name]; e == nil || e.exact != [2]uint32{} || e.below != [2]uint32{} {
+		if e := n.entries[name]; e == nil || e.sets != [2]lower.NameSets{} {
 			continue
 		}
 		for _, bucket := range n.remove(name) {

@@ -159,7 +159,7 @@ func (k *kernel) takeMaps(c *ebpf.Collection) {
 		bpf.DatapathMapGenerations: &k.Generations,
 		bpf.DatapathMapInterfaces:  &k.Interfaces, bpf.DatapathMapMappings: &k.Mappings,
 		bpf.DatapathMapNameCells: &k.NameCells, bpf.DatapathMapNameIndex: &k.NameIndex,
-		bpf.DatapathMapQueries: &k.Queries, bpf.DatapathMapRuleSets: &k.RuleSets,
+		bpf.DatapathMapPatterns: &k.Patterns, bpf.DatapathMapQueries: &k.Queries, bpf.DatapathMapRuleSets: &k.RuleSets,
 		bpf.DatapathMapSettings: &k.Settings,
 		bpf.DatapathMapSources:  &k.Sources, bpf.DatapathMapState: &k.State,
 		bpf.DatapathMapVerdicts: &k.Verdicts, bpf.DatapathMapWorkloads: &k.Workloads,

@@ -27,28 +27,44 @@ func (d *Datapath) remapAll(generation uint32) error {
 		return err
 	}
 	doors := map[door]uint64{}
-	for o := range d.table.Owners(clock.now, d.names.stale[d.active]) {
-		if !o.Name.Plain() || !d.names.affected(o.Name.String(), d.active) {
+	scope := d.names.stale[d.active]
+	if scope[everyName] {
+		scope = nil
+	}
+	for o := range d.table.Owners(clock.now, scope) {
+		if !d.names.affected(o.Name, d.active) {
 			continue
 		}
-		set := d.names.match(o.Name.String(), generation)
-		if set == 0 || set == d.names.match(o.Name.String(), d.active) {
-			continue
+		has := d.names.matchSets(o.Name, d.active)
+		for _, set := range d.names.matchSets(o.Name, generation) {
+			if slices.Contains(has, set) {
+				continue
+			}
+			key := door{o.Address, set}
+			doors[key] = max(doors[key], d.expiryOf(o, clock))
 		}
-		key := door{o.Address, set}
-		doors[key] = max(doors[key], d.expiryOf(o, clock))
 	}
 	return d.remap(doors)
 }
 
-// affected reports whether a name can have another match set now than when the generation was written.
-func (n *names) affected(name string, generation uint32) bool {
+// everyName is what lower lists as changed when every name may have other match sets.
+const everyName = "."
+
+// affected reports whether a name can have other match sets now than when the generation was written.
+func (n *names) affected(name domain.Name, generation uint32) bool {
 	stale := n.stale[generation]
-	if stale == nil || stale[name] {
+	if stale == nil || stale[everyName] {
 		return true
 	}
-	for i := range len(name) {
-		if name[i] == '.' && stale[name[i+1:]] {
+	if !name.Plain() {
+		return false // only `*` matches it
+	}
+	text := name.String()
+	if stale[text] {
+		return true
+	}
+	for i := range len(text) {
+		if text[i] == '.' && stale[text[i+1:]] {
 			return true
 		}
 	}

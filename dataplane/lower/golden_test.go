@@ -80,8 +80,12 @@ func describe(s *lower.State, t *lower.Tables) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "flags %+v\nchanged %v\n", t.Flags, t.Changed)
 	for _, name := range slices.Sorted(s.Names()) {
-		exact, below := s.Sets(name)
-		fmt.Fprintf(&b, "name %s exact %d below %d\n", name, exact, below)
+		sets := s.Sets(name)
+		fmt.Fprintf(&b, "name %s exact %d below %d list %d\n", name, sets.Exact, sets.Below, sets.List)
+	}
+	fmt.Fprintf(&b, "every %d list %d\n", t.Patterns.Every, t.Patterns.List)
+	for _, place := range slices.Sorted(maps.Keys(t.Patterns.Table)) {
+		fmt.Fprintf(&b, "general %d %+v\n", place, t.Patterns.Table[place])
 	}
 	for _, p := range t.Sources {
 		fmt.Fprintf(&b, "source %v class %d\n", p.Prefix, p.Class)

@@ -71,21 +71,27 @@ type Tables struct {
 	Sources      []PrefixClass
 	Destinations []PrefixClass
 	Interfaces   Interfaces
+	Patterns     GeneralPatterns
 	Workloads    map[WorkloadKey]Workload
 	// Verdicts are in order of position, without what an earlier entry of the same mode covers.
 	Verdicts map[VerdictKey][]Entry
-	// Changed lists the names whose match sets are not what they were before this rule set.
+	// Changed lists the names whose match sets, or those of names below, are not what they were before this
+	// rule set. "." stands for every name, that of odd bytes included.
 	Changed []string
 }
 
 // Lower makes the tables of a rule set, and brings the names of the state to what it says. The error
-// wraps enforce.ErrFull and names the policy that does not fit; the names have moved on all the same,
+// wraps enforce.ErrFull and names the policy or pattern that does not fit; the names have moved on all the same,
 // and Changed is whole.
 func (s *State) Lower(rules *ruleset.RuleSet) (*Tables, error) {
 	t := &Tables{
 		Changed:   s.update(rules),
 		Workloads: map[WorkloadKey]Workload{},
 		Verdicts:  map[VerdictKey][]Entry{},
+	}
+	var err error
+	if t.Patterns, err = s.layOutGeneral(); err != nil {
+		return t, err
 	}
 	sources, interfaces := newLists(), newPatterns()
 	for _, policy := range rules.Policies {

@@ -18,8 +18,11 @@ type State struct {
 	nextSelector uint32
 	selectors    map[selectorKey]*selector
 	remembered   map[selectorKey]SelectorMemory // of the process before, until the first rule set
-	nodes        map[string]*node               // by the name's text
-	used         map[MatchSet]int               // how many nodes have it
+	nodes        map[string]*node               // by the name's text; the root's is "."
+	anchors      map[string]*node               // those of nodes that general patterns have as base
+	places       places                         // of general patterns in their table
+	every        general                        // the pattern `*`
+	used         map[MatchSet]int               // how many nodes and general patterns have it
 	forgetful    bool                           // Memory changed
 }
 
@@ -40,8 +43,23 @@ type selector struct {
 
 // node is a name that is the base of some pattern.
 type node struct {
-	exact, below       []uint32 // selectors with that very pattern; sorted
-	exactSet, belowSet MatchSet // of the name itself, and of names below that have no node nearer
+	name         domain.Name
+	exact, below []uint32 // selectors with that very pattern; sorted
+	general      []*general
+	places       []uint16 // of general, as far as there were any left
+	sets         NameSets
+}
+
+// NameSets is what is known beforehand of a name that is the base of a pattern. The selectors with `*`
+// are in no set of it.
+type NameSets struct {
+	// Exact is the match set of the name itself, general patterns included.
+	Exact MatchSet
+	// Below is that of the names below which have no node nearer, without general patterns: those are held
+	// against the patterns from List on.
+	Below MatchSet
+	// List is the place of the first general pattern whose base is the name or above it; 0: there is none.
+	List uint16
 }
 
 // NewState returns a state that gives out match sets from next on, and that takes up what an earlier
@@ -53,6 +71,7 @@ func NewState(next MatchSet, memory Memory) *State {
 		selectors:    map[selectorKey]*selector{},
 		remembered:   map[selectorKey]SelectorMemory{},
 		nodes:        map[string]*node{},
+		anchors:      map[string]*node{},
 		used:         map[MatchSet]int{},
 	}
 	for _, m := range memory.MatchSets {
@@ -67,46 +86,77 @@ func NewState(next MatchSet, memory Memory) *State {
 // NextMatchSet returns a number that is above every match set given out.
 func (s *State) NextMatchSet() MatchSet { return s.sets.next }
 
-// Sets returns the match set of a name that is the base of a pattern, and that of the names below it;
-// 0 for any other name.
-func (s *State) Sets(base string) (exact, below MatchSet) {
-	if n := s.nodes[base]; n != nil {
-		return n.exactSet, n.belowSet
+// Sets returns what is known of a name that is the base of a pattern; nothing of any other name, nor of
+// the root.
+func (s *State) Sets(base string) NameSets {
+	if n := s.nodes[base]; n != nil && base != root {
+		return n.sets
 	}
-	return 0, 0
+	return NameSets{}
 }
 
-// Names yields every name that is the base of a pattern.
-func (s *State) Names() iter.Seq[string] { return maps.Keys(s.nodes) }
-
-// Len returns how many names are bases of patterns.
-func (s *State) Len() int { return len(s.nodes) }
-
-// Match returns the match set of any name.
-func (s *State) Match(name domain.Name) MatchSet {
-	if !name.Plain() {
-		return 0
-	}
-	if n := s.nodes[name.String()]; n != nil {
-		return n.exactSet
-	}
-	for base := range ancestors(name.String()) {
-		if n := s.nodes[base]; n != nil {
-			return n.belowSet
-		}
-	}
-	return 0
-}
-
-// ancestors yields the names above a plain name, the nearest first, without the root.
-func ancestors(name string) func(func(string) bool) {
+// Names yields every name that is the base of a pattern, but for the root.
+func (s *State) Names() iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for {
-			dot := strings.IndexByte(name, '.')
-			if dot < 0 {
+		for name := range s.nodes {
+			if name != root && !yield(name) {
 				return
 			}
-			name = name[dot+1:]
+		}
+	}
+}
+
+// Match returns the match sets of any name, sorted.
+func (s *State) Match(name domain.Name) []MatchSet {
+	var sets []MatchSet
+	if s.every.pattern.Match(name) {
+		sets = append(sets, s.every.set)
+	}
+	if name.Plain() {
+		sets = append(sets, s.matchPlain(name)...)
+	}
+	slices.Sort(sets)
+	sets = slices.Compact(sets)
+	if len(sets) > 0 && sets[0] == 0 {
+		sets = sets[1:]
+	}
+	return sets
+}
+
+func (s *State) matchPlain(name domain.Name) []MatchSet {
+	if n := s.nodes[name.String()]; n != nil {
+		return []MatchSet{n.sets.Exact}
+	}
+	var sets []MatchSet
+	known := false
+	for base := range ancestors(name.String()) {
+		n := s.nodes[base]
+		if n == nil {
+			continue
+		}
+		if !known {
+			known, sets = true, append(sets, n.sets.Below)
+		}
+		for _, g := range n.general {
+			if g.pattern.Match(name) {
+				sets = append(sets, g.set)
+			}
+		}
+	}
+	return sets
+}
+
+const root = "."
+
+// ancestors yields the names above a plain name, the nearest first and the root last; none of the root.
+func ancestors(name string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for name != root {
+			_, parent, found := strings.Cut(name, ".")
+			if !found {
+				parent = root
+			}
+			name = parent
 			if !yield(name) {
 				return
 			}
@@ -116,13 +166,15 @@ func ancestors(name string) func(func(string) bool) {
 
 // touched collects what a change of selectors may change.
 type touched struct {
-	names map[string]bool
-	above map[string]bool // bases of wildcards that came or went: every name below may have changed
+	names   map[string]bool
+	above   map[string]bool // bases of wildcards that came or went: every name below may have changed
+	general map[string]bool // bases of general patterns: so may what names below match that are no node
+	every   *general
 }
 
 // update brings the nodes to what rules say, and returns the names whose match sets changed, sorted.
 func (s *State) update(rules *ruleset.RuleSet) []string {
-	t := touched{map[string]bool{}, map[string]bool{}}
+	t := touched{map[string]bool{}, map[string]bool{}, map[string]bool{}, &s.every}
 	present := map[selectorKey]bool{}
 	for _, policy := range rules.Policies {
 		for i, rule := range policy.Rules {
@@ -231,13 +283,7 @@ func difference(old, now []domain.Pattern) (removed, added []domain.Pattern) {
 
 func (s *State) join(id uint32, patterns []domain.Pattern, t touched) {
 	for _, p := range patterns {
-		name := p.Base().String()
-		n := s.nodes[name]
-		if n == nil {
-			n = &node{}
-			s.nodes[name] = n
-		}
-		own := t.touch(p, n)
+		own := t.touch(p, s.nodeOf(p))
 		if i, found := slices.BinarySearch(*own, id); !found {
 			*own = slices.Insert(*own, i, id)
 		}
@@ -246,24 +292,47 @@ func (s *State) join(id uint32, patterns []domain.Pattern, t touched) {
 
 func (s *State) drop(id uint32, patterns []domain.Pattern, t touched) {
 	for _, p := range patterns {
-		own := t.touch(p, s.nodes[p.Base().String()])
+		own := t.touch(p, s.nodeOf(p))
 		if i, found := slices.BinarySearch(*own, id); found {
 			*own = slices.Delete(*own, i, i+1)
 		}
 	}
 }
 
+// nodeOf returns the node of a pattern's base, which it makes if need be.
+func (s *State) nodeOf(p domain.Pattern) *node {
+	base := p.Base()
+	n := s.nodes[base.String()]
+	if n == nil {
+		n = &node{name: base}
+		s.nodes[base.String()] = n
+	}
+	return n
+}
+
 // touch notes that a pattern's node changes and returns the selectors that have the pattern.
 func (t touched) touch(p domain.Pattern, n *node) *[]uint32 {
-	t.names[p.Base().String()] = true
-	if p.Wildcard() {
-		t.above[p.Base().String()] = true
+	base := n.name.String()
+	t.names[base] = true
+	switch p.Form() {
+	case domain.Exact:
+		return &n.exact
+	case domain.Below:
+		t.above[base] = true
 		return &n.below
+	case domain.Every:
+		t.general[base] = true
+		t.every.pattern = p
+		return &t.every.selectors
+	default:
+		t.above[base] = true
+		t.general[base] = true
+		return &n.generalOf(p).selectors
 	}
-	return &n.exact
 }
 
 func (s *State) recompute(t touched) []string {
+	s.settleGeneral(t)
 	if len(t.above) > 0 {
 		for name := range s.nodes {
 			if t.isBelow(name) {
@@ -273,7 +342,7 @@ func (s *State) recompute(t touched) []string {
 	}
 	var changed []string
 	for _, name := range slices.Sorted(maps.Keys(t.names)) {
-		if s.recomputeNode(name) {
+		if s.recomputeNode(name) || t.general[name] {
 			changed = append(changed, name)
 		}
 	}
@@ -284,6 +353,9 @@ func (s *State) recompute(t touched) []string {
 const fewWildcards = 4
 
 func (t touched) isBelow(name string) bool {
+	if t.above[root] {
+		return true
+	}
 	if len(t.above) > fewWildcards {
 		for base := range ancestors(name) {
 			if t.above[base] {
@@ -302,28 +374,45 @@ func (t touched) isBelow(name string) bool {
 
 func (s *State) recomputeNode(name string) bool {
 	n := s.nodes[name]
-	var exact, below MatchSet
-	if len(n.exact)+len(n.below) > 0 {
-		var inherited [][]uint32
-		for base := range ancestors(name) {
-			if above := s.nodes[base]; above != nil && len(above.below) > 0 {
-				inherited = append(inherited, above.below)
-			}
-		}
-		exact = s.sets.intern(merged(n.exact, inherited))
-		below = s.sets.intern(merged(n.below, inherited))
+	var sets NameSets
+	if len(n.exact)+len(n.below)+len(n.general) > 0 {
+		sets = s.setsOf(n)
 	} else {
 		delete(s.nodes, name)
 	}
-	if exact == n.exactSet && below == n.belowSet {
+	if sets == n.sets {
 		return false
 	}
-	s.use(exact, 1)
-	s.use(below, 1)
-	s.use(n.exactSet, -1)
-	s.use(n.belowSet, -1)
-	n.exactSet, n.belowSet = exact, below
+	s.use(sets.Exact, 1)
+	s.use(sets.Below, 1)
+	s.use(n.sets.Exact, -1)
+	s.use(n.sets.Below, -1)
+	n.sets = sets
 	return true
+}
+
+func (s *State) setsOf(n *node) NameSets {
+	var inherited, matching [][]uint32
+	list := n.list()
+	for base := range ancestors(n.name.String()) {
+		above := s.nodes[base]
+		if above == nil {
+			continue
+		}
+		if len(above.below) > 0 {
+			inherited = append(inherited, above.below)
+		}
+		for _, g := range above.general {
+			if g.pattern.Match(n.name) {
+				matching = append(matching, g.selectors)
+			}
+		}
+		if list == 0 {
+			list = above.list()
+		}
+	}
+	exact := s.sets.intern(merged(n.exact, append(matching, inherited...)))
+	return NameSets{Exact: exact, Below: s.sets.intern(merged(n.below, inherited)), List: list}
 }
 
 // merged is the union of own and inherited; own itself where that is all.

@@ -583,7 +583,9 @@ type Rule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happens to a connection that the rule matches.
 	Action Rule_Action `protobuf:"varint,1,opt,name=action,proto3,enum=nameward.v1.Rule_Action" json:"action,omitempty"`
-	// Domain patterns: an exact name (`api.example.com`) or `*.` and a name, for every name below it.
+	// Domain patterns: an exact name (`api.example.com`); `*.example.com` for every name below; a `*` label
+	// anywhere for one or more labels (`www.*.com`); a `*` inside a label for zero or more of its characters
+	// (`s3-*.amazonaws.com`), also with `*.` before; or `*` for every name. Unicode is taken as A-labels.
 	Domains []string `protobuf:"bytes,2,rep,name=domains,proto3" json:"domains,omitempty"`
 	// Resource names of domain sets, `domainSets/{domain_set}`.
 	DomainSets []string `protobuf:"bytes,3,rep,name=domain_sets,json=domainSets,proto3" json:"domain_sets,omitempty"`

@@ -30,7 +30,7 @@ func Judge(s *lower.State, t *lower.Tables, c ruleset.Connection) Verdict {
 		components = append(components, lower.VerdictKey{Workload: w.ID, Kind: lower.CIDRDestination, ID: uint32(class)})
 	}
 	for _, name := range c.Names {
-		if set := s.Match(name); set != 0 {
+		for _, set := range s.Match(name) {
 			components = append(components, lower.VerdictKey{Workload: w.ID, Kind: lower.DomainDestination, ID: uint32(set)})
 		}
 	}
@@ -57,7 +57,7 @@ func JudgeQuestion(s *lower.State, t *lower.Tables, c ruleset.Connection, name d
 		return Refusal{}
 	}
 	components := []lower.VerdictKey{{Workload: w.ID, Kind: lower.AnyQuestion}}
-	if set := s.Match(name); set != 0 {
+	for _, set := range s.Match(name) {
 		components = append(components, lower.VerdictKey{Workload: w.ID, Kind: lower.DomainQuestion, ID: uint32(set)})
 	}
 	refuses := func(e *lower.Entry) bool { return e != nil && e.Deny }
