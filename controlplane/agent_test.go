@@ -155,8 +155,15 @@ func (a *agent) nack(text string, resync bool) {
 // observe sends a batch and waits until it is taken in.
 func (a *agent) observe(mappings ...*namewardv1.Mapping) {
 	a.t.Helper()
+	a.tell(&agentv1.Observations{Mappings: mappings})
+}
+
+// tell sends observations as the next batch and waits until they are taken in.
+func (a *agent) tell(observations *agentv1.Observations) {
+	a.t.Helper()
 	a.batch++
-	a.send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Observations{Observations: &agentv1.Observations{Batch: a.batch, Mappings: mappings}}})
+	observations.Batch = a.batch
+	a.send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Observations{Observations: observations}})
 	for a.next().GetAcknowledgedBatch() < a.batch {
 	}
 }

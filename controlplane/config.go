@@ -29,8 +29,10 @@ type Config struct {
 	MetricsListen string
 	// MaxMappings bounds the live mappings of all nodes.
 	MaxMappings int
-	LogLevel    string
-	LogFormat   string
+	// MaxFlowEvents bounds the flow events of all nodes.
+	MaxFlowEvents int
+	LogLevel      string
+	LogFormat     string
 }
 
 const (
@@ -42,7 +44,7 @@ const (
 func DefaultConfig() Config {
 	return Config{
 		Listen: "127.0.0.1:7443", DataDir: "/var/lib/nameward-server", Store: "bolt",
-		MetricsListen: "127.0.0.1:7480", MaxMappings: 1_000_000, LogLevel: "info", LogFormat: logText,
+		MetricsListen: "127.0.0.1:7480", MaxMappings: 1_000_000, MaxFlowEvents: 262_144, LogLevel: "info", LogFormat: logText,
 	}
 }
 
@@ -54,6 +56,7 @@ func (c *Config) Bind(flags *pflag.FlagSet) {
 	flags.BoolVar(&c.Insecure, "insecure", c.Insecure, "serve without TLS, on a loopback address only")
 	flags.StringVar(&c.MetricsListen, "metrics-listen", c.MetricsListen, "address of the Prometheus metrics, HOST:PORT; empty for none")
 	flags.IntVar(&c.MaxMappings, "max-mappings", c.MaxMappings, "live mappings of all nodes that are kept; over it the one that ends first goes first")
+	flags.IntVar(&c.MaxFlowEvents, "max-flow-events", c.MaxFlowEvents, "flow events of all nodes that are kept, each for a day after it was last seen; over it the one that was not seen for longest goes first")
 	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	flags.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 }
@@ -90,6 +93,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxMappings < 1 {
 		fault("max-mappings", "%d is below 1", c.MaxMappings)
+	}
+	if c.MaxFlowEvents < 1 {
+		fault("max-flow-events", "%d is below 1", c.MaxFlowEvents)
 	}
 	if _, err := parseLevel(c.LogLevel); err != nil {
 		fault("log-level", "%w", err)

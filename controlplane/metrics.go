@@ -18,7 +18,7 @@ import (
 )
 
 // newRegistry returns the registry of everything that is measured.
-func newRegistry(s *store.Store, mappings *ingest.Table, stages ...prometheus.Collector) *prometheus.Registry {
+func newRegistry(s *store.Store, mappings *ingest.Table, flows *ingest.Flows, stages ...prometheus.Collector) *prometheus.Registry {
 	began := s.Revision()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(stages...)
@@ -31,6 +31,10 @@ func newRegistry(s *store.Store, mappings *ingest.Table, stages ...prometheus.Co
 		counter("nameward_server_ingest_observed_total", "Mappings that nodes reported as new or prolonged.", func() float64 { return float64(mappings.Stats().Observed) }),
 		counter("nameward_server_ingest_expired_total", "Mappings that reached their expiry.", func() float64 { return float64(mappings.Stats().Expired) }),
 		counter("nameward_server_ingest_evicted_total", "Mappings that lived but were over the limit.", func() float64 { return float64(mappings.Stats().Evicted) }),
+		gauge("nameward_server_ingest_flow_events", "Flow events of all nodes.", func() float64 { return float64(flows.Stats().Events) }),
+		counter("nameward_server_ingest_flow_events_observed_total", "Flow events that nodes told, again or for the first time.", func() float64 { return float64(flows.Stats().Observed) }),
+		counter("nameward_server_ingest_flow_events_expired_total", "Flow events that were not seen for a day.", func() float64 { return float64(flows.Stats().Expired) }),
+		counter("nameward_server_ingest_flow_events_evicted_total", "Flow events that were over the limit.", func() float64 { return float64(flows.Stats().Evicted) }),
 	)
 	return registry
 }

@@ -58,20 +58,21 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	stopping := make(chan struct{})
 	adminLog := log.With("component", "adminserver")
 	mappings := ingest.New(cfg.MaxMappings)
+	flows := ingest.NewFlows(cfg.MaxFlowEvents)
 	publisher := publish.New(policies)
-	agents := syncserver.New(policies, publisher, mappings, log.With("component", "syncserver"))
+	agents := syncserver.New(policies, publisher, mappings, flows, log.With("component", "syncserver"))
 	requests := newRequests()
 	validator, err := adminserver.NewValidator(adminLog)
 	if err != nil {
 		return fmt.Errorf("make validator: %w", err)
 	}
 	collectors := append([]prometheus.Collector{requests.ended}, publisher.Collectors()...)
-	registry := newRegistry(policies, mappings, append(collectors, agents.Collectors()...)...)
+	registry := newRegistry(policies, mappings, flows, append(collectors, agents.Collectors()...)...)
 
 	server := newGRPCServer(requests, validator)
 	namewardv1.RegisterPolicyServiceServer(server, adminserver.NewPolicyService(policies, adminLog, stopping))
 	namewardv1.RegisterNodeServiceServer(server, adminserver.NewNodeService(policies, mappings, agents, adminLog))
-	namewardv1.RegisterObservationServiceServer(server, adminserver.NewObservationService(mappings, adminLog, stopping))
+	namewardv1.RegisterObservationServiceServer(server, adminserver.NewObservationService(mappings, flows, adminLog, stopping))
 	agentv1.RegisterSyncServiceServer(server, agents)
 	healthServer := registerHealth(server)
 	reflection.Register(server)
@@ -84,9 +85,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	g, groupCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	loops, stopLoops := context.WithCancel(groupCtx)
 	defer stopLoops()
-	g.Go(func() error { return publisher.Run(loops) })
-	g.Go(func() error { return mappings.Run(loops) })
-	g.Go(func() error { return agents.Run(loops) })
+	for _, run := range []func(context.Context) error{publisher.Run, mappings.Run, flows.Run, agents.Run} {
+		g.Go(func() error { return run(loops) })
+	}
 	g.Go(func() error { return serve(server, listeners[0], log) })
 	if len(listeners) > 1 {
 		g.Go(func() error { return serveMetrics(loops, listeners[1], registry, log.With("component", "metrics")) })

@@ -70,10 +70,12 @@ type Event struct {
 }
 
 // Compare orders keys: by workload, then by destination, then by all else.
-func (k Key) Compare(other Key) int {
+func (k *Key) Compare(other *Key) int {
+	if c := k.Workload.compare(&other.Workload); c != 0 {
+		return c
+	}
 	return cmp.Or(
-		k.Workload.compare(other.Workload),
-		k.Destination.compare(other.Destination),
+		k.Destination.compare(&other.Destination),
 		cmp.Compare(k.Mode, other.Mode),
 		cmp.Compare(k.Reason, other.Reason),
 		strings.Compare(k.Policy, other.Policy),
@@ -82,7 +84,7 @@ func (k Key) Compare(other Key) int {
 	)
 }
 
-func (w Workload) compare(other Workload) int {
+func (w *Workload) compare(other *Workload) int {
 	return cmp.Or(
 		compareFlags(w.Host, other.Host),
 		compareFlags(w.HasUID, other.HasUID),
@@ -92,7 +94,7 @@ func (w Workload) compare(other Workload) int {
 	)
 }
 
-func (d Destination) compare(other Destination) int {
+func (d *Destination) compare(other *Destination) int {
 	return cmp.Or(d.Address.Compare(other.Address), cmp.Compare(d.Protocol, other.Protocol), cmp.Compare(d.Port, other.Port))
 }
 

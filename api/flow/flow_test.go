@@ -111,13 +111,13 @@ func TestKeysHaveOneOrder(t *testing.T) {
 		keys := []flow.Key{drawEvent(t).Key, drawEvent(t).Key, drawEvent(t).Key}
 		for _, a := range keys {
 			for _, b := range keys {
-				if (a.Compare(b) == 0) != (a == b) || cmp.Compare(a.Compare(b), 0) != -cmp.Compare(b.Compare(a), 0) {
-					t.Fatalf("%+v against %+v: %d and %d", a, b, a.Compare(b), b.Compare(a))
+				if (a.Compare(&b) == 0) != (a == b) || cmp.Compare(a.Compare(&b), 0) != -cmp.Compare(b.Compare(&a), 0) {
+					t.Fatalf("%+v against %+v: %d and %d", a, b, a.Compare(&b), b.Compare(&a))
 				}
 			}
 		}
-		slices.SortFunc(keys, flow.Key.Compare)
-		if keys[0].Compare(keys[2]) > 0 {
+		slices.SortFunc(keys, func(a, b flow.Key) int { return a.Compare(&b) })
+		if keys[0].Compare(&keys[2]) > 0 {
 			t.Errorf("not sorted: %+v", keys)
 		}
 	})

@@ -20,7 +20,7 @@ type Position struct {
 
 // Compare orders positions by node, then by key.
 func (p Position) Compare(other Position) int {
-	return cmp.Or(strings.Compare(p.Node.String(), other.Node.String()), p.Key.Compare(other.Key))
+	return cmp.Or(strings.Compare(p.Node.String(), other.Node.String()), p.Key.Compare(&other.Key))
 }
 
 // Marshal returns the position as bytes for a page token.

@@ -26,13 +26,14 @@ type ObservationService struct {
 	namewardv1.UnimplementedObservationServiceServer
 
 	mappings *ingest.Table
+	flows    *ingest.Flows
 	log      *slog.Logger
 	stopping <-chan struct{}
 }
 
 // NewObservationService returns the service. When stopping closes, its streams end with UNAVAILABLE.
-func NewObservationService(mappings *ingest.Table, log *slog.Logger, stopping <-chan struct{}) *ObservationService {
-	return &ObservationService{mappings: mappings, log: log, stopping: stopping}
+func NewObservationService(mappings *ingest.Table, flows *ingest.Flows, log *slog.Logger, stopping <-chan struct{}) *ObservationService {
+	return &ObservationService{mappings: mappings, flows: flows, log: log, stopping: stopping}
 }
 
 // ListMappings lists live mappings. A page goes on where the one before ended, whatever came or went

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/nameward/nameward/api/flow"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/policy"
@@ -103,6 +104,10 @@ func handlerFaults(request proto.Message) error {
 		_, err = parsePageToken(nodesCollection, r.GetPageToken())
 	case *namewardv1.ListMappingsRequest:
 		_, _, err = parseListMappings(r)
+	case *namewardv1.ListFlowEventsRequest:
+		_, _, err = parseListFlowEvents(r)
+	case *namewardv1.WatchFlowEventsRequest:
+		_, err = flow.ParseFilter("filter", r.GetFilter())
 	case *namewardv1.ExplainConnectionRequest:
 		_, err = parseConnection(r)
 	default:

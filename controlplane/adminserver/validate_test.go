@@ -123,6 +123,13 @@ func TestAllFaultsOfEachRequestAtOnce(t *testing.T) {
 			},
 			[]string{"filter.address", "filter.domain", "filter.node", "page_size", "page_token"},
 		},
+		"a page of flow events": {
+			&namewardv1.ListFlowEventsRequest{
+				PageSize: -1, PageToken: "x",
+				Filter: &namewardv1.FlowEventFilter{Domain: "a..b", Address: "10.0.0.0/99", Node: "x", Workload: "x", Policy: "x", Mode: 9},
+			},
+			[]string{"filter.address", "filter.domain", "filter.mode", "filter.node", "filter.policy", "filter.workload", "page_size", "page_token"},
+		},
 		"a connection": {
 			&namewardv1.ExplainConnectionRequest{Node: "lab", Workload: "x", Destination: "a..b", Protocol: 9, Port: 70000},
 			[]string{"destination", "node", "port", "protocol", "workload"},

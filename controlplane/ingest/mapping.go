@@ -1,7 +1,8 @@
 // Package ingest holds the live mappings of all nodes in memory. Batches of what nodes saw go in, lists
 // and watches by name, address and node come out. A mapping ends at its expiry, when its node says so by
 // a snapshot that lacks it, or when there are too many and it is the one that would end first: the last
-// is counted, never silent. Nothing of it is on disk: nodes send what lives when they connect.
+// is counted, never silent. Beside them it holds the flow events of all nodes, bounded by number and age.
+// Nothing of it is on disk: nodes send what they hold when they connect.
 package ingest
 
 import (

@@ -8,7 +8,7 @@ import (
 )
 
 // ErrSlow is returned by Watch.Next when the reader fell so far behind that changes were lost.
-var ErrSlow = errors.New("the reader of mappings is too slow")
+var ErrSlow = errors.New("the reader is too slow")
 
 // watchBuffer is how many changes a reader may be behind: a second of a busy fleet.
 const watchBuffer = 16384

@@ -3,11 +3,11 @@ package syncserver
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	streams         prometheus.GaugeFunc
-	deliveries      *prometheus.CounterVec
-	refusals        prometheus.Counter
-	refusedClaims   prometheus.Counter
-	refusedMappings prometheus.Counter
+	streams        prometheus.GaugeFunc
+	deliveries     *prometheus.CounterVec
+	refusals       prometheus.Counter
+	refusedClaims  prometheus.Counter
+	refusedReports prometheus.Counter
 }
 
 func newMetrics(claims *claims) metrics {
@@ -25,12 +25,12 @@ func newMetrics(claims *claims) metrics {
 		refusedClaims: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nameward_server_node_claims_refused_total", Help: "Streams refused because another live agent had the node.",
 		}),
-		refusedMappings: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "nameward_server_ingest_refused_total", Help: "Reported mappings that could not be read.",
+		refusedReports: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nameward_server_ingest_refused_total", Help: "Reported mappings and flow events that could not be read.",
 		}),
 	}
 }
 
 func (m metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedMappings}
+	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedReports}
 }

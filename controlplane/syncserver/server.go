@@ -31,6 +31,7 @@ type Server struct {
 	store     *store.Store
 	publisher *publish.Publisher
 	mappings  *ingest.Table
+	flows     *ingest.Flows
 	log       *slog.Logger
 	claims    *claims
 	wanted    *wanted
@@ -42,10 +43,10 @@ type Server struct {
 }
 
 // New returns a server.
-func New(s *store.Store, publisher *publish.Publisher, mappings *ingest.Table, log *slog.Logger) *Server {
+func New(s *store.Store, publisher *publish.Publisher, mappings *ingest.Table, flows *ingest.Flows, log *slog.Logger) *Server {
 	claims := newClaims()
 	return &Server{
-		store: s, publisher: publisher, mappings: mappings, log: log,
+		store: s, publisher: publisher, mappings: mappings, flows: flows, log: log,
 		claims: claims, wanted: newWanted(s, publisher), metrics: newMetrics(claims),
 		draining: make(chan struct{}), stopped: make(chan struct{}),
 	}

@@ -11,7 +11,11 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	"github.com/nameward/nameward/api/flow"
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/ingest"
@@ -46,7 +50,7 @@ type session struct {
 	// taken is the highest number of a batch that was taken in.
 	taken   uint64
 	contact time.Time
-	// complained says that an unreadable mapping was logged: one a session is enough.
+	// complained says that an unreadable mapping or flow event was logged: one a session is enough.
 	complained bool
 }
 
@@ -215,22 +219,41 @@ func (s *session) observe(observations *agentv1.Observations, now time.Time) err
 	for _, message := range observations.GetMappings() {
 		m, err := ingest.FromProto(s.id, message)
 		if err != nil {
-			s.server.metrics.refusedMappings.Inc()
-			if !s.complained {
-				s.complained = true
-				s.log.Warn("unreadable mapping", "domain", message.GetDomain(), "address", message.GetAddress(), "err", err)
-			}
+			s.refuseReport(message, err)
 			continue
 		}
 		batch.Mappings = append(batch.Mappings, m)
 	}
 	s.server.mappings.Observe(s.id, batch, now)
+	s.observeFlows(observations.GetFlowEvents(), now)
 	s.taken = max(s.taken, observations.GetBatch())
 	s.notify()
 	if now.Sub(s.contact) < contactInterval {
 		return nil
 	}
 	return s.update(now, func(*store.NodeStatus) {})
+}
+
+func (s *session) observeFlows(messages []*namewardv1.FlowEvent, now time.Time) {
+	events := make([]*flow.Event, 0, len(messages))
+	for _, message := range messages {
+		e, err := flow.FromProto(message)
+		if err != nil {
+			s.refuseReport(message, err)
+			continue
+		}
+		events = append(events, e)
+	}
+	s.server.flows.Observe(s.id, events, now)
+}
+
+// refuseReport counts a mapping or flow event that cannot be read.
+func (s *session) refuseReport(message proto.Message, err error) {
+	s.server.metrics.refusedReports.Inc()
+	if !s.complained {
+		s.complained = true
+		s.log.Warn("unreadable observation", "observation", message, "err", err)
+	}
 }
 
 // update changes the node's status; every message is a contact.

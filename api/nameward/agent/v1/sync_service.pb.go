@@ -413,7 +413,7 @@ type Observations struct {
 	SnapshotEnd bool `protobuf:"varint,4,opt,name=snapshot_end,json=snapshotEnd,proto3" json:"snapshot_end,omitempty"`
 	// Flow events that are new or were seen again, with the count since their `first_time`. The first time tells one
 	// count from the next of the same flow, which an agent begins when it restarts or had no room: with the same first
-	// time a count replaces what the server knew, with a later one it adds. A stream begins with all that the agent
+	// time a count replaces what the server knew, with another one it adds. A stream begins with all that the agent
 	// holds; they are no part of the snapshot, since what an agent forgot was seen all the same.
 	FlowEvents    []*v1.FlowEvent `protobuf:"bytes,5,rep,name=flow_events,json=flowEvents,proto3" json:"flow_events,omitempty"`
 	unknownFields protoimpl.UnknownFields

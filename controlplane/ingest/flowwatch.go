@@ -1,0 +1,69 @@
+package ingest
+
+import (
+	"context"
+	"slices"
+
+	"github.com/nameward/nameward/api/flow"
+)
+
+// FlowWatch follows the flow events that a filter selects. Close must be called.
+type FlowWatch struct {
+	// Known is what was known when the watch began, in order.
+	Known []*FlowEvent
+
+	flows  *Flows
+	filter flow.Filter
+	// changes is closed when one did not fit, under flows.mu.
+	changes chan *FlowEvent
+}
+
+// Watch begins a watch.
+func (f *Flows) Watch(filter flow.Filter) *FlowWatch {
+	w := &FlowWatch{flows: f, filter: filter, changes: make(chan *FlowEvent, watchBuffer)}
+	page := flowPage{filter: &filter, behind: flowAt(flow.Position{}).FlowEvent}
+	f.mu.Lock()
+	// Under one lock, so that no change falls between the snapshot and what follows it.
+	f.collect(&page)
+	f.watches[w] = struct{}{}
+	f.mu.Unlock()
+	slices.SortFunc(page.found, (*FlowEvent).compare)
+	w.Known = slices.Compact(page.found)
+	return w
+}
+
+// Next waits for a flow event that is new or was seen again. ErrSlow when some were lost, the error of ctx
+// when it ends.
+func (w *FlowWatch) Next(ctx context.Context) (*FlowEvent, error) {
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case e, ok := <-w.changes:
+		if !ok {
+			return nil, ErrSlow
+		}
+		return e, nil
+	}
+}
+
+// Close ends the watch.
+func (w *FlowWatch) Close() {
+	w.flows.mu.Lock()
+	defer w.flows.mu.Unlock()
+	delete(w.flows.watches, w)
+}
+
+// announce tells those who watch. Who has no room left for it is cut off. f.mu is held.
+func (f *Flows) announce(e *FlowEvent) {
+	for w := range f.watches {
+		if !w.filter.Match(e.Node, &e.Event) {
+			continue
+		}
+		select {
+		case w.changes <- e:
+		default:
+			delete(f.watches, w)
+			close(w.changes)
+		}
+	}
+}
