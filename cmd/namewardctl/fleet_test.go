@@ -37,6 +37,7 @@ type fleet struct {
 	policies map[string]*namewardv1.Policy
 	nodes    []*namewardv1.Node
 	mappings []*namewardv1.Mapping
+	flows    []*namewardv1.FlowEvent
 	changed  chan struct{} // closed and replaced at each change
 }
 
@@ -68,6 +69,29 @@ func newFleet(moment time.Time) *fleet {
 			mapping("api.example.com", "192.0.2.7", "nodes/lab", "10.1.0.7", 42*time.Second),
 			mapping("registry.docker.io", "2001:db8::5", "nodes/lab", "10.1.0.7", 5*time.Minute+3*time.Second, "edge.docker.io", "cdn.example.net"),
 			mapping("registry.docker.io", "198.51.100.9", "nodes/build-7", "10.9.0.2", 2*time.Hour+90*time.Second),
+		},
+		flows: []*namewardv1.FlowEvent{
+			{
+				Verdict: namewardv1.Verdict_DENY, Mode: namewardv1.Policy_ENFORCE, Node: "nodes/build-7",
+				Workload:    &namewardv1.FlowEvent_Workload{Host: true, Uid: proto.Uint32(0)},
+				Destination: &namewardv1.FlowEvent_Destination{Address: "2001:db8::5", Port: 443, Protocol: namewardv1.Protocol_TCP},
+				Reason:      namewardv1.FlowEvent_NO_RULE, Count: 12, FirstTime: at(-time.Hour), LastTime: at(-2 * time.Minute),
+				Domains: []string{"registry.docker.io", "mirror.example"},
+			},
+			{
+				Verdict: namewardv1.Verdict_DENY, Mode: namewardv1.Policy_AUDIT, Node: "nodes/lab",
+				Workload:    &namewardv1.FlowEvent_Workload{Address: "10.1.0.7", Interface: "veth3"},
+				Destination: &namewardv1.FlowEvent_Destination{Address: "192.0.2.7", ProtocolNumber: 47},
+				Reason:      namewardv1.FlowEvent_RULE, Policy: "policies/web-egress", Rule: proto.Int32(0),
+				Count: 1, FirstTime: at(-4 * time.Second), LastTime: at(-4 * time.Second),
+			},
+			{
+				Verdict: namewardv1.Verdict_DENY, Mode: namewardv1.Policy_ENFORCE, Node: "nodes/lab",
+				Workload:    &namewardv1.FlowEvent_Workload{Address: "10.1.0.8"},
+				Destination: &namewardv1.FlowEvent_Destination{Address: "192.0.2.53", Port: 53, Protocol: namewardv1.Protocol_UDP},
+				Reason:      namewardv1.FlowEvent_RULE, Policy: "policies/web-egress", Rule: proto.Int32(2), Question: "ads.tracker.example",
+				Count: 3, FirstTime: at(-9 * time.Second), LastTime: at(-8 * time.Second),
+			},
 		},
 	}
 }

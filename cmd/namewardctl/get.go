@@ -10,23 +10,24 @@ import (
 )
 
 func (p *program) getCommand() *cobra.Command {
-	var filter mappingFilter
+	var filter filter
 	command := &cobra.Command{
-		Use:   "get policies|nodes|mappings [NAME...]",
-		Short: "List policies, nodes or mappings",
+		Use:   "get policies|nodes|mappings|flows [NAME...]",
+		Short: "List policies, nodes, mappings or denied connections",
 		Example: `  namewardctl get policies
   namewardctl get policies web-egress -o yaml
   namewardctl get mappings --domain '*.docker.io' --node lab
-  namewardctl get mappings --agent /run/nameward/agent.sock`,
-		ValidArgs: []string{policiesCollection, nodesCollection, mappingsCollection},
+  namewardctl get mappings --agent /run/nameward/agent.sock
+  namewardctl get flows --policy web-egress --mode AUDIT`,
+		ValidArgs: []string{policiesCollection, nodesCollection, mappingsCollection, "flows"},
 		Args:      cobra.ArbitraryArgs,
 		RunE: func(command *cobra.Command, args []string) error {
 			collection, names, err := parseGetArguments(args)
 			if err != nil {
 				return usageError{err}
 			}
-			if filter.set() && collection != mappingsCollection {
-				return usagef("--domain, --address and --node select mappings, not %s", collection)
+			if err := filter.fits(collection); err != nil {
+				return err
 			}
 			return p.get(command.Context(), collection, names, filter)
 		},
@@ -36,7 +37,7 @@ func (p *program) getCommand() *cobra.Command {
 	return command
 }
 
-func (p *program) get(ctx context.Context, collection string, names []string, filter mappingFilter) error {
+func (p *program) get(ctx context.Context, collection string, names []string, filter filter) error {
 	switch collection {
 	case policiesCollection:
 		policies, err := p.listPolicies(ctx, names)
@@ -44,8 +45,15 @@ func (p *program) get(ctx context.Context, collection string, names []string, fi
 	case nodesCollection:
 		nodes, err := p.listNodes(ctx, names)
 		return printResources(p, collection, nodes, err, p.nodesTable)
+	case flowsCollection:
+		message, err := filter.flows()
+		if err != nil {
+			return err
+		}
+		flows, err := p.listFlows(ctx, message)
+		return printResources(p, collection, flows, err, p.flowsTable)
 	}
-	message, err := filter.message()
+	message, err := filter.mappings()
 	if err != nil {
 		return err
 	}
@@ -61,7 +69,7 @@ func printResources[T proto.Message](p *program, collection string, items []T, f
 	case p.options.output.structured():
 		return errors.Join(fault, printList(p, collection, items))
 	case len(items) == 0:
-		p.complain("No " + collection + ".")
+		p.complain("No " + plural(collection) + ".")
 		return nil
 	}
 	return errors.Join(fault, p.print(tabulate(items).render(p.painter())))
@@ -70,7 +78,7 @@ func printResources[T proto.Message](p *program, collection string, items []T, f
 // parseGetArguments reads "policies", "policies web-egress" and "policies/web-egress" alike.
 func parseGetArguments(args []string) (collection string, names []string, err error) {
 	if len(args) == 0 {
-		return "", nil, errors.New("what to get must be given: policies, nodes or mappings")
+		return "", nil, errors.New("what to get must be given: policies, nodes, mappings or flows")
 	}
 	if name, err := parseResourceName(args[0]); err == nil {
 		args = append([]string{name.collection}, args...)
@@ -79,8 +87,8 @@ func parseGetArguments(args []string) (collection string, names []string, err er
 	if err != nil {
 		return "", nil, err
 	}
-	if collection == mappingsCollection && len(args) > 1 {
-		return "", nil, fmt.Errorf("mappings have no names: select them with --domain, --address and --node")
+	if (collection == mappingsCollection || collection == flowsCollection) && len(args) > 1 {
+		return "", nil, fmt.Errorf("%s have no names: select them with --domain, --address and --node", plural(collection))
 	}
 	var errs []error
 	for _, arg := range args[1:] {

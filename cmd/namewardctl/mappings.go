@@ -4,37 +4,17 @@ import (
 	"context"
 	"strings"
 
-	"github.com/spf13/pflag"
-
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
 
-// mappingFilter is the part of the command line that selects mappings.
-type mappingFilter struct{ domain, address, node string }
-
-func (f *mappingFilter) bind(flags *pflag.FlagSet) {
-	flags.StringVar(&f.domain, "domain", "", "mappings only: a name or pattern that the name asked or an alias matches")
-	flags.StringVar(&f.address, "address", "", "mappings only: an address, or addresses in CIDR form")
-	flags.StringVar(&f.node, "node", "", "mappings only: a node")
-}
-
-func (f *mappingFilter) set() bool { return *f != mappingFilter{} }
-
-// message returns the filter for a request, or nil when it selects everything.
-func (f *mappingFilter) message() (*namewardv1.MappingFilter, error) {
+// mappings returns the filter for a request, or nil when it selects everything.
+func (f *filter) mappings() (*namewardv1.MappingFilter, error) {
 	if !f.set() {
 		return nil, nil
 	}
-	filter := &namewardv1.MappingFilter{Domain: f.domain, Address: f.address}
-	if f.node != "" {
-		name, err := inCollection(nodesCollection, f.node)
-		if err != nil {
-			return nil, usagef("--node: %w", err)
-		}
-		filter.Node = name
-	}
-	return filter, nil
+	node, err := f.nodeName()
+	return &namewardv1.MappingFilter{Domain: f.domain, Address: f.address, Node: node}, err
 }
 
 func (p *program) listMappings(ctx context.Context, filter *namewardv1.MappingFilter) ([]*namewardv1.Mapping, error) {

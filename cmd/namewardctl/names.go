@@ -12,6 +12,7 @@ const (
 	policiesCollection   = "policies"
 	nodesCollection      = "nodes"
 	mappingsCollection   = "mappings"
+	flowsCollection      = "flowEvents"
 	domainSetsCollection = "domainSets"
 )
 
@@ -53,9 +54,19 @@ func parseCollection(word string) (string, error) {
 		return nodesCollection, nil
 	case "mappings", "mapping":
 		return mappingsCollection, nil
-	case "domainsets", "domainset", "flows", "flow":
+	case "flows", "flow", "flowevents", "flowevent":
+		return flowsCollection, nil
+	case "domainsets", "domainset":
 		return "", fmt.Errorf("%s: not supported by this version", word)
 	}
 	return "", fmt.Errorf("%q is not a kind of resource%s", word,
-		settings.Suggestion(word, []string{policiesCollection, nodesCollection, mappingsCollection}))
+		settings.Suggestion(word, []string{policiesCollection, nodesCollection, mappingsCollection, "flows"}))
+}
+
+// plural is the word for resources of a collection on the command line.
+func plural(collection string) string {
+	if collection == flowsCollection {
+		return "flows"
+	}
+	return collection
 }

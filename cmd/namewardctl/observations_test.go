@@ -12,8 +12,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/nameward/nameward/api/flow"
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	nodes "github.com/nameward/nameward/api/node"
 )
 
 // listMappings is what server and agent share of ListMappings.
@@ -28,6 +30,32 @@ func (f *fleet) listMappings(request *namewardv1.ListMappingsRequest, node strin
 	}
 	mappings, next := page(f, selected, request.GetPageSize(), request.GetPageToken())
 	return &namewardv1.ListMappingsResponse{Mappings: mappings, NextPageToken: next}
+}
+
+// listFlows is what server and agent share of ListFlowEvents.
+func (f *fleet) listFlows(request *namewardv1.ListFlowEventsRequest, node string) (*namewardv1.ListFlowEventsResponse, error) {
+	filter, err := flow.ParseFilter("filter", request.GetFilter())
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var selected []*namewardv1.FlowEvent
+	for _, message := range f.flows {
+		event, err := flow.FromProto(message)
+		if err != nil {
+			return nil, err
+		}
+		id, err := nodes.ParseResourceName(message.GetNode())
+		if err != nil {
+			return nil, err
+		}
+		if filter.Match(id, event) && (node == "" || node == message.GetNode()) {
+			selected = append(selected, message)
+		}
+	}
+	flows, next := page(f, selected, request.GetPageSize(), request.GetPageToken())
+	return &namewardv1.ListFlowEventsResponse{FlowEvents: flows, NextPageToken: next}, nil
 }
 
 // explain evaluates by exact names and `*.` patterns. Workloads and ports are not looked at.
@@ -131,6 +159,27 @@ func (s *observationService) WatchMappings(request *namewardv1.WatchMappingsRequ
 	return status.Error(codes.Unavailable, "the server stops")
 }
 
+func (s *observationService) ListFlowEvents(_ context.Context, request *namewardv1.ListFlowEventsRequest) (*namewardv1.ListFlowEventsResponse, error) {
+	return s.listFlows(request, "")
+}
+
+// WatchFlowEvents sends the snapshot, and ends like a server that stops.
+func (s *observationService) WatchFlowEvents(request *namewardv1.WatchFlowEventsRequest, stream grpc.ServerStreamingServer[namewardv1.WatchFlowEventsResponse]) error {
+	list, err := s.listFlows(&namewardv1.ListFlowEventsRequest{Filter: request.GetFilter()}, "")
+	if err != nil {
+		return err
+	}
+	for _, event := range list.GetFlowEvents() {
+		if err := stream.Send(&namewardv1.WatchFlowEventsResponse{FlowEvent: event}); err != nil {
+			return err
+		}
+	}
+	if err := stream.Send(&namewardv1.WatchFlowEventsResponse{Synced: true}); err != nil {
+		return err
+	}
+	return status.Error(codes.Unavailable, "the server stops")
+}
+
 // localService answers for nodes/lab.
 type localService struct {
 	agentv1.UnimplementedLocalServiceServer
@@ -151,4 +200,32 @@ func (s *localService) ListMappings(_ context.Context, request *namewardv1.ListM
 
 func (s *localService) ExplainConnection(_ context.Context, request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {
 	return s.explain(request), nil
+}
+
+func (s *localService) ListFlowEvents(_ context.Context, request *namewardv1.ListFlowEventsRequest) (*namewardv1.ListFlowEventsResponse, error) {
+	return s.listFlows(request, "nodes/lab")
+}
+
+// WatchEvents sends the snapshot of the kind that is asked for, and ends like an agent that stops.
+func (s *localService) WatchEvents(request *agentv1.WatchEventsRequest, stream grpc.ServerStreamingServer[agentv1.WatchEventsResponse]) error {
+	var events []*agentv1.WatchEventsResponse
+	if slices.Contains(request.GetKinds(), agentv1.WatchEventsRequest_MAPPING) {
+		for _, m := range s.listMappings(&namewardv1.ListMappingsRequest{Filter: request.GetMappingFilter()}, "nodes/lab").GetMappings() {
+			events = append(events, &agentv1.WatchEventsResponse{Event: &agentv1.WatchEventsResponse_Mapping{Mapping: m}})
+		}
+	} else {
+		list, err := s.listFlows(&namewardv1.ListFlowEventsRequest{Filter: request.GetFlowEventFilter()}, "nodes/lab")
+		if err != nil {
+			return err
+		}
+		for _, e := range list.GetFlowEvents() {
+			events = append(events, &agentv1.WatchEventsResponse{Event: &agentv1.WatchEventsResponse_FlowEvent{FlowEvent: e}})
+		}
+	}
+	for _, event := range append(events, &agentv1.WatchEventsResponse{Synced: true}) {
+		if err := stream.Send(event); err != nil {
+			return err
+		}
+	}
+	return status.Error(codes.Unavailable, "the agent stops")
 }

@@ -11,31 +11,33 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
 
 func (p *program) watchCommand() *cobra.Command {
-	var filter mappingFilter
+	var filter filter
 	command := &cobra.Command{
-		Use:   "watch mappings|policies",
-		Short: "Print mappings or policies as they change",
+		Use:   "watch mappings|flows|policies",
+		Short: "Print mappings, denied connections or policies as they change",
 		Long: `watch prints what there is, then each change as it happens, until it is interrupted. With
--o json each line is one mapping or policy, with one key more: "change" is PUT for what is there, new
-or changed, and DELETE for what has ended.`,
+-o json each line is one mapping, flow event or policy, with one key more: "change" is PUT for what is
+there, new or changed, and DELETE for what has ended.`,
 		Example: `  namewardctl watch mappings --domain '*.example.com'
-  namewardctl watch mappings -o json | jq -r .address`,
-		ValidArgs: []string{mappingsCollection, policiesCollection},
+  namewardctl watch mappings -o json | jq -r .address
+  namewardctl watch flows --node lab --workload 10.1.0.0/24`,
+		ValidArgs: []string{mappingsCollection, "flows", policiesCollection},
 		Args:      cobra.ArbitraryArgs,
 		RunE: func(command *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usagef("what to watch must be given: mappings or policies")
+				return usagef("what to watch must be given: mappings, flows or policies")
 			}
 			collection, err := parseCollection(args[0])
 			if err != nil {
 				return usageError{err}
 			}
-			if filter.set() && collection != mappingsCollection {
-				return usagef("--domain, --address and --node select mappings, not %s", collection)
+			if err := filter.fits(collection); err != nil {
+				return err
 			}
 			return p.watch(command.Context(), collection, filter)
 		},
@@ -45,29 +47,70 @@ or changed, and DELETE for what has ended.`,
 	return command
 }
 
-func (p *program) watch(ctx context.Context, collection string, filter mappingFilter) error {
-	message, err := filter.message()
+func (p *program) watch(ctx context.Context, collection string, filter filter) error {
+	mappings, err := filter.mappings()
 	if err != nil {
 		return err
 	}
-	if collection == nodesCollection {
+	flows, err := filter.flows()
+	if err != nil {
+		return err
+	}
+	switch {
+	case collection == nodesCollection:
 		return usagef("nodes cannot be watched in this version: repeat \"get nodes\"")
+	case p.options.agent != "" && collection != policiesCollection:
+		return p.watchAgent(ctx, collection, mappings, flows)
 	}
 	connection, err := p.dialServer()
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	if collection == policiesCollection {
+	client := namewardv1.NewObservationServiceClient(connection)
+	switch collection {
+	case policiesCollection:
 		stream, err := namewardv1.NewPolicyServiceClient(connection).WatchPolicies(ctx, &namewardv1.WatchPoliciesRequest{})
 		return follow(ctx, p, stream, err, &lineTable{
 			header: []string{"CHANGE", "NAME", "MODE", "PRIORITY", "RULES"}, widths: []int{6, 32, 8},
 		}, policyChange)
+	case flowsCollection:
+		stream, err := client.WatchFlowEvents(ctx, &namewardv1.WatchFlowEventsRequest{Filter: flows})
+		return follow(ctx, p, stream, err, flowLines(), func(response *namewardv1.WatchFlowEventsResponse) *change {
+			return p.flowChange(response.GetFlowEvent())
+		})
 	}
-	stream, err := namewardv1.NewObservationServiceClient(connection).WatchMappings(ctx, &namewardv1.WatchMappingsRequest{Filter: message})
-	return follow(ctx, p, stream, err, &lineTable{
+	stream, err := client.WatchMappings(ctx, &namewardv1.WatchMappingsRequest{Filter: mappings})
+	return follow(ctx, p, stream, err, mappingLines(), p.mappingChange)
+}
+
+func mappingLines() *lineTable {
+	return &lineTable{
 		header: []string{"CHANGE", "DOMAIN", "ADDRESS", "NODE", "CLIENT", "EXPIRES"}, widths: []int{6, 40, 15, 16, 15},
-	}, p.mappingChange)
+	}
+}
+
+// watchAgent watches what one node sees, at its agent.
+func (p *program) watchAgent(ctx context.Context, collection string, mappings *namewardv1.MappingFilter, flows *namewardv1.FlowEventFilter) error {
+	connection, err := p.dialAgent()
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	request := &agentv1.WatchEventsRequest{
+		Kinds: []agentv1.WatchEventsRequest_Kind{agentv1.WatchEventsRequest_MAPPING}, MappingFilter: mappings, FlowEventFilter: flows,
+	}
+	lines := mappingLines()
+	if collection == flowsCollection {
+		request.Kinds[0], lines = agentv1.WatchEventsRequest_FLOW_EVENT, flowLines()
+	}
+	stream, err := agentv1.NewLocalServiceClient(connection).WatchEvents(ctx, request)
+	return follow(ctx, p, stream, err, lines, func(response *agentv1.WatchEventsResponse) *change {
+		if mapping := response.GetMapping(); mapping != nil {
+			return p.mappingChange(&namewardv1.WatchMappingsResponse{Change: namewardv1.WatchMappingsResponse_PUT, Mapping: mapping})
+		}
+		return p.flowChange(response.GetFlowEvent())
+	})
 }
 
 // change is what one response of a watch tells.
@@ -96,7 +139,7 @@ func follow[R any](ctx context.Context, p *program, stream grpc.ServerStreamingC
 		return nil
 	}
 	if errors.Is(err, io.EOF) {
-		return errors.New("the policy server ended the watch")
+		return errors.New("the watch was ended by the other side")
 	}
 	return err
 }
