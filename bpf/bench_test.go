@@ -30,6 +30,7 @@ func newHot(b *testing.B, d *bpftest.Datapath) *hotPrograms {
 	shared := map[string]*ebpf.Map{
 		bpf.DatapathMapSettings: d.DatapathMaps.Settings, bpf.DatapathMapState: d.State,
 		bpf.DatapathMapNameIndex: d.NameIndex, bpf.DatapathMapNameCells: d.NameCells,
+		bpf.DatapathMapGenerations: d.Generations, bpf.DatapathMapPatterns: d.Patterns,
 		bpf.DatapathMapMappings: d.Mappings, bpf.DatapathMapQueries: d.Queries,
 		bpf.DatapathMapAnswers: d.DatapathMaps.Answers, bpf.DatapathMapCounters: d.Counters,
 		bpf.DatapathMapEvents: d.Events, bpf.DatapathMapScratch: d.Scratch,
@@ -81,17 +82,23 @@ func BenchmarkResponse(b *testing.B) {
 	for i := range 30 {
 		thirty = append(thirty, fmt.Sprintf("api.example.com. 60 IN A 192.0.2.%d", i+1))
 	}
+	unmatched := []string{"www.unmentioned.test. 60 IN A 192.0.2.1"}
 	for _, test := range []struct {
 		fact, name string
 		records    []string
+		general    int // patterns that every name is held against
 	}{
-		{"one A record", "api.example.com", []string{answerA}},
-		{"30 A records", "api.example.com", thirty},
-		{"a chain", "api.example.com", []string{"api.example.com. 60 IN CNAME x.cdn.test.", "x.cdn.test. 60 IN A 192.0.2.1"}},
-		{"unmatched", "www.unmentioned.test", []string{"www.unmentioned.test. 60 IN A 192.0.2.1"}},
+		{"one A record", "api.example.com", []string{answerA}, 0},
+		{"one A record, 8 general patterns", "api.example.com", []string{answerA}, 8},
+		{"30 A records", "api.example.com", thirty, 0},
+		{"a chain", "api.example.com", []string{"api.example.com. 60 IN CNAME x.cdn.test.", "x.cdn.test. 60 IN A 192.0.2.1"}, 0},
+		{"unmatched", "www.unmentioned.test", unmatched, 0},
+		{"unmatched, 8 general patterns", "www.unmentioned.test", unmatched, 8},
+		{"unmatched, 64 general patterns", "www.unmentioned.test", unmatched, 64},
 	} {
 		b.Run(test.fact, func(b *testing.B) {
 			e := newExchange(b)
+			e.generalPatterns(test.general)
 			hot := newHot(b, e.Datapath)
 			answer := pack(b, reply(b, e.ask(test.name, dns.TypeA), test.records...))
 			measure(b, hot.HotResponse, hot.HotNothing, bpftest.Datagram(e.resolver, e.client, answer))

@@ -31,7 +31,6 @@ type Datapath struct {
 	t      testing.TB
 	events *ringbuf.Reader
 	names  *names
-	wholes [2]bpf.DatapathGenerationFlags // what List and Every have said
 }
 
 // Load loads the collection with room for `buckets` buckets of names, a power of two. Options may

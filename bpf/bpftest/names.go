@@ -53,15 +53,23 @@ func (d *Datapath) List(generation uint32, name string, place uint16) {
 		d.names.change(first, func(cell *bpf.DatapathNameCell) { cell.List[generation] = place })
 		return
 	}
-	d.wholes[generation].List = place
-	d.Put(d.Generations, generation, d.wholes[generation])
+	d.whole(generation, func(whole *bpf.DatapathGenerationFlags) { whole.List = place })
 }
 
 // Every gives a generation the match set of every name. 0 is none.
 func (d *Datapath) Every(generation uint32, matchSet uint32) {
 	d.t.Helper()
-	d.wholes[generation].Every = matchSet
-	d.Put(d.Generations, generation, d.wholes[generation])
+	d.whole(generation, func(whole *bpf.DatapathGenerationFlags) { whole.Every = matchSet })
+}
+
+func (d *Datapath) whole(generation uint32, edit func(*bpf.DatapathGenerationFlags)) {
+	d.t.Helper()
+	var whole bpf.DatapathGenerationFlags
+	if err := d.Generations.Lookup(generation, &whole); err != nil {
+		d.t.Fatalf("look up generation %d: %v", generation, err)
+	}
+	edit(&whole)
+	d.Put(d.Generations, generation, whole)
 }
 
 // Wire gives a name in canonical wire form without the root label. Dots separate labels.
