@@ -35,7 +35,7 @@ type Policy struct {
 	Revision   uint64
 	CreateTime time.Time
 	UpdateTime time.Time
-	// Message is the policy as clients wrote it and read it back.
+	// Message is the policy as clients read it back: as they wrote it, but for A-labels in place of Unicode.
 	Message *namewardv1.Policy
 }
 
@@ -52,6 +52,7 @@ func Parse(message *namewardv1.Policy) (*Policy, error) {
 	if err != nil {
 		return nil, err
 	}
+	message.Rules = withALabels(message.GetRules())
 	return &Policy{
 		Name:        message.GetName(),
 		Description: message.GetDescription(),

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,6 +35,29 @@ func TestParse(t *testing.T) {
 	}
 	if got := p.Rules.Rules[0].Domains[0].String(); got != "*.example.com" {
 		t.Errorf("pattern = %q, want the canonical form", got)
+	}
+}
+
+// Names of Unicode are stored as A-labels; the message that was given keeps its rules.
+func TestParseStoresALabels(t *testing.T) {
+	rules := []*namewardv1.Rule{
+		{Action: namewardv1.Rule_ALLOW, Domains: []string{"API.Example.com."}},
+		{Action: namewardv1.Rule_ALLOW, Domains: []string{"*.Example.com", "*.b\u00fccher.Example", "www.*.\u4f8b\u3048"}},
+	}
+	given := &namewardv1.Policy{Name: "policies/web", Rules: slices.Clone(rules)}
+	before := proto.CloneOf(given)
+	p, err := policy.Parse(policy.Copy(given))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [][]string{{"API.Example.com."}, {"*.Example.com", "*.xn--bcher-kva.example", "www.*.xn--r8jz45g"}}
+	for i, rule := range p.Message.GetRules() {
+		if diff := cmp.Diff(want[i], rule.GetDomains()); diff != "" {
+			t.Errorf("rule %d (-want +got):\n%s", i, diff)
+		}
+	}
+	if diff := cmp.Diff(before, given, protocmp.Transform()); diff != "" {
+		t.Errorf("the message that was given changed (-want +got):\n%s", diff)
 	}
 }
 
