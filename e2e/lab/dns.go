@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -21,6 +22,39 @@ const FreshNames = 12000
 
 // FreshName returns the i-th fresh name.
 func FreshName(i int) string { return fmt.Sprintf("n%05d.fresh.example", i) }
+
+// ShapedNames returns names of the shapes that patterns tell apart, without what ShapedName puts behind
+// them.
+func ShapedNames() []string {
+	return []string{
+		"", "www", "www.a", "www.a.b", "x.www.a", "s3-", "s3-eu", "s3-a.b", "x.s3-eu", "x.y.s3-eu", "s4-eu", "-a-_b-", "xn--bcher-kva",
+		"caf\xe9", // a byte that no pattern has
+	}
+}
+
+// ShapedDomains is how many domains have all shaped names, each with an address of its own.
+const ShapedDomains = 16
+
+// ShapedDomain returns the i-th domain of shaped names.
+func ShapedDomain(i int) string { return fmt.Sprintf("d%d.shaped.example", i) }
+
+// ShapedName returns a shaped name of the i-th domain.
+func ShapedName(i int, shape string) string {
+	return strings.TrimPrefix(shape+"."+ShapedDomain(i), ".")
+}
+
+func writeShapedNames(zone io.Writer) error {
+	for i := range ShapedDomains {
+		for j, shape := range ShapedNames() {
+			name := strings.ReplaceAll(ShapedName(i, shape), "\xe9", `\233`)
+			_, err := fmt.Fprintf(zone, "%[1]s. A 198.18.%[2]d.%[3]d\n%[1]s. AAAA 2001:db8:18:%[2]d::%[3]d\n", name, 210+i, j+1)
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 // zone is what the world's DNS server says of example.
 const zone = `$ORIGIN example.
@@ -62,6 +96,9 @@ func (l *Lab) startDNS(ctx context.Context) error {
 		v4 := ServicesV4.Addr().As4()
 		v4[2], v4[3] = byte(i>>8), byte(i)
 		fmt.Fprintf(&text, "n%05d.fresh A %s\nn%05d.fresh AAAA 2001:db8:18::%x\n", i, netip.AddrFrom4(v4), i, i+1)
+	}
+	if err := writeShapedNames(&text); err != nil {
+		return err
 	}
 	config := fmt.Sprintf(`server:
     rundir: %[1]s
