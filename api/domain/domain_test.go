@@ -3,8 +3,11 @@ package domain_test
 import (
 	"bytes"
 	"errors"
+	"regexp"
 	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/api/domain/domaintest"
@@ -26,6 +29,37 @@ func TestMatch(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Match against a regular expression of the pattern's text.
+func TestMatchIsWhatTheTextSays(t *testing.T) {
+	label := rapid.StringMatching(`[ab-]{1,3}`)
+	rapid.Check(t, func(t *rapid.T) {
+		labels := rapid.SliceOfN(label, 1, 4).Draw(t, "labels")
+		at := rapid.IntRange(0, len(labels)-1).Draw(t, "at")
+		labels[at] = rapid.SampledFrom([]string{"*", labels[at], "*" + labels[at], labels[at] + "*", "a*" + labels[at]}).Draw(t, "star")
+		text := strings.Join(labels, ".")
+		if len(labels[at]) > 1 && rapid.Bool().Draw(t, "below") {
+			text = "*." + text
+		}
+		pattern, err := domain.ParsePattern(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		expression := strings.ReplaceAll("."+text+".", ".*.", "((?:.[^.]+)+).")
+		expression = strings.ReplaceAll(expression, "*", "[^.]*")
+		expression = "^" + strings.ReplaceAll(strings.ReplaceAll(expression, ".", `\.`), `[^\.]`, "[^.]") + "$"
+		for range 20 {
+			name := strings.Join(rapid.SliceOfN(label, 1, 5).Draw(t, "name"), ".")
+			parsed, err := domain.ParseName(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := pattern.Match(parsed), regexp.MustCompile(expression).MatchString("."+name+"."); got != want {
+				t.Fatalf("%s matches %s: got %v, want %v by %s", text, name, got, want, expression)
+			}
+		}
+	})
 }
 
 func TestParsePatternRefuses(t *testing.T) {

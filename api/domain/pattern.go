@@ -37,11 +37,12 @@ const (
 	BelowWithin
 )
 
-// ParsePattern reads a pattern, in any letter case, with or without the final dot.
+// ParsePattern reads a pattern, in any letter case, with or without the final dot. The error does not
+// repeat the text.
 func ParsePattern(s string) (Pattern, error) {
 	p, err := parsePattern(s)
 	if err != nil {
-		return Pattern{}, fmt.Errorf("%w: %q: %w", ErrBadPattern, s, err)
+		return Pattern{}, fmt.Errorf("%w: %w", ErrBadPattern, err)
 	}
 	return p, nil
 }
