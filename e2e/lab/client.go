@@ -63,6 +63,24 @@ func (n *Namespace) Exchange(address netip.Addr, port uint16) error {
 	return err
 }
 
+// Flood sends empty datagrams from the namespace, one right after the other, and hears nothing.
+func (n *Namespace) Flood(to netip.AddrPort, datagrams int) error {
+	var conn net.PacketConn
+	if err := n.Do(func() (err error) {
+		conn, err = net.ListenPacket("udp", ":0")
+		return err
+	}); err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // all is sent
+	for range datagrams {
+		if _, err := conn.WriteTo(nil, net.UDPAddrFromAddrPort(to)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Ping sends an ICMP echo request from the namespace and hears the reply, or the error that came instead.
 func (n *Namespace) Ping(address netip.Addr) error {
 	network, request := "ip4:icmp", icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: os.Getpid() & 0xffff, Seq: 1}}
