@@ -68,7 +68,7 @@ func (rs *RuleSet) Explain(c Connection) Explanation {
 		}
 		side.Enforced = true
 		for i, rule := range policy.Rules {
-			matched, reason := rule.match(c)
+			matched, reason := rs.match(rule, c)
 			if matched && side.Policy == "" {
 				side.Policy, side.Rule, side.Verdict = policy.Name, i, rule.Action
 			} else if matched {
@@ -105,8 +105,8 @@ func (w Workload) selects(c Connection) bool {
 	return w.SelectsInterface(c.Interface) && (len(w.CIDRs) == 0 || contains(w.CIDRs, c.Source))
 }
 
-func (r Rule) match(c Connection) (bool, string) {
-	where, ok := r.matchDestination(c)
+func (rs *RuleSet) match(r Rule, c Connection) (bool, string) {
+	where, ok := rs.matchDestination(r, c)
 	if !ok {
 		return false, where
 	}
@@ -121,15 +121,13 @@ func (r Rule) match(c Connection) (bool, string) {
 	return false, where + ", but protocol and port are not among its ports"
 }
 
-func (r Rule) matchDestination(c Connection) (string, bool) {
+func (rs *RuleSet) matchDestination(r Rule, c Connection) (string, bool) {
 	if r.AnyDestination() {
 		return "matches every destination", true
 	}
 	for _, name := range c.Names {
-		for _, pattern := range r.Domains {
-			if pattern.Match(name) {
-				return fmt.Sprintf("%s matches %s", pattern, name), true
-			}
+		if what, ok := rs.matchName(r, name); ok {
+			return fmt.Sprintf("%s matches %s", what, name), true
 		}
 	}
 	for _, prefix := range r.CIDRs {
@@ -138,13 +136,29 @@ func (r Rule) matchDestination(c Connection) (string, bool) {
 		}
 	}
 	switch {
-	case len(r.Domains) > 0 && len(c.Names) == 0:
+	case r.ByName() && len(c.Names) == 0:
 		return "the destination is no live mapping of any name", false
-	case len(r.Domains) > 0:
+	case r.ByName():
 		return "no domain pattern matches the names of the destination", false
 	default:
 		return "no CIDR contains the destination", false
 	}
+}
+
+// matchName returns what of the rule matches a name: a pattern, or a pattern and its domain set.
+func (rs *RuleSet) matchName(r Rule, name domain.Name) (string, bool) {
+	for _, pattern := range r.Domains {
+		if pattern.Match(name) {
+			return pattern.String(), true
+		}
+	}
+	for _, set := range r.DomainSets {
+		s, _ := rs.DomainSet(set)
+		if pattern, ok := s.Match(name); ok {
+			return fmt.Sprintf("%s of %s", pattern, set), true
+		}
+	}
+	return "", false
 }
 
 func contains(prefixes []netip.Prefix, address netip.Addr) bool {

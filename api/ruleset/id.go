@@ -26,8 +26,9 @@ func (id ID) String() string { return hex.EncodeToString(id[:]) }
 func (id ID) IsZero() bool { return id == ID{} }
 
 // ID returns the SHA-256 digest of the rule set's canonical form: every field of every policy in the
-// order of the Go types, numbers as 8 bytes big-endian, each text and list preceded by its length. Not
-// protobuf bytes, which are not canonical.
+// order of the Go types, numbers as 8 bytes big-endian, each text and list preceded by its length; of a
+// domain set, the count of its domains and the sum of their digests. Not protobuf bytes, which are not
+// canonical.
 func (rs *RuleSet) ID() ID {
 	d := digest{hash: sha256.New()}
 	d.number(len(rs.Policies))
@@ -45,6 +46,14 @@ func (rs *RuleSet) ID() ID {
 		d.number(len(p.Rules))
 		for _, r := range p.Rules {
 			d.rule(r)
+		}
+	}
+	d.number(len(rs.DomainSets))
+	for _, set := range rs.DomainSets {
+		d.text(set.Name)
+		d.number(len(set.Domains))
+		for _, word := range set.contents().digest {
+			d.number(int(word)) //nolint:gosec // the bits are meant
 		}
 	}
 	d.hash.Write(d.buffer)
@@ -69,6 +78,7 @@ func (d *digest) flush() {
 func (d *digest) rule(r Rule) {
 	d.number(int(r.Action))
 	d.list(texts(r.Domains))
+	d.list(r.DomainSets)
 	d.list(texts(r.CIDRs))
 	d.number(len(r.Ports))
 	for _, p := range r.Ports {

@@ -10,7 +10,10 @@ import (
 
 // FromProto checks a rule set that came over the wire.
 func FromProto(message *agentv1.RuleSet) (*RuleSet, error) {
-	changes := make([]*agentv1.RuleSetChange, 0, len(message.GetPolicies()))
+	changes := make([]*agentv1.RuleSetChange, 0, len(message.GetPolicies())+len(message.GetDomainSets()))
+	for _, set := range message.GetDomainSets() {
+		changes = append(changes, addDomains(set))
+	}
 	for _, policy := range message.GetPolicies() {
 		changes = append(changes, putPolicy(policy))
 	}
@@ -22,6 +25,9 @@ func (rs *RuleSet) ToProto() *agentv1.RuleSet {
 	message := &agentv1.RuleSet{}
 	for _, policy := range rs.Policies {
 		message.Policies = append(message.Policies, policy.ToProto())
+	}
+	for _, set := range rs.DomainSets {
+		message.DomainSets = append(message.DomainSets, &agentv1.RuleSetDomainSet{Name: set.Name, Domains: texts(set.Domains)})
 	}
 	return message
 }
@@ -55,7 +61,7 @@ func (a Action) ToProto() namewardv1.Rule_Action {
 }
 
 func (r Rule) toProto() *namewardv1.Rule {
-	message := &namewardv1.Rule{Action: r.Action.ToProto(), Domains: texts(r.Domains), Cidrs: texts(r.CIDRs)}
+	message := &namewardv1.Rule{Action: r.Action.ToProto(), Domains: texts(r.Domains), DomainSets: r.DomainSets, Cidrs: texts(r.CIDRs)}
 	for _, p := range r.Ports {
 		port := &namewardv1.Port{Protocol: p.Protocol.ToProto()}
 		if p.First != 0 || p.Last != 65535 {

@@ -119,10 +119,15 @@ func (f *faults) rule(path string, message *namewardv1.Rule) Rule {
 		}
 		r.Domains = append(r.Domains, pattern)
 	}
-	r.Domains = sorted(r.Domains, func(a, b domain.Pattern) int { return cmp.Compare(a.String(), b.String()) })
+	r.Domains = sorted(r.Domains, comparePatterns)
 	for i, s := range message.GetDomainSets() {
-		f.add(fmt.Sprintf("%s.domain_sets[%d]", path, i), s, notSupported)
+		if err := CheckDomainSetName(fmt.Sprintf("%s.domain_sets[%d]", path, i), s); err != nil {
+			*f = append(*f, err)
+			continue
+		}
+		r.DomainSets = append(r.DomainSets, s)
 	}
+	r.DomainSets = sorted(r.DomainSets, strings.Compare)
 	switch message.GetQueryAction() {
 	case namewardv1.Rule_QUERY_ACTION_UNSPECIFIED, namewardv1.Rule_RESOLVE:
 	case namewardv1.Rule_REFUSE:

@@ -17,7 +17,7 @@ type Refusal struct {
 }
 
 // Refuses evaluates a question for a name, asked by the workload of a connection. Of each mode, the
-// first rule decides that matches the name by its domains, or that names no destination at all; ports
+// first rule decides that matches the name by its domains or domain sets, or that names no destination at all; ports
 // do not count, and a rule with only CIDRs matches no name.
 func (rs *RuleSet) Refuses(c Connection, name domain.Name) Refusal {
 	refusal := Refusal{Rule: -1}
@@ -27,7 +27,7 @@ func (rs *RuleSet) Refuses(c Connection, name domain.Name) Refusal {
 		if decided[audit] || !slices.ContainsFunc(policy.Workloads, func(w Workload) bool { return w.selects(c) }) {
 			continue
 		}
-		i := slices.IndexFunc(policy.Rules, func(r Rule) bool { return r.matchesQuestion(name) })
+		i := slices.IndexFunc(policy.Rules, func(r Rule) bool { return rs.matchesQuestion(r, name) })
 		if i < 0 {
 			continue
 		}
@@ -43,6 +43,7 @@ func (rs *RuleSet) Refuses(c Connection, name domain.Name) Refusal {
 	return refusal
 }
 
-func (r Rule) matchesQuestion(name domain.Name) bool {
-	return r.AnyDestination() || slices.ContainsFunc(r.Domains, func(p domain.Pattern) bool { return p.Match(name) })
+func (rs *RuleSet) matchesQuestion(r Rule, name domain.Name) bool {
+	_, matches := rs.matchName(r, name)
+	return matches || r.AnyDestination()
 }

@@ -5,7 +5,9 @@
 package ruleset
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 
 	"github.com/nameward/nameward/api/domain"
 )
@@ -14,6 +16,8 @@ import (
 type RuleSet struct {
 	// Policies in order of evaluation: by priority, then by name. None is disabled.
 	Policies []Policy
+	// DomainSets has each that a rule names, sorted by name.
+	DomainSets []DomainSet
 }
 
 // Policy is a named, ordered list of rules for the workloads it selects. It is immutable.
@@ -60,10 +64,12 @@ type Workload struct {
 // Rule is an action for the connections that it matches.
 type Rule struct {
 	Action Action
-	// Domains and CIDRs are the destinations, sorted and without duplicates. With neither, every
-	// destination matches.
+	// Domains, DomainSets and CIDRs are the destinations, sorted and without duplicates. With none of
+	// them, every destination matches.
 	Domains []domain.Pattern
-	CIDRs   []netip.Prefix
+	// DomainSets are names. A set without domains matches nothing.
+	DomainSets []string
+	CIDRs      []netip.Prefix
 	// Ports is empty for every protocol and port.
 	Ports []Ports
 	// RefusesQueries: a question for a name that the rule matches is refused on the node.
@@ -109,7 +115,21 @@ func (w Workload) SelectsInterface(name string) bool {
 }
 
 // AnyDestination reports whether the rule matches every destination.
-func (r Rule) AnyDestination() bool { return len(r.Domains) == 0 && len(r.CIDRs) == 0 }
+func (r Rule) AnyDestination() bool {
+	return len(r.Domains) == 0 && len(r.DomainSets) == 0 && len(r.CIDRs) == 0
+}
+
+// ByName reports whether the rule names domains or domain sets.
+func (r Rule) ByName() bool { return len(r.Domains) > 0 || len(r.DomainSets) > 0 }
+
+// DomainSet returns the set of a name.
+func (rs *RuleSet) DomainSet(name string) (DomainSet, bool) {
+	i, found := slices.BinarySearchFunc(rs.DomainSets, name, func(s DomainSet, name string) int { return cmp.Compare(s.Name, name) })
+	if !found {
+		return DomainSet{}, false
+	}
+	return rs.DomainSets[i], true
+}
 
 func cutPlus(s string) (string, bool) {
 	if s == "" || s[len(s)-1] != '+' {

@@ -27,7 +27,7 @@ func TestParsePolicyNamesEveryFault(t *testing.T) {
 		},
 		Rules: []*namewardv1.Rule{
 			{Domains: []string{"a..b", "ok.example", "www.*.*.com"}, Action: namewardv1.Rule_ALLOW},
-			{Action: 7, DomainSets: []string{"domainSets/x"}, QueryAction: 9},
+			{Action: 7, DomainSets: []string{"domainSets/X"}, QueryAction: 9},
 			{Action: namewardv1.Rule_DENY, Ports: []*namewardv1.Port{
 				{Protocol: namewardv1.Protocol_TCP, Port: 443, EndPort: 80},
 				{Protocol: namewardv1.Protocol_ICMP, Port: 8},

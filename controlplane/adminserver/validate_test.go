@@ -42,7 +42,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 			Rules: []*namewardv1.Rule{
 				{Domains: []string{"api.example.com", "bad..example"}},
 				{
-					Action: namewardv1.Rule_ALLOW, Domains: []string{"www.*.*.com"}, DomainSets: []string{"domainSets/saas"},
+					Action: namewardv1.Rule_ALLOW, Domains: []string{"www.*.*.com"}, DomainSets: []string{"domainSets/SaaS"},
 					Cidrs: []string{"fe80::/129"},
 					Ports: []*namewardv1.Port{
 						{Port: 80}, {Protocol: namewardv1.Protocol_TCP, Port: 70000}, {Protocol: namewardv1.Protocol_UDP, Port: 9, EndPort: 3},
@@ -65,7 +65,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		"policy.rules[0].action":                      "ACTION_UNSPECIFIED",
 		"policy.rules[0].domains[1]":                  `"bad..example"`,
 		"policy.rules[1].domains[0]":                  `"www.*.*.com"`,
-		"policy.rules[1].domain_sets[0]":              `"domainSets/saas"`,
+		"policy.rules[1].domain_sets[0]":              `"domainSets/SaaS"`,
 		"policy.rules[1].cidrs[0]":                    `"fe80::/129"`,
 		"policy.rules[1].ports[0].protocol":           "PROTOCOL_UNSPECIFIED",
 		"policy.rules[1].ports[1].port":               `"70000"`,

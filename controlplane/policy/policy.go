@@ -5,6 +5,7 @@ package policy
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"time"
 
@@ -43,6 +44,7 @@ type Policy struct {
 // *ruleset.FieldError for every fault, with paths from the policy: `rules[0].domains[1]`.
 func Parse(message *namewardv1.Policy) (*Policy, error) {
 	rules, err := ruleset.ParsePolicy(message)
+	err = errors.Join(err, refuseDomainSets(message))
 	if !resourceName.MatchString(message.GetName()) {
 		err = errors.Join(&ruleset.FieldError{
 			Field: "name", Value: message.GetName(),
@@ -63,6 +65,19 @@ func Parse(message *namewardv1.Policy) (*Policy, error) {
 		UpdateTime:  readTime(message.GetUpdateTime()),
 		Message:     message,
 	}, nil
+}
+
+// refuseDomainSets returns a fault for each domain set: there are none yet that a rule could name.
+func refuseDomainSets(message *namewardv1.Policy) error {
+	var faults []error
+	for i, rule := range message.GetRules() {
+		for j, name := range rule.GetDomainSets() {
+			faults = append(faults, &ruleset.FieldError{
+				Field: fmt.Sprintf("rules[%d].domain_sets[%d]", i, j), Value: name, Reason: "not supported by this version",
+			})
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // Selects reports whether the policy applies to a node with these labels.

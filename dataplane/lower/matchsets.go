@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// MatchSet names a set of selectors; 0 is the empty set. A selector is the domain list of one rule.
+// MatchSet names a set of selectors; 0 is the empty set. A selector is the domain list of one rule, or a
+// domain set.
 type MatchSet uint32
 
 // MaxMatchSet is the highest match set that the kernel's records have room for.

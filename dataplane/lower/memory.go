@@ -20,6 +20,8 @@ type Memory struct {
 
 // SelectorMemory says which list of domains a selector stood for.
 type SelectorMemory struct {
+	// Policy and Rule say where the list stands: in a rule, or, with the rule -1, in the domain set that
+	// Policy names.
 	Policy string
 	Rule   int
 	ID     uint32

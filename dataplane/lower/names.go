@@ -26,11 +26,14 @@ type State struct {
 	forgetful    bool                           // Memory changed
 }
 
-// selectorKey is where a list of domains stands.
+// selectorKey is where a list of domains stands: in a rule of a policy, or, with the rule ofDomainSet, in
+// the domain set of that name, however many rules name it.
 type selectorKey struct {
 	policy string
 	rule   int
 }
+
+const ofDomainSet = -1
 
 // selector is a list of domains. It keeps its id while the list only grows: a name that it matched, it
 // still matches. When a pattern leaves, the list goes on under a new id, so that a name which was
@@ -176,6 +179,11 @@ type touched struct {
 func (s *State) update(rules *ruleset.RuleSet) []string {
 	t := touched{map[string]bool{}, map[string]bool{}, map[string]bool{}, &s.every}
 	present := map[selectorKey]bool{}
+	for _, set := range rules.DomainSets {
+		key := selectorKey{set.Name, ofDomainSet}
+		present[key] = true
+		s.put(key, set.Domains, t)
+	}
 	for _, policy := range rules.Policies {
 		for i, rule := range policy.Rules {
 			if len(rule.Domains) > 0 {
@@ -217,6 +225,9 @@ func (s *State) put(key selectorKey, patterns []domain.Pattern, t touched) {
 		s.forgetful = true
 		return
 	}
+	if isSame(old.patterns, patterns) {
+		return
+	}
 	removed, added := difference(old.patterns, patterns)
 	if len(removed) == 0 {
 		s.join(old.id, added, t)
@@ -253,6 +264,11 @@ func (s *State) takeSelector() uint32 {
 	id := s.nextSelector
 	s.nextSelector++
 	return id
+}
+
+// isSame reports whether both are one list in memory, as those are that a change of the rule set left alone.
+func isSame(a, b []domain.Pattern) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // difference tells what left a list and what came. Lists are long and differ in little: what they have

@@ -25,6 +25,7 @@ var (
 	addresses  = []string{"10.1.2.3", "10.1.9.9", "10.9.9.9", "192.0.2.1", "fd00:1::7", "fd00:1::8", "fd00:2::1", "2001:db8::1"}
 	interfaces = []string{"+", "eth+", "eth0", "eth1", "e+", "veth7"}
 	links      = []string{"eth0", "eth1", "eth12", "veth7", "lo", "e"}
+	setNames   = []string{"domainSets/a", "domainSets/b"}
 	protocols  = []ruleset.Protocol{ruleset.TCP, ruleset.UDP, ruleset.SCTP, ruleset.ICMP}
 )
 
@@ -66,6 +67,7 @@ func drawPattern(t *rapid.T) domain.Pattern {
 func drawRule(t *rapid.T) ruleset.Rule {
 	rule := ruleset.Rule{Action: rapid.SampledFrom([]ruleset.Action{ruleset.Allow, ruleset.Deny}).Draw(t, "action")}
 	rule.Domains = rapid.SliceOfNDistinct(rapid.Custom(drawPattern), 0, 4, rapid.ID).Draw(t, "domains")
+	rule.DomainSets = slices.Sorted(slices.Values(rapid.SliceOfNDistinct(rapid.SampledFrom(setNames), 0, 2, rapid.ID).Draw(t, "sets")))
 	rule.RefusesQueries = rapid.Bool().Draw(t, "refuses")
 	rule.CIDRs = drawPrefixes(t, 0)
 	for range rapid.IntRange(0, 2).Draw(t, "ports") {
@@ -80,7 +82,11 @@ func drawRule(t *rapid.T) ruleset.Rule {
 }
 
 func drawRuleSet(t *rapid.T) *ruleset.RuleSet {
-	rules := &ruleset.RuleSet{}
+	rules := ruleset.New(nil)
+	for _, name := range setNames {
+		domains := rapid.SliceOfN(rapid.Custom(drawPattern), 0, 4).Draw(t, name)
+		rules.DomainSets = append(rules.DomainSets, ruleset.NewDomainSet(name, domains))
+	}
 	for i := range rapid.IntRange(0, 4).Draw(t, "policies") {
 		rules.Policies = append(rules.Policies, ruleset.Policy{
 			Name:      fmt.Sprintf("policies/%d", i),
@@ -174,7 +180,7 @@ func TestMatchSetsKeepTheirMeaning(t *testing.T) {
 					continue
 				}
 				for _, e := range entries {
-					if !matches(ruleAt(second, e.Position), l.name) {
+					if !matches(second, ruleAt(second, e.Position), l.name) {
 						t.Fatalf("match set %d of %s under %+v\nmatches rule %d of %+v", l.set, l.name, first, e.Position, second)
 					}
 				}
@@ -193,8 +199,14 @@ func ruleAt(rules *ruleset.RuleSet, position uint32) ruleset.Rule {
 	panic("no such rule")
 }
 
-func matches(rule ruleset.Rule, name domain.Name) bool {
-	return slices.ContainsFunc(rule.Domains, func(p domain.Pattern) bool { return p.Match(name) })
+func matches(rules *ruleset.RuleSet, rule ruleset.Rule, name domain.Name) bool {
+	patterns := slices.Clone(rule.Domains)
+	for _, set := range rules.DomainSets {
+		if slices.Contains(rule.DomainSets, set.Name) {
+			patterns = append(patterns, set.Domains...)
+		}
+	}
+	return slices.ContainsFunc(patterns, func(p domain.Pattern) bool { return p.Match(name) })
 }
 
 // A state that takes up another's memory goes on with its match sets.

@@ -25,7 +25,7 @@ type position struct {
 
 // judge fills in the verdicts: for each workload and component, the rules that can match.
 func (s *State) judge(rules *ruleset.RuleSet, selections []selection, destinations *prefixClasses, t *Tables) error {
-	j := &judgement{rules: rules, tables: t, selectors: map[uint32]position{}, cidrs: map[uint32][]position{}}
+	j := &judgement{rules: rules, tables: t, selectors: map[uint32][]position{}, cidrs: map[uint32][]position{}}
 	j.place(s, destinations)
 	j.spread(selections)
 	if err := j.put(AnyDestination, 0, j.any); err != nil {
@@ -46,7 +46,7 @@ func (s *State) judge(rules *ruleset.RuleSet, selections []selection, destinatio
 	for _, set := range slices.Sorted(maps.Keys(s.used)) {
 		var at []position
 		for _, selector := range s.sets.members[set] {
-			at = append(at, j.selectors[selector])
+			at = append(at, j.selectors[selector]...)
 		}
 		if err := j.put(DomainDestination, uint32(set), at); err != nil {
 			return err
@@ -62,7 +62,7 @@ type judgement struct {
 	rules     *ruleset.RuleSet
 	tables    *Tables
 	any       []position
-	selectors map[uint32]position   // by selector
+	selectors map[uint32][]position // by selector
 	cidrs     map[uint32][]position // by list of prefixes
 	workloads [][]uint32            // of each policy, the ids of the workloads that it selects
 	refusing  map[uint32]bool       // workloads that some refusing rule applies to
@@ -80,13 +80,23 @@ func (j *judgement) place(s *State, destinations *prefixClasses) {
 				j.any = append(j.any, at)
 			}
 			if len(rule.Domains) > 0 {
-				j.selectors[s.selectors[selectorKey{policy.Name, r}].id] = at
+				j.file(s, selectorKey{policy.Name, r}, at)
+			}
+			for _, set := range rule.DomainSets {
+				j.file(s, selectorKey{set, ofDomainSet}, at)
 			}
 			if len(rule.CIDRs) > 0 {
 				list := destinations.lists.number[listKey(rule.CIDRs)]
 				j.cidrs[list] = append(j.cidrs[list], at)
 			}
 		}
+	}
+}
+
+// file adds a rule to those of a selector.
+func (j *judgement) file(s *State, key selectorKey, at position) {
+	if selector := s.selectors[key]; selector != nil {
+		j.selectors[selector.id] = append(j.selectors[selector.id], at)
 	}
 }
 

@@ -38,6 +38,11 @@ func (m *Maps) Apply(ctx context.Context, rules *ruleset.RuleSet) error {
 		return m.fault
 	}
 	patterns := map[domain.Pattern]bool{}
+	for _, set := range rules.DomainSets {
+		for _, pattern := range set.Domains {
+			patterns[pattern] = true
+		}
+	}
 	for _, policy := range rules.Policies {
 		for _, rule := range policy.Rules {
 			for _, pattern := range rule.Domains {
