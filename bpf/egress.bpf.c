@@ -104,41 +104,35 @@ static __always_inline int audit(struct __sk_buff *skb, const struct packet *pac
 	return 0;
 }
 
-/* The verdict of a workload's policies. */
+/* The verdict of the policies that select the connection. */
 static __always_inline int judge(struct __sk_buff *skb, const struct packet *packet,
-				 enum origin origin, const struct workload *workload, __u32 flags,
+				 enum origin origin, struct judgement *judgement, __u32 flags,
 				 struct flow *flow)
 {
-	__u32 generation = flow->generation;
-	struct judgement judgement = {
-		.generation = generation,
-		.workload = workload->id,
-		.protocol = packet->protocol == PROTOCOL_ICMPV6 ? IPPROTO_ICMP : packet->protocol,
-		.port = bpf_ntohs(packet->destination_port),
-		.enforced = NO_RULE,
-		.audited = NO_RULE,
-		.enforced_denies = 1,
-		.audited_denies = 1,
-	};
 	bool denied, reported;
 
-	judge_component(&judgement, COMPONENT_ANY << COMPONENT_SHIFT);
+	judgement->protocol = packet->protocol == PROTOCOL_ICMPV6 ? IPPROTO_ICMP : packet->protocol;
+	judgement->port = bpf_ntohs(packet->destination_port);
+	/* No rule denies; no rule for a question would let it pass. */
+	judgement->enforced_denies = 1;
+	judgement->audited_denies = 1;
+	judge_component(judgement, COMPONENT_ANY << COMPONENT_SHIFT);
 	if (flags & GENERATION_DESTINATIONS) {
-		__u32 class = classify(&destinations, generation, &packet->destination);
+		__u32 class = classify(&destinations, flow->generation, &packet->destination);
 
 		if (class)
-			judge_component(&judgement, COMPONENT_CIDR << COMPONENT_SHIFT | class);
+			judge_component(judgement, COMPONENT_CIDR << COMPONENT_SHIFT | class);
 	}
-	judge_names(&judgement, &packet->destination);
-	denied = workload->flags & WORKLOAD_ENFORCED && judgement.enforced_denies;
-	reported = workload->flags & WORKLOAD_AUDITED && judgement.audited_denies;
+	judge_names(judgement, &packet->destination);
+	denied = judgement->flags & WORKLOAD_ENFORCED && judgement->enforced_denies;
+	reported = judgement->flags & WORKLOAD_AUDITED && judgement->audited_denies;
 	if ((!denied && !reported) || always_allowed(packet, origin))
 		return allow();
-	flow->enforced = judgement.enforced;
-	flow->audited = judgement.audited;
-	if (judgement.enforced != NO_RULE)
+	flow->enforced = judgement->enforced;
+	flow->audited = judgement->audited;
+	if (judgement->enforced != NO_RULE)
 		flow->flags |= FLOW_ENFORCED_RULE;
-	if (judgement.audited != NO_RULE)
+	if (judgement->audited != NO_RULE)
 		flow->flags |= FLOW_AUDITED_RULE;
 	if (!denied)
 		return audit(skb, packet, flow);
@@ -147,45 +141,52 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *pac
 	return deny();
 }
 
+/* Judges a connection whose addresses were read. */
+static __always_inline int judge_connection(struct __sk_buff *skb, struct packet *packet,
+					    enum origin origin, __u32 flags, struct flow *flow)
+{
+	struct judgement judgement;
+	enum identity identity;
+	bool readable;
+
+	begin(&judgement, flow->generation);
+	identity = identify(skb, packet, origin, flags, &judgement);
+	if (identity == IDENTITY_UNKNOWN_INTERFACE) {
+		if (read_transport(skb, packet) && always_allowed(packet, origin))
+			return allow();
+		return deny_for(skb, packet, flow, COUNTER_UNKNOWN_INTERFACE,
+				FLOW_UNKNOWN_INTERFACE);
+	}
+	if (judgement.workload_count == 0)
+		return 0;
+	readable = read_transport(skb, packet);
+	if (readable)
+		return judge(skb, packet, origin, &judgement, flags, flow);
+	if (judgement.flags & WORKLOAD_ENFORCED)
+		return deny_for(skb, packet, flow, COUNTER_VERDICT_MALFORMED, FLOW_UNREADABLE);
+	flow->reason = FLOW_UNREADABLE;
+	return audit(skb, packet, flow);
+}
+
 static __always_inline int egress(struct __sk_buff *skb, enum origin origin)
 {
-	struct workload_key key = {.origin = origin};
 	struct generation_flags *generation;
 	struct packet packet = {};
-	struct workload *workload;
 	struct flow flow = {};
-	bool known, readable;
 	struct state *now;
 	__u32 zero = 0;
 
 	now = bpf_map_lookup_elem(&state, &zero);
 	if (!now)
 		return 0;
-	key.generation = *(volatile __u32 *)&now->active & (GENERATIONS - 1);
-	generation = bpf_map_lookup_elem(&generations, &key.generation);
+	flow.generation = *(volatile __u32 *)&now->active & (GENERATIONS - 1);
+	generation = bpf_map_lookup_elem(&generations, &flow.generation);
 	if (!generation || !(generation->flags & GENERATION_ENFORCES))
 		return 0;
-	flow.generation = key.generation;
 	flow.flags = origin == ORIGIN_LOCAL ? FLOW_LOCAL : 0;
 	if (!read_addresses(skb, &packet))
 		return deny_for(skb, &packet, &flow, COUNTER_VERDICT_MALFORMED, FLOW_UNREADABLE);
-	known = identify(skb, &packet, generation->flags, &key);
-	if (!known) {
-		if (read_transport(skb, &packet) && always_allowed(&packet, origin))
-			return allow();
-		return deny_for(skb, &packet, &flow, COUNTER_UNKNOWN_INTERFACE,
-				FLOW_UNKNOWN_INTERFACE);
-	}
-	workload = bpf_map_lookup_elem(&workloads, &key);
-	if (!workload)
-		return 0;
-	readable = read_transport(skb, &packet);
-	if (readable)
-		return judge(skb, &packet, origin, workload, generation->flags, &flow);
-	if (workload->flags & WORKLOAD_ENFORCED)
-		return deny_for(skb, &packet, &flow, COUNTER_VERDICT_MALFORMED, FLOW_UNREADABLE);
-	flow.reason = FLOW_UNREADABLE;
-	return audit(skb, &packet, &flow);
+	return judge_connection(skb, &packet, origin, generation->flags, &flow);
 }
 
 SEC("socket")

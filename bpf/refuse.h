@@ -28,32 +28,28 @@ static __always_inline void judge_question(struct scratch *s, struct judgement *
 static __always_inline bool refused(struct __sk_buff *skb, struct scratch *s,
 				    const struct packet *packet, enum origin origin)
 {
-	struct judgement judgement = {.enforced = NO_RULE, .audited = NO_RULE};
-	struct workload_key key = {.origin = origin};
 	struct generation_flags *generation;
-	struct workload *workload;
+	struct judgement judgement;
+	__u32 zero = 0, active;
 	struct state *now;
-	__u32 zero = 0;
 
 	now = bpf_map_lookup_elem(&state, &zero);
 	if (!now)
 		return false;
-	key.generation = *(volatile __u32 *)&now->active & (GENERATIONS - 1);
-	generation = bpf_map_lookup_elem(&generations, &key.generation);
-	if (!generation || !(generation->flags & GENERATION_REFUSES) ||
-	    !identify(skb, packet, generation->flags, &key))
+	active = *(volatile __u32 *)&now->active & (GENERATIONS - 1);
+	generation = bpf_map_lookup_elem(&generations, &active);
+	if (!generation || !(generation->flags & GENERATION_REFUSES))
 		return false;
-	workload = bpf_map_lookup_elem(&workloads, &key);
-	if (!workload)
+	begin(&judgement, active);
+	if (identify(skb, packet, origin, generation->flags, &judgement) != IDENTITY_KNOWN ||
+	    judgement.workload_count == 0)
 		return false;
-	judgement.generation = key.generation;
-	judgement.workload = workload->id;
 	judge_question(s, &judgement);
-	if (workload->flags & WORKLOAD_ENFORCED && judgement.enforced_denies) {
+	if (judgement.flags & WORKLOAD_ENFORCED && judgement.enforced_denies) {
 		count(COUNTER_QUERY_REFUSED);
 		return true;
 	}
-	if (workload->flags & WORKLOAD_AUDITED && judgement.audited_denies)
+	if (judgement.flags & WORKLOAD_AUDITED && judgement.audited_denies)
 		count(COUNTER_QUERY_AUDIT);
 	return false;
 }

@@ -13,12 +13,13 @@
 #define ANSWER_ADDRESSES 1000 /* addresses learned from one response */
 #define NAME_CELL_TEXT 40     /* bytes of a name in its first cell */
 #define NAME_CELL_BYTES 64
-#define BUCKET_SLOTS 8	   /* index slots in a cache line */
-#define BUCKET_PROBES 4	   /* neighbouring buckets that a slot may be in */
-#define MAPPING_SLOTS 8	   /* match sets in one page of a mapping */
-#define QUERY_SLOTS 2	   /* questions under one client address, port and id */
-#define VERDICT_ENTRIES 10 /* ordered rules in one page of a verdict */
-#define REMAP_ENTRIES 64   /* entries of one call of remap */
+#define BUCKET_SLOTS 8	       /* index slots in a cache line */
+#define BUCKET_PROBES 4	       /* neighbouring buckets that a slot may be in */
+#define MAPPING_SLOTS 8	       /* match sets in one page of a mapping */
+#define QUERY_SLOTS 2	       /* questions under one client address, port and id */
+#define VERDICT_ENTRIES 10     /* ordered rules in one page of a verdict */
+#define REMAP_ENTRIES 64       /* entries of one call of remap */
+#define CONNECTION_WORKLOADS 8 /* workloads that one connection may be of */
 #define GENERATIONS 2
 #define SETS_OF_NAME (GENERAL_OF_NAME + 2) /* besides: of the suffix, of every name */
 #define LEARNED_SETS 256		   /* match sets of all names of one response */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* The rules that one component of a destination can match, and the first of them that does. */
+/*
+ * The rules that one component of a destination can match, and the first of them that does, over
+ * all workloads that the connection is of.
+ */
 #pragma once
 
 #include "maps.h"
@@ -10,9 +13,11 @@
 /* What is asked of every component of a destination, and the best answer so far. */
 struct judgement {
 	__u32 generation;
-	__u32 workload;
-	__u32 protocol; /* as verdict_entry has it */
-	__u32 port;	/* host byte order */
+	__u32 flags;			       /* enum workload_flag, of all workloads */
+	__u32 workload_count;		       /* 0: no policy selects the connection */
+	__u32 workloads[CONNECTION_WORKLOADS]; /* ids */
+	__u32 protocol;			       /* as verdict_entry has it */
+	__u32 port;			       /* host byte order */
 	/*
 	 * Positions of the first rules that match, of policies in mode ENFORCE and in mode AUDIT.
 	 */
@@ -22,6 +27,32 @@ struct judgement {
 	__u32 enforced_denies;
 	__u32 audited_denies;
 };
+
+/* A judgement before any rule was asked. */
+static __always_inline void begin(struct judgement *judgement, __u32 generation)
+{
+	__builtin_memset(judgement, 0, sizeof(*judgement));
+	judgement->generation = generation;
+	judgement->enforced = NO_RULE;
+	judgement->audited = NO_RULE;
+}
+
+/* Adds a workload that the connection is of, if there is one of that key. False: one too many. */
+static __always_inline bool add_workload(struct judgement *judgement,
+					 const struct workload_key *key)
+{
+	const struct workload *workload = bpf_map_lookup_elem(&workloads, key);
+	__u32 count = judgement->workload_count;
+
+	if (!workload)
+		return true;
+	if (count >= CONNECTION_WORKLOADS)
+		return false;
+	judgement->workloads[count] = workload->id;
+	judgement->workload_count = count + 1;
+	judgement->flags |= workload->flags;
+	return true;
+}
 
 static __always_inline bool fits(const struct verdict_entry *entry,
 				 const struct judgement *judgement)
@@ -47,16 +78,15 @@ static __always_inline void consider(const struct verdict_entry *entry, struct j
 	}
 }
 
-/* Asks the rules that one component of the destination can match. Verified once, by itself. */
-__attribute__((noinline)) int judge_component(struct judgement *judgement, __u32 component)
+/* Asks the rules of one workload. Verified once, by itself. */
+__attribute__((noinline)) int judge_workload(struct judgement *judgement, __u32 workload,
+					     __u32 component)
 {
-	struct verdict_key key = {};
+	struct verdict_key key = {.workload = workload, .component = component};
 
 	if (!judgement)
 		return 0;
 	key.generation = judgement->generation;
-	key.workload = judgement->workload;
-	key.component = component;
 	for (__u32 page = 0; page < VERDICT_PAGES; page++) {
 		struct verdict *verdict;
 
@@ -71,6 +101,19 @@ __attribute__((noinline)) int judge_component(struct judgement *judgement, __u32
 		}
 		if (!verdict->more)
 			return 0;
+	}
+	return 0;
+}
+
+/* Asks the rules that one component of the destination can match. Verified once, by itself. */
+__attribute__((noinline)) int judge_component(struct judgement *judgement, __u32 component)
+{
+	if (!judgement)
+		return 0;
+	for (__u32 i = 0; i < CONNECTION_WORKLOADS; i++) {
+		if (i >= judgement->workload_count)
+			break;
+		judge_workload(judgement, judgement->workloads[i], component);
 	}
 	return 0;
 }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "packet.h"
-#include "maps.h"
+#include "verdict.h"
 
 static __always_inline __u32 classify(void *prefixes, __u32 generation,
 				      const struct address *address)
@@ -18,22 +18,52 @@ static __always_inline __u32 classify(void *prefixes, __u32 generation,
 	return class ? *class : 0;
 }
 
-/* Finds who opens the connection. False: by an interface that the agent has not told about yet. */
-static __always_inline bool identify(struct __sk_buff *skb, const struct packet *packet,
-				     __u32 flags, struct workload_key *key)
+/* What is known of who opens a connection. */
+enum identity {
+	IDENTITY_KNOWN,
+	IDENTITY_UNKNOWN_INTERFACE, /* one that the agent has not told about yet */
+};
+
+static __always_inline enum identity identify_forwarded(struct __sk_buff *skb,
+							const struct packet *packet, __u32 flags,
+							struct judgement *judgement)
 {
+	struct workload_key key = {
+		.generation = judgement->generation,
+		.origin = ORIGIN_FORWARDED,
+	};
 	__u32 ifindex = skb->ifindex;
 	struct interface_classes *classes;
 
-	if (key->origin == ORIGIN_LOCAL)
-		return true;
 	if (flags & GENERATION_SOURCES)
-		key->source = classify(&sources, key->generation, &packet->source);
+		key.source = classify(&sources, key.generation, &packet->source);
 	if (flags & GENERATION_INTERFACES) {
 		classes = bpf_map_lookup_elem(&interfaces, &ifindex);
 		if (!classes)
-			return false;
-		key->interface = classes->class[key->generation & (GENERATIONS - 1)];
+			return IDENTITY_UNKNOWN_INTERFACE;
+		key.interface = classes->class[key.generation & (GENERATIONS - 1)];
 	}
-	return true;
+	add_workload(judgement, &key);
+	return IDENTITY_KNOWN;
+}
+
+static __always_inline enum identity identify_local(struct judgement *judgement)
+{
+	struct workload_key key = {
+		.generation = judgement->generation,
+		.origin = ORIGIN_LOCAL,
+	};
+
+	add_workload(judgement, &key);
+	return IDENTITY_KNOWN;
+}
+
+/* Finds the workloads that the connection is of. */
+static __always_inline enum identity identify(struct __sk_buff *skb, const struct packet *packet,
+					      enum origin origin, __u32 flags,
+					      struct judgement *judgement)
+{
+	if (origin == ORIGIN_LOCAL)
+		return identify_local(judgement);
+	return identify_forwarded(skb, packet, flags, judgement);
 }
