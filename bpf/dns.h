@@ -31,13 +31,6 @@ struct dns_header {
 };
 _Static_assert(sizeof(struct dns_header) == HEADER_BYTES, "dns_header");
 
-struct question {
-	__u64 hash; /* of name, type and class; never 0 */
-	__u32 end;  /* position behind it */
-	__u16 type;
-	__u16 class;
-};
-
 /*
  * Copies a UDP message into scratch, or its first `limit` bytes: one copy, then the message is
  * memory.
@@ -380,12 +373,10 @@ static long walk_record(__u32 index, struct walk *walk)
  * time the chain is longer. Gives a fault, or 0; then chain, addresses and min_ttl are what it
  * says.
  */
-__attribute__((noinline)) int read_answers(struct scratch *s, __u32 position, __u32 records)
+static __always_inline enum counter read_answers(struct scratch *s, __u32 position, __u32 records)
 {
 	struct walk walk = {.s = s};
 
-	if (!s)
-		return COUNTER_MALFORMED;
 	s->records = records;
 	for (int i = 0; i < CHAIN_MAX; i++) {
 		s->position = position;

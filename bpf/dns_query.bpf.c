@@ -8,6 +8,7 @@
  */
 #include "dns.h"
 #include "refuse.h"
+#include "stream.h"
 
 /* A query's question is in its first bytes; what follows does not matter. */
 #define QUERY_BYTES 512
@@ -59,16 +60,25 @@ static __always_inline void remember(const struct query_key *key, __u64 question
 
 enum query_result { QUERY_ASKED, QUERY_REFUSED, QUERY_MALFORMED };
 
-static __always_inline enum query_result read_query(struct __sk_buff *skb, struct scratch *s,
-						    struct packet *packet, enum origin origin)
+/*
+ * Reads the query in scratch, of which at least the first QUERY_BYTES are there. Gives an enum
+ * query_result. Verified once, by itself.
+ */
+__attribute__((noinline)) int read_query(struct __sk_buff *skb, struct scratch *s,
+					 const struct packet *packet, __u32 origin)
 {
-	struct dns_header *header = (struct dns_header *)s->message;
+	struct dns_header *header;
 	struct question question;
 	struct query_key key = {};
 
-	if (!load_message(skb, s, packet, QUERY_BYTES) || header->flags & DNS_QR ||
-	    header->questions != bpf_htons(1) || !read_question(s, &question))
+	if (!s || !packet)
 		return QUERY_MALFORMED;
+	header = (struct dns_header *)s->message;
+	if (s->message_bytes < HEADER_BYTES || header->flags & DNS_QR ||
+	    header->questions != bpf_htons(1) || !read_question(s, &question)) {
+		count(COUNTER_QUERY_MALFORMED);
+		return QUERY_MALFORMED;
+	}
 	if (refused(skb, s, packet, origin))
 		return QUERY_REFUSED;
 	key.client = packet->source;
@@ -79,28 +89,72 @@ static __always_inline enum query_result read_query(struct __sk_buff *skb, struc
 	return QUERY_ASKED;
 }
 
+static long read_next(__u32 index, struct reading *reading)
+{
+	(void)index;
+	if (!next_message(reading, QUERY_BYTES))
+		return 1;
+	reading->refused = read_query(reading->skb, reading->s, reading->packet, reading->origin) ==
+			   QUERY_REFUSED;
+	return reading->refused;
+}
+
+static __always_inline int ask_by_segment(struct __sk_buff *skb, const struct packet *packet,
+					  enum origin origin)
+{
+	struct reading reading = {.skb = skb, .packet = packet, .origin = origin};
+	struct segment segment;
+	enum fate fate;
+
+	if (!read_segment(skb, packet, &segment)) {
+		count(COUNTER_QUERY_MALFORMED);
+		return 0;
+	}
+	if (segment.opens)
+		open_stream(packet, segment.sequence);
+	if (segment.bytes == 0)
+		return 0;
+	reading.s = claim_scratch();
+	if (!reading.s) {
+		count(COUNTER_BUSY);
+		return 0;
+	}
+	fate = follow(&reading, &segment, read_next);
+	release_scratch(reading.s);
+	return fate == FATE_REFUSE;
+}
+
+static __always_inline int ask_by_datagram(struct __sk_buff *skb, const struct packet *packet,
+					   enum origin origin)
+{
+	int result = QUERY_MALFORMED;
+	struct scratch *s = claim_scratch();
+
+	if (!s) {
+		count(COUNTER_BUSY);
+		return 0;
+	}
+	if (load_message(skb, s, packet, QUERY_BYTES))
+		result = read_query(skb, s, packet, origin);
+	else
+		count(COUNTER_QUERY_MALFORMED);
+	release_scratch(s);
+	return result == QUERY_REFUSED;
+}
+
 static __always_inline int ask(struct __sk_buff *skb, enum origin origin)
 {
-	enum query_result result;
 	struct packet packet;
-	struct scratch *s;
 
 	if (!read_addresses(skb, &packet) || !read_transport(skb, &packet)) {
 		count(COUNTER_QUERY_MALFORMED);
 		return 0;
 	}
-	if (packet.protocol != IPPROTO_UDP || !is_trusted(&packet))
+	if (!is_trusted(&packet))
 		return 0;
-	s = claim_scratch();
-	if (!s) {
-		count(COUNTER_BUSY);
-		return 0;
-	}
-	result = read_query(skb, s, &packet, origin);
-	release_scratch(s);
-	if (result == QUERY_MALFORMED)
-		count(COUNTER_QUERY_MALFORMED);
-	return result == QUERY_REFUSED;
+	if (packet.protocol == IPPROTO_TCP)
+		return ask_by_segment(skb, &packet, origin);
+	return ask_by_datagram(skb, &packet, origin);
 }
 
 SEC("socket")

@@ -2,23 +2,16 @@
 
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Learns from DNS responses before they are delivered. Never stops a packet: what is not learned
- * opens no door, and each reason has its counter. All or nothing: maps change only when the whole
- * message has proved well-formed.
+ * Learns from DNS responses before they are delivered: what is not learned opens no door, and each
+ * reason has its counter. All or nothing: maps change only when the whole message has proved
+ * well-formed. Gives 0, whatever a response says; 1 only for a segment over TCP that is to be held
+ * back, since what was not read yet would be whole with it (see stream.h).
  */
 #include "dns.h"
 #include "mapping.h"
+#include "stream.h"
 
 #define SECOND_NS 1000000000ULL
-
-struct response {
-	struct settings *settings;
-	struct query_key key;
-	struct question question;
-	__u64 now_ns;
-	__u64 expires_at; /* ticks */
-	__u64 lifetime;	  /* ticks */
-};
 
 /*
  * The generations to learn for, as bits. Both are in one word, since the agent switches them in
@@ -51,7 +44,7 @@ static __always_inline bool take_question(struct query *query, __u32 slot, __u64
 }
 
 /* What the question tells, once it is known that it was asked. As judge_header. */
-static __always_inline enum counter judge_answer(struct scratch *s, struct response *response)
+static __always_inline enum counter judge_answer(struct scratch *s)
 {
 	const struct dns_header *header = (struct dns_header *)s->message;
 
@@ -59,20 +52,19 @@ static __always_inline enum counter judge_answer(struct scratch *s, struct respo
 		return COUNTER_TRUNCATED;
 	if (header->flags & DNS_RCODE)
 		return COUNTER_RCODE;
-	if (response->question.class != CLASS_IN)
+	if (s->response.question.class != CLASS_IN)
 		return COUNTER_CLASS;
 	s->chain_names = 0;
 	match_anew(s);
 	append_to_chain(s, HEADER_BYTES);
-	return read_answers(s, response->question.end, bpf_ntohs(header->answers));
+	return read_answers(s, s->response.question.end, bpf_ntohs(header->answers));
 }
 
 /*
  * The lifetime of everything that the answer says: one for all, so that none is forgotten before.
  */
-static __always_inline void set_lifetime(const struct scratch *s, struct response *response)
+static __always_inline void set_lifetime(struct scratch *s, const struct settings *set)
 {
-	const struct settings *set = response->settings;
 	__u64 lifetime_ns = s->min_ttl * SECOND_NS;
 
 	if (lifetime_ns < set->min_ttl_ns)
@@ -80,19 +72,13 @@ static __always_inline void set_lifetime(const struct scratch *s, struct respons
 	if (lifetime_ns > set->max_ttl_ns)
 		lifetime_ns = set->max_ttl_ns;
 	lifetime_ns += set->ttl_grace_ns;
-	response->lifetime = ticks(lifetime_ns);
-	response->expires_at = ticks(response->now_ns + lifetime_ns);
+	s->response.lifetime = ticks(lifetime_ns);
+	s->response.expires_at = ticks(s->response.now_ns + lifetime_ns);
 }
 
-struct commit {
-	struct scratch *s;
-	__u64 expires_at;
-	__u64 now_ns;
-};
-
-static long commit_address(__u32 index, struct commit *commit)
+static long commit_address(__u32 index, struct walk *walk)
 {
-	struct scratch *s = commit->s;
+	struct scratch *s = walk->s;
 	struct answer_address *address;
 
 	if (index >= ANSWER_ADDRESSES)
@@ -102,8 +88,8 @@ static long commit_address(__u32 index, struct commit *commit)
 		if (i >= s->set_count)
 			break;
 		if (s->sets[i].names <= address->names)
-			add_match_set(&address->address, s->sets[i].match_set, commit->expires_at,
-				      commit->now_ns);
+			add_match_set(&address->address, s->sets[i].match_set,
+				      s->response.expires_at, s->response.now_ns);
 	}
 	return 0;
 }
@@ -155,7 +141,7 @@ __attribute__((noinline)) int append_name(struct scratch *s, __u32 place, __u32 
 	return 0;
 }
 
-static __always_inline bool send_event(struct scratch *s, const struct response *response)
+static __always_inline bool send_event(struct scratch *s)
 {
 	__u32 tail = s->addresses * sizeof(struct answer_address), names = tail, bytes;
 
@@ -168,13 +154,13 @@ static __always_inline bool send_event(struct scratch *s, const struct response 
 	*(__u64 *)(s->event_tail + (tail & (EVENT_TAIL_MAX - 1))) = 0;
 	s->event.type = EVENT_ANSWER;
 	s->event.learning = s->generations;
-	s->event.learned_at_ns = response->now_ns;
-	s->event.expires_at = response->expires_at;
-	s->event.client = response->key.client;
+	s->event.learned_at_ns = s->response.now_ns;
+	s->event.expires_at = s->response.expires_at;
+	s->event.client = s->asker.client;
 	s->event.addresses = s->addresses;
 	s->event.names = s->chain_names;
 	s->event.names_bytes = tail - names;
-	s->event.question_type = response->question.type;
+	s->event.question_type = s->response.question.type;
 	bytes = (sizeof(s->event) + tail + 7) & ~7U;
 	if (bytes > sizeof(s->event) + EVENT_TAIL_MAX)
 		return false;
@@ -196,13 +182,13 @@ static __always_inline __u64 leeway(const struct response *response)
  * Tells the agent what is new: other names or addresses than before, or an expiry that is later by
  * more than the leeway. A loss is told again with the next response.
  */
-static __always_inline void tell(struct scratch *s, const struct response *response)
+static __always_inline void tell(struct scratch *s, const struct settings *set)
 {
-	__u64 key = mix(response->settings, s->chain[0].hash, response->question.type);
+	__u64 key = mix(set, s->chain[0].hash, s->response.question.type);
 	struct answer *known = bpf_map_lookup_elem(&answers, &key);
 	struct answer answer = {
-		.expires_at = response->expires_at,
-		.reported = response->expires_at,
+		.expires_at = s->response.expires_at,
+		.reported = s->response.expires_at,
 	};
 
 	digest_answer(s);
@@ -210,20 +196,25 @@ static __always_inline void tell(struct scratch *s, const struct response *respo
 	if (known && known->digest == answer.digest) {
 		if (known->expires_at < answer.expires_at)
 			known->expires_at = answer.expires_at;
-		if (answer.expires_at < known->reported + leeway(response))
+		if (answer.expires_at < known->reported + leeway(&s->response))
 			return;
 		answer.expires_at = known->expires_at;
 	}
-	if (send_event(s, response))
+	if (send_event(s))
 		bpf_map_update_elem(&answers, &key, &answer, BPF_ANY);
 	else
 		count(COUNTER_EVENT_LOST);
 }
 
-static __always_inline enum counter commit(struct scratch *s, struct response *response)
+/* Learns what the answer says. Gives what is counted. Verified once, by itself. */
+__attribute__((noinline)) int commit(struct scratch *s)
 {
-	struct commit commit;
+	__u32 key = 0;
+	const struct settings *set = bpf_map_lookup_elem(&settings, &key);
+	struct walk walk = {.s = s};
 
+	if (!s || !set)
+		return COUNTER_BUSY;
 	if (s->special)
 		count_many(COUNTER_SPECIAL_ADDRESS, s->special);
 	if (s->over_limit)
@@ -232,95 +223,151 @@ static __always_inline enum counter commit(struct scratch *s, struct response *r
 		return COUNTER_NO_ADDRESS;
 	if (s->sets_over_limit)
 		count_many(COUNTER_SETS_OVER_LIMIT, s->sets_over_limit);
-	set_lifetime(s, response);
-	if (s->set_count) {
-		commit.s = s;
-		commit.expires_at = response->expires_at;
-		commit.now_ns = response->now_ns;
-		bpf_loop(s->addresses, commit_address, &commit, 0);
-	}
-	tell(s, response);
+	set_lifetime(s, set);
+	if (s->set_count)
+		bpf_loop(s->addresses, commit_address, &walk, 0);
+	tell(s, set);
 	return s->set_count ? COUNTER_LEARNED : COUNTER_UNMATCHED;
 }
 
 /*
  * Finds the slot of the question that is answered, judges the rest of the message, and learns it.
  */
-static __always_inline enum counter answer_query(struct scratch *s, struct response *response)
+static __always_inline enum counter answer_query(struct scratch *s, const struct settings *set)
 {
-	struct query *query = bpf_map_lookup_elem(&queries, &response->key);
+	struct query *query = bpf_map_lookup_elem(&queries, &s->asker);
 	__u64 asked_at_ns;
 	enum counter result;
 	__u32 slot = 0;
 
 	if (!query)
 		return COUNTER_NO_QUERY;
-	if (!read_question(s, &response->question))
+	if (!read_question(s, &s->response.question))
 		return COUNTER_MALFORMED;
-	if (query->question[0] != response->question.hash)
+	if (query->question[0] != s->response.question.hash)
 		slot = 1;
-	if (query->question[slot] != response->question.hash)
+	if (query->question[slot] != s->response.question.hash)
 		return COUNTER_WRONG_QUESTION;
 	asked_at_ns = load_slot(&query->asked_at_ns[slot]);
 	if (asked_at_ns == 0)
 		return COUNTER_DUPLICATE;
-	response->now_ns = bpf_ktime_get_boot_ns();
-	if (response->now_ns - asked_at_ns > response->settings->query_timeout_ns)
+	s->response.now_ns = bpf_ktime_get_boot_ns();
+	if (s->response.now_ns - asked_at_ns > set->query_timeout_ns)
 		return COUNTER_LATE;
-	result = judge_answer(s, response);
+	result = judge_answer(s);
 	if (result == COUNTER_MALFORMED)
 		return result;
 	if (!take_question(query, slot, asked_at_ns))
 		return COUNTER_DUPLICATE;
 	if (result != COUNTER_LEARNED)
 		return result;
-	return commit(s, response);
+	return commit(s);
 }
 
-static __always_inline enum counter learn(struct __sk_buff *skb, struct scratch *s,
-					  const struct packet *packet)
+/*
+ * Learns from the message in scratch, which went to the client `asker` there, and counts what
+ * became of it. Verified once, by itself.
+ */
+__attribute__((noinline)) int learn(struct scratch *s)
 {
-	const struct dns_header *header = (struct dns_header *)s->message;
-	struct response response = {};
+	const struct settings *set;
+	struct dns_header *header;
 	enum counter result;
 	struct state *now;
 	__u32 key = 0;
 
-	if (!load_message(skb, s, packet, MESSAGE_MAX))
-		return COUNTER_MALFORMED;
+	if (!s)
+		return 0;
+	if (s->message_bytes < HEADER_BYTES) {
+		count(COUNTER_MALFORMED);
+		return 0;
+	}
+	header = (struct dns_header *)s->message;
 	result = judge_header(header);
-	if (result != COUNTER_LEARNED)
-		return result;
-	response.settings = bpf_map_lookup_elem(&settings, &key);
+	set = bpf_map_lookup_elem(&settings, &key);
 	now = bpf_map_lookup_elem(&state, &key);
-	if (!response.settings || !now)
-		return COUNTER_BUSY;
-	s->addresses_limit = response.settings->addresses_per_name;
-	s->generations = generations_of(now);
-	response.key.client = packet->destination;
-	response.key.port = packet->destination_port;
-	response.key.id = header->id;
-	response.key.protocol = packet->protocol;
-	return answer_query(s, &response);
+	if (result == COUNTER_LEARNED && set && now) {
+		s->addresses_limit = set->addresses_per_name;
+		s->generations = generations_of(now);
+		s->asker.id = header->id;
+		result = answer_query(s, set);
+	}
+	count(result);
+	return 0;
+}
+
+static __always_inline void note_asker(struct scratch *s, const struct packet *packet)
+{
+	s->asker.client = packet->destination;
+	s->asker.port = packet->destination_port;
+	s->asker.protocol = packet->protocol;
+}
+
+static long learn_next(__u32 index, struct reading *reading)
+{
+	(void)index;
+	if (!next_message(reading, MESSAGE_MAX))
+		return 1;
+	learn(reading->s);
+	return 0;
+}
+
+/* A segment: 1 if it is to be held back. */
+static __always_inline int respond_by_segment(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct reading reading = {.skb = skb, .packet = packet, .responses = true};
+	struct segment segment;
+	enum fate fate = FATE_HOLD_BACK;
+
+	if (!read_segment(skb, packet, &segment)) {
+		count(COUNTER_MALFORMED);
+		return 0;
+	}
+	if (segment.opens)
+		open_stream(packet, segment.sequence);
+	if (segment.bytes == 0)
+		return 0;
+	reading.s = claim_scratch();
+	if (reading.s) {
+		note_asker(reading.s, packet);
+		fate = follow(&reading, &segment, learn_next);
+		release_scratch(reading.s);
+	}
+	if (fate == FATE_HOLD_BACK)
+		count(COUNTER_SEGMENT_HELD_BACK);
+	return fate == FATE_HOLD_BACK;
+}
+
+static __always_inline void respond_by_datagram(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct scratch *s = claim_scratch();
+
+	if (!s) {
+		count(COUNTER_BUSY);
+		return;
+	}
+	note_asker(s, packet);
+	if (load_message(skb, s, packet, MESSAGE_MAX))
+		learn(s);
+	else
+		count(COUNTER_MALFORMED);
+	release_scratch(s);
 }
 
 static __always_inline int respond(struct __sk_buff *skb)
 {
 	struct packet packet;
-	struct scratch *s;
 
-	if (!read_addresses(skb, &packet) || !read_transport(skb, &packet) ||
-	    packet.protocol != IPPROTO_UDP) {
+	if (!read_addresses(skb, &packet) || !read_transport(skb, &packet)) {
 		count(COUNTER_MALFORMED);
 		return 0;
 	}
-	s = claim_scratch();
-	if (!s) {
-		count(COUNTER_BUSY);
-		return 0;
-	}
-	count(learn(skb, s, &packet));
-	release_scratch(s);
+	if (packet.protocol == IPPROTO_TCP)
+		return respond_by_segment(skb, &packet);
+	if (packet.protocol == IPPROTO_UDP)
+		respond_by_datagram(skb, &packet);
+	else
+		count(COUNTER_MALFORMED);
 	return 0;
 }
 
@@ -330,11 +377,20 @@ int dns_response(struct __sk_buff *skb)
 	return respond(skb);
 }
 
-/* Called for responses of resolvers that the node does not trust: nothing of them is learned. */
+/*
+ * Called for responses of resolvers that the node does not trust: nothing of them is learned. Of
+ * packets over TCP those count that carry something.
+ */
 SEC("socket")
 int dns_untrusted(struct __sk_buff *skb)
 {
-	(void)skb;
+	struct segment segment = {};
+	struct packet packet;
+
+	if (read_addresses(skb, &packet) && read_transport(skb, &packet) &&
+	    packet.protocol == IPPROTO_TCP && read_segment(skb, &packet, &segment) &&
+	    segment.bytes == 0)
+		return 0;
 	count(COUNTER_UNTRUSTED);
 	return 0;
 }

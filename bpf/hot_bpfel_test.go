@@ -35,6 +35,9 @@ const (
 	hotMapSettings      = "settings"
 	hotMapSources       = "sources"
 	hotMapState         = "state"
+	hotMapStreamBuffers = "stream_buffers"
+	hotMapStreamLocks   = "stream_locks"
+	hotMapStreams       = "streams"
 	hotMapVerdicts      = "verdicts"
 	hotMapWorkloads     = "workloads"
 	hotProgDnsResponse  = "dns_response"
@@ -97,27 +100,30 @@ type hotProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type hotMapSpecs struct {
-	Answers      *ebpf.MapSpec `ebpf:"answers"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	Destinations *ebpf.MapSpec `ebpf:"destinations"`
-	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
-	Events       *ebpf.MapSpec `ebpf:"events"`
-	FlowClocks   *ebpf.MapSpec `ebpf:"flow_clocks"`
-	FlowLimits   *ebpf.MapSpec `ebpf:"flow_limits"`
-	Generations  *ebpf.MapSpec `ebpf:"generations"`
-	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
-	Mappings     *ebpf.MapSpec `ebpf:"mappings"`
-	NameCells    *ebpf.MapSpec `ebpf:"name_cells"`
-	NameIndex    *ebpf.MapSpec `ebpf:"name_index"`
-	Patterns     *ebpf.MapSpec `ebpf:"patterns"`
-	Queries      *ebpf.MapSpec `ebpf:"queries"`
-	RuleSets     *ebpf.MapSpec `ebpf:"rule_sets"`
-	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
-	Settings     *ebpf.MapSpec `ebpf:"settings"`
-	Sources      *ebpf.MapSpec `ebpf:"sources"`
-	State        *ebpf.MapSpec `ebpf:"state"`
-	Verdicts     *ebpf.MapSpec `ebpf:"verdicts"`
-	Workloads    *ebpf.MapSpec `ebpf:"workloads"`
+	Answers       *ebpf.MapSpec `ebpf:"answers"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Destinations  *ebpf.MapSpec `ebpf:"destinations"`
+	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
+	FlowClocks    *ebpf.MapSpec `ebpf:"flow_clocks"`
+	FlowLimits    *ebpf.MapSpec `ebpf:"flow_limits"`
+	Generations   *ebpf.MapSpec `ebpf:"generations"`
+	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
+	Mappings      *ebpf.MapSpec `ebpf:"mappings"`
+	NameCells     *ebpf.MapSpec `ebpf:"name_cells"`
+	NameIndex     *ebpf.MapSpec `ebpf:"name_index"`
+	Patterns      *ebpf.MapSpec `ebpf:"patterns"`
+	Queries       *ebpf.MapSpec `ebpf:"queries"`
+	RuleSets      *ebpf.MapSpec `ebpf:"rule_sets"`
+	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
+	Settings      *ebpf.MapSpec `ebpf:"settings"`
+	Sources       *ebpf.MapSpec `ebpf:"sources"`
+	State         *ebpf.MapSpec `ebpf:"state"`
+	StreamBuffers *ebpf.MapSpec `ebpf:"stream_buffers"`
+	StreamLocks   *ebpf.MapSpec `ebpf:"stream_locks"`
+	Streams       *ebpf.MapSpec `ebpf:"streams"`
+	Verdicts      *ebpf.MapSpec `ebpf:"verdicts"`
+	Workloads     *ebpf.MapSpec `ebpf:"workloads"`
 }
 
 // hotVariableSpecs contains global variables before they are loaded into the kernel.
@@ -146,27 +152,30 @@ func (o *hotObjects) Close() error {
 //
 // It can be passed to loadHotObjects or ebpf.CollectionSpec.LoadAndAssign.
 type hotMaps struct {
-	Answers      *ebpf.Map `ebpf:"answers"`
-	Counters     *ebpf.Map `ebpf:"counters"`
-	Destinations *ebpf.Map `ebpf:"destinations"`
-	Endpoints    *ebpf.Map `ebpf:"endpoints"`
-	Events       *ebpf.Map `ebpf:"events"`
-	FlowClocks   *ebpf.Map `ebpf:"flow_clocks"`
-	FlowLimits   *ebpf.Map `ebpf:"flow_limits"`
-	Generations  *ebpf.Map `ebpf:"generations"`
-	Interfaces   *ebpf.Map `ebpf:"interfaces"`
-	Mappings     *ebpf.Map `ebpf:"mappings"`
-	NameCells    *ebpf.Map `ebpf:"name_cells"`
-	NameIndex    *ebpf.Map `ebpf:"name_index"`
-	Patterns     *ebpf.Map `ebpf:"patterns"`
-	Queries      *ebpf.Map `ebpf:"queries"`
-	RuleSets     *ebpf.Map `ebpf:"rule_sets"`
-	Scratch      *ebpf.Map `ebpf:"scratch"`
-	Settings     *ebpf.Map `ebpf:"settings"`
-	Sources      *ebpf.Map `ebpf:"sources"`
-	State        *ebpf.Map `ebpf:"state"`
-	Verdicts     *ebpf.Map `ebpf:"verdicts"`
-	Workloads    *ebpf.Map `ebpf:"workloads"`
+	Answers       *ebpf.Map `ebpf:"answers"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Destinations  *ebpf.Map `ebpf:"destinations"`
+	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Events        *ebpf.Map `ebpf:"events"`
+	FlowClocks    *ebpf.Map `ebpf:"flow_clocks"`
+	FlowLimits    *ebpf.Map `ebpf:"flow_limits"`
+	Generations   *ebpf.Map `ebpf:"generations"`
+	Interfaces    *ebpf.Map `ebpf:"interfaces"`
+	Mappings      *ebpf.Map `ebpf:"mappings"`
+	NameCells     *ebpf.Map `ebpf:"name_cells"`
+	NameIndex     *ebpf.Map `ebpf:"name_index"`
+	Patterns      *ebpf.Map `ebpf:"patterns"`
+	Queries       *ebpf.Map `ebpf:"queries"`
+	RuleSets      *ebpf.Map `ebpf:"rule_sets"`
+	Scratch       *ebpf.Map `ebpf:"scratch"`
+	Settings      *ebpf.Map `ebpf:"settings"`
+	Sources       *ebpf.Map `ebpf:"sources"`
+	State         *ebpf.Map `ebpf:"state"`
+	StreamBuffers *ebpf.Map `ebpf:"stream_buffers"`
+	StreamLocks   *ebpf.Map `ebpf:"stream_locks"`
+	Streams       *ebpf.Map `ebpf:"streams"`
+	Verdicts      *ebpf.Map `ebpf:"verdicts"`
+	Workloads     *ebpf.Map `ebpf:"workloads"`
 }
 
 func (m *hotMaps) Close() error {
@@ -190,6 +199,9 @@ func (m *hotMaps) Close() error {
 		m.Settings,
 		m.Sources,
 		m.State,
+		m.StreamBuffers,
+		m.StreamLocks,
+		m.Streams,
 		m.Verdicts,
 		m.Workloads,
 	)

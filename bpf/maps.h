@@ -50,6 +50,9 @@ TABLE(verdicts, 131072, struct verdict_key, struct verdict);
 MAP(mappings, BPF_MAP_TYPE_LRU_HASH, 262144, struct mapping_key, struct mapping);
 MAP(queries, BPF_MAP_TYPE_LRU_HASH, 65536, struct query_key, struct query);
 MAP(answers, BPF_MAP_TYPE_LRU_HASH, 65536, __u64, struct answer);
+MAP(streams, BPF_MAP_TYPE_LRU_HASH, 16384, struct stream_key, struct stream);
+MAP(stream_buffers, BPF_MAP_TYPE_ARRAY, STREAM_BUFFERS, enum stream_limit, struct stream_buffer);
+MAP(stream_locks, BPF_MAP_TYPE_ARRAY, STREAM_LOCKS, __u32, __u32);
 TABLE(endpoints, 1024, struct endpoint_key, enum endpoint_flag);
 
 /* Flow events: a CPU's share, and how far each has run ahead of it (see flow.h). */

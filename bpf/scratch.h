@@ -32,6 +32,21 @@ struct learned_set {
 	__u32 names;
 };
 
+struct question {
+	__u64 hash; /* of name, type and class; never 0 */
+	__u32 end;  /* position behind it */
+	__u16 type;
+	__u16 class;
+};
+
+/* What is known of a response that is well-formed. */
+struct response {
+	struct question question;
+	__u64 now_ns;
+	__u64 expires_at; /* ticks */
+	__u64 lifetime;	  /* ticks */
+};
+
 enum scratch_limit {
 	SCRATCH_LEVELS = 4 /* programs that may interrupt one another on one CPU */
 };
@@ -75,6 +90,18 @@ struct scratch {
 	__u32 grown;	      /* the chain grew after a record was skipped: walk once more */
 	__u32 addresses_limit;
 	__u32 generations; /* to learn for: bits */
+
+	struct query_key asker; /* who asked what the message answers */
+	struct response response;
+
+	/* The TCP stream that a segment is of, as it will be when the segment has passed. */
+	struct stream_key stream_key;
+	struct stream stream;
+	__u32 stream_offset; /* in the packet: of the bytes that are read */
+	__u32 stream_bytes;  /* that are read */
+	__u32 stream_done;   /* of these, in whole messages */
+	struct stream_piece new_piece;
+	__u32 joined; /* it is part of another */
 
 	__u64 aligned[0];
 	__u8 message[MESSAGE_MAX + 1 + 8]; /* words may be read up to its last byte */

@@ -249,6 +249,53 @@ struct query {
 };
 _Static_assert(sizeof(struct query) == 32, "query has no hidden padding");
 
+enum stream_limit {
+	STREAM_PIECES = 8,   /* pieces of one stream that came before what is missing */
+	STREAM_BUFFERS = 64, /* streams that may wait for the rest of a message */
+	STREAM_LOCKS = 256,
+	STREAM_AHEAD = 65536, /* bytes that a message may have before its last one, with its length;
+				 so far ahead may a segment begin */
+	SEGMENT_MOST = 65535  /* bytes of a segment that is added to others */
+};
+
+/* One direction of a TCP connection, as packets tell it where they are seen. */
+struct stream_key {
+	struct address source;
+	struct address destination;
+	__be16 source_port;
+	__be16 destination_port;
+};
+_Static_assert(sizeof(struct stream_key) == 36, "stream_key has no hidden padding");
+
+/* Bytes of a stream, from `begin` on and before `end`, counted from its first unread byte. */
+struct stream_piece {
+	__u32 begin;
+	__u32 end;
+};
+
+/* How far a stream has been read. */
+struct stream {
+	__u64 id; /* random: of this connection, and not of the next with the same key */
+	__u64 held_back_since_ns; /* boot clock: segments have been held back; 0: none was */
+	__u32 first;		  /* sequence number of the first byte of all */
+	__u32 next;   /* sequence number of the first byte of the first message not read yet */
+	__u32 filled; /* bytes from there on that are in the buffer */
+	__u32 buffer; /* that has them, counted from 1; 0: none has */
+	__u32 lost;   /* 1: bytes went by that will not come again */
+	__u32 piece_count;
+	struct stream_piece pieces[STREAM_PIECES]; /* behind a gap; in no order */
+};
+_Static_assert(sizeof(struct stream) == 40 + 8 * STREAM_PIECES, "stream has no hidden padding");
+
+/* What is there of a message whose last byte has not come yet, and of what is behind a gap. */
+struct stream_buffer {
+	__u64 owner; /* id of the stream; 0: free */
+	__u64 used_at_ns;
+	__u32 claimed;
+	__u32 pad;
+	__u8 data[STREAM_AHEAD + SEGMENT_MOST + 1];
+};
+
 enum endpoint_flag {
 	ENDPOINT_RESOLVER = 1, /* DNS server that the node trusts */
 	ENDPOINT_SERVER = 2    /* policy server: the node itself may always reach it */
@@ -362,23 +409,25 @@ _Static_assert(sizeof(struct remap_request) == 8 + 32 * REMAP_ENTRIES, "remap_re
 
 /* Indices of counters: the result of each DNS response, query and verdict, and every loss. */
 enum counter {
-	COUNTER_LEARNED,	      /* response: learned, some pattern matches */
-	COUNTER_UNMATCHED,	      /* response: well-formed, no pattern of any policy */
-	COUNTER_NO_ADDRESS,	      /* response: well-formed, no address in it */
-	COUNTER_MALFORMED,	      /* response */
-	COUNTER_TRUNCATED,	      /* response: TC=1 */
-	COUNTER_NO_QUERY,	      /* response: no outstanding query under client, port and id */
-	COUNTER_WRONG_QUESTION,	      /* response: the outstanding query asked something else */
-	COUNTER_UNTRUSTED,	      /* response: of a resolver that is not trusted */
-	COUNTER_LATE,		      /* response: the query was asked too long ago */
-	COUNTER_DUPLICATE,	      /* response: the query was answered already */
-	COUNTER_RCODE,		      /* response: RCODE is not 0 */
-	COUNTER_CLASS,		      /* response: class is not IN */
-	COUNTER_OPCODE,		      /* response: opcode is not 0 */
-	COUNTER_QUESTION_COUNT,	      /* response: not exactly one question */
-	COUNTER_NOT_RESPONSE,	      /* response: QR=0 */
-	COUNTER_CHAIN_TOO_LONG,	      /* response: more than CHAIN_MAX names */
-	COUNTER_BUSY,		      /* response or query: no scratch free */
+	COUNTER_LEARNED,	/* response: learned, some pattern matches */
+	COUNTER_UNMATCHED,	/* response: well-formed, no pattern of any policy */
+	COUNTER_NO_ADDRESS,	/* response: well-formed, no address in it */
+	COUNTER_MALFORMED,	/* response */
+	COUNTER_TRUNCATED,	/* response: TC=1 */
+	COUNTER_NO_QUERY,	/* response: no outstanding query under client, port and id */
+	COUNTER_WRONG_QUESTION, /* response: the outstanding query asked something else */
+	COUNTER_UNTRUSTED,	/* response: of a resolver that is not trusted */
+	COUNTER_LATE,		/* response: the query was asked too long ago */
+	COUNTER_DUPLICATE,	/* response: the query was answered already */
+	COUNTER_RCODE,		/* response: RCODE is not 0 */
+	COUNTER_CLASS,		/* response: class is not IN */
+	COUNTER_OPCODE,		/* response: opcode is not 0 */
+	COUNTER_QUESTION_COUNT, /* response: not exactly one question */
+	COUNTER_NOT_RESPONSE,	/* response: QR=0 */
+	COUNTER_CHAIN_TOO_LONG, /* response: more than CHAIN_MAX names */
+	COUNTER_UNFOLLOWED, /* segment of responses over TCP, of a stream whose beginning was not
+			       seen, or that was lost */
+	COUNTER_BUSY,	    /* response or query: no scratch free */
 	COUNTER_SPECIAL_ADDRESS,      /* address that is never learned */
 	COUNTER_ADDRESSES_OVER_LIMIT, /* addresses beyond the limit of a response */
 	COUNTER_MAPPING_CREATED, /* entries made in mappings: with what the agent deletes and sees,
@@ -390,8 +439,10 @@ enum counter {
 	COUNTER_EVENT_LOST,	 /* events that found no place in the ring buffer */
 	COUNTER_QUERY,		 /* queries remembered */
 	COUNTER_QUERY_MALFORMED,
-	COUNTER_QUERY_REFUSED, /* the rules refuse the question: rejected on the node */
-	COUNTER_QUERY_AUDIT,   /* asked, but an AUDIT policy would have refused it */
+	COUNTER_QUERY_UNFOLLOWED,  /* as COUNTER_UNFOLLOWED, of queries */
+	COUNTER_SEGMENT_HELD_BACK, /* segment of responses, dropped so that TCP sends it again */
+	COUNTER_QUERY_REFUSED,	   /* the rules refuse the question: rejected on the node */
+	COUNTER_QUERY_AUDIT,	   /* asked, but an AUDIT policy would have refused it */
 	COUNTER_VERDICT_ALLOW,
 	COUNTER_VERDICT_DENY,
 	COUNTER_VERDICT_AUDIT,	   /* passed, but an AUDIT policy would have denied it */

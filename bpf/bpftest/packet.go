@@ -84,3 +84,17 @@ func Ping(source, destination netip.Addr, messageType uint8) []byte {
 	}
 	return IP(source, destination, protocol, []byte{messageType, 0, 0, 0, 0, 0, 0, 0})
 }
+
+// Flags of a TCP header.
+const (
+	SYN = 0x02
+	ACK = 0x10
+)
+
+// Segment is a TCP packet.
+func Segment(source, destination netip.AddrPort, sequence uint32, flags uint8, payload []byte) []byte {
+	header := append(Ports(source.Port(), destination.Port()), payload...)
+	binary.BigEndian.PutUint32(header[4:], sequence)
+	header[12], header[13] = 5<<4, flags
+	return IP(source.Addr(), destination.Addr(), TCP, header)
+}

@@ -14,6 +14,9 @@ const (
 
 const dnsPort = 53
 
+// transports are those of DNS, as iptables calls them.
+var transports = [...]string{"udp", "tcp"}
+
 // Names of chains that are no hook's.
 const (
 	responseChain = chainPrefix + "RESPONSE"
@@ -57,7 +60,7 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 	t.hook("INPUT", answers)
 	// A packet over lo comes to INPUT too.
 	t.hook("POSTROUTING", append([]string{"-o lo " + comment("learned in INPUT") + " -j RETURN"}, answers...))
-	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers")})
+	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers; hold back what TCP is to send again") + " -j DROP"})
 	t.chain(denyChain, denyRules(cfg))
 	t.chain(refuseChain, noteRules(cfg))
 	return t
@@ -66,10 +69,12 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 // queryRules remember what resolvers are asked. A question that is refused is always rejected: nobody is
 // to wait for an answer that will not come.
 func queryRules(resolvers []netip.AddrPort, from, pin string) []string {
-	rules := make([]string, 0, len(resolvers))
+	var rules []string
 	for _, port := range ports(resolvers) {
-		rules = append(rules, fmt.Sprintf("%s-p udp -m udp --dport %d %s %s -j %s", from, port,
-			program(pin), comment("remember questions to resolvers"), refuseChain))
+		for _, transport := range transports {
+			rules = append(rules, fmt.Sprintf("%[1]s-p %[2]s -m %[2]s --dport %[3]d %[4]s %[5]s -j %[6]s", from, transport, port,
+				program(pin), comment("remember questions to resolvers"), refuseChain))
+		}
 	}
 	return rules
 }
@@ -99,13 +104,16 @@ func noteRules(cfg Config) []string {
 // from another address. An answer of a trusted resolver does not come back from responseChain, which
 // it goes to, and so does not reach the last rule.
 func answerRules(cfg Config, resolvers []netip.AddrPort) []string {
-	rules := make([]string, 0, len(resolvers)+1)
-	for _, r := range resolvers {
-		rules = append(rules, fmt.Sprintf("-p udp -m conntrack --ctstate ESTABLISHED --ctorigdst %s --ctorigdstport %d --ctdir REPLY %s -g %s",
-			r.Addr(), r.Port(), comment("answer of a trusted resolver"), responseChain))
+	var rules []string
+	for _, transport := range transports {
+		for _, r := range resolvers {
+			rules = append(rules, fmt.Sprintf("-p %s -m conntrack --ctstate ESTABLISHED --ctorigdst %s --ctorigdstport %d --ctdir REPLY %s -g %s",
+				transport, r.Addr(), r.Port(), comment("answer of a trusted resolver"), responseChain))
+		}
+		rules = append(rules, fmt.Sprintf("-p %s -m conntrack --ctorigdstport %d --ctdir REPLY %s %s",
+			transport, dnsPort, program(cfg.Programs.DNSUntrusted), comment("answer of another resolver")))
 	}
-	return append(rules, fmt.Sprintf("-p udp -m conntrack --ctorigdstport %d --ctdir REPLY %s %s",
-		dnsPort, program(cfg.Programs.DNSUntrusted), comment("answer of another resolver")))
+	return rules
 }
 
 func filterTable(cfg Config, p protocol) *table {
