@@ -74,27 +74,30 @@ const (
 	DatapathCounterCOUNTER_QUESTION_COUNT       DatapathCounter = 13
 	DatapathCounterCOUNTER_NOT_RESPONSE         DatapathCounter = 14
 	DatapathCounterCOUNTER_CHAIN_TOO_LONG       DatapathCounter = 15
-	DatapathCounterCOUNTER_BUSY                 DatapathCounter = 16
-	DatapathCounterCOUNTER_SPECIAL_ADDRESS      DatapathCounter = 17
-	DatapathCounterCOUNTER_ADDRESSES_OVER_LIMIT DatapathCounter = 18
-	DatapathCounterCOUNTER_MAPPING_CREATED      DatapathCounter = 19
-	DatapathCounterCOUNTER_MAPPING_EVICTED      DatapathCounter = 20
-	DatapathCounterCOUNTER_MAPPING_FULL         DatapathCounter = 21
-	DatapathCounterCOUNTER_SETS_OVER_LIMIT      DatapathCounter = 22
-	DatapathCounterCOUNTER_EVENT_LOST           DatapathCounter = 23
-	DatapathCounterCOUNTER_QUERY                DatapathCounter = 24
-	DatapathCounterCOUNTER_QUERY_MALFORMED      DatapathCounter = 25
-	DatapathCounterCOUNTER_QUERY_REFUSED        DatapathCounter = 26
-	DatapathCounterCOUNTER_QUERY_AUDIT          DatapathCounter = 27
-	DatapathCounterCOUNTER_VERDICT_ALLOW        DatapathCounter = 28
-	DatapathCounterCOUNTER_VERDICT_DENY         DatapathCounter = 29
-	DatapathCounterCOUNTER_VERDICT_AUDIT        DatapathCounter = 30
-	DatapathCounterCOUNTER_VERDICT_MALFORMED    DatapathCounter = 31
-	DatapathCounterCOUNTER_UNKNOWN_INTERFACE    DatapathCounter = 32
-	DatapathCounterCOUNTER_FLOW_EVENT           DatapathCounter = 33
-	DatapathCounterCOUNTER_FLOW_SUPPRESSED      DatapathCounter = 34
-	DatapathCounterCOUNTER_FLOW_LOST            DatapathCounter = 35
-	DatapathCounterCOUNTER_MAX                  DatapathCounter = 36
+	DatapathCounterCOUNTER_UNFOLLOWED           DatapathCounter = 16
+	DatapathCounterCOUNTER_BUSY                 DatapathCounter = 17
+	DatapathCounterCOUNTER_SPECIAL_ADDRESS      DatapathCounter = 18
+	DatapathCounterCOUNTER_ADDRESSES_OVER_LIMIT DatapathCounter = 19
+	DatapathCounterCOUNTER_MAPPING_CREATED      DatapathCounter = 20
+	DatapathCounterCOUNTER_MAPPING_EVICTED      DatapathCounter = 21
+	DatapathCounterCOUNTER_MAPPING_FULL         DatapathCounter = 22
+	DatapathCounterCOUNTER_SETS_OVER_LIMIT      DatapathCounter = 23
+	DatapathCounterCOUNTER_EVENT_LOST           DatapathCounter = 24
+	DatapathCounterCOUNTER_QUERY                DatapathCounter = 25
+	DatapathCounterCOUNTER_QUERY_MALFORMED      DatapathCounter = 26
+	DatapathCounterCOUNTER_QUERY_UNFOLLOWED     DatapathCounter = 27
+	DatapathCounterCOUNTER_SEGMENT_HELD_BACK    DatapathCounter = 28
+	DatapathCounterCOUNTER_QUERY_REFUSED        DatapathCounter = 29
+	DatapathCounterCOUNTER_QUERY_AUDIT          DatapathCounter = 30
+	DatapathCounterCOUNTER_VERDICT_ALLOW        DatapathCounter = 31
+	DatapathCounterCOUNTER_VERDICT_DENY         DatapathCounter = 32
+	DatapathCounterCOUNTER_VERDICT_AUDIT        DatapathCounter = 33
+	DatapathCounterCOUNTER_VERDICT_MALFORMED    DatapathCounter = 34
+	DatapathCounterCOUNTER_UNKNOWN_INTERFACE    DatapathCounter = 35
+	DatapathCounterCOUNTER_FLOW_EVENT           DatapathCounter = 36
+	DatapathCounterCOUNTER_FLOW_SUPPRESSED      DatapathCounter = 37
+	DatapathCounterCOUNTER_FLOW_LOST            DatapathCounter = 38
+	DatapathCounterCOUNTER_MAX                  DatapathCounter = 39
 )
 
 type DatapathEndpointFlag uint32
@@ -335,6 +338,32 @@ type DatapathScratch struct {
 	Grown          uint32
 	AddressesLimit uint32
 	Generations    uint32
+	Asker          DatapathQueryKey
+	Response       struct {
+		_        structs.HostLayout
+		Question struct {
+			_     structs.HostLayout
+			Hash  uint64
+			End   uint32
+			Type  uint16
+			Class uint16
+		}
+		NowNs     uint64
+		ExpiresAt uint64
+		Lifetime  uint64
+	}
+	StreamKey    DatapathStreamKey
+	_            [4]byte
+	Stream       DatapathStream
+	StreamOffset uint32
+	StreamBytes  uint32
+	StreamDone   uint32
+	NewPiece     struct {
+		_     structs.HostLayout
+		Begin uint32
+		End   uint32
+	}
+	Joined         uint32
 	Aligned        [0]uint64
 	Message        [65544]uint8
 	Text           [16392]uint8
@@ -366,6 +395,50 @@ type DatapathState struct {
 	Active   uint32
 	Learning uint32
 }
+
+type DatapathStream struct {
+	_               structs.HostLayout
+	Id              uint64
+	HeldBackSinceNs uint64
+	First           uint32
+	Next            uint32
+	Filled          uint32
+	Buffer          uint32
+	Lost            uint32
+	PieceCount      uint32
+	Pieces          [8]struct {
+		_     structs.HostLayout
+		Begin uint32
+		End   uint32
+	}
+}
+
+type DatapathStreamBuffer struct {
+	_        structs.HostLayout
+	Owner    uint64
+	UsedAtNs uint64
+	Claimed  uint32
+	Pad      uint32
+	Data     [131072]uint8
+}
+
+type DatapathStreamKey struct {
+	_               structs.HostLayout
+	Source          DatapathAddress
+	Destination     DatapathAddress
+	SourcePort      uint16
+	DestinationPort uint16
+}
+
+type DatapathStreamLimit uint32
+
+const (
+	DatapathStreamLimitSTREAM_PIECES  DatapathStreamLimit = 8
+	DatapathStreamLimitSTREAM_BUFFERS DatapathStreamLimit = 64
+	DatapathStreamLimitSTREAM_LOCKS   DatapathStreamLimit = 256
+	DatapathStreamLimitSTREAM_AHEAD   DatapathStreamLimit = 65536
+	DatapathStreamLimitSEGMENT_MOST   DatapathStreamLimit = 65535
+)
 
 type DatapathVerdict struct {
 	_       structs.HostLayout
@@ -449,6 +522,9 @@ const (
 	DatapathMapSettings           = "settings"
 	DatapathMapSources            = "sources"
 	DatapathMapState              = "state"
+	DatapathMapStreamBuffers      = "stream_buffers"
+	DatapathMapStreamLocks        = "stream_locks"
+	DatapathMapStreams            = "streams"
 	DatapathMapVerdicts           = "verdicts"
 	DatapathMapWorkloads          = "workloads"
 	DatapathProgDnsQueryForwarded = "dns_query_forwarded"
@@ -515,27 +591,30 @@ type DatapathProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathMapSpecs struct {
-	Answers      *ebpf.MapSpec `ebpf:"answers"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	Destinations *ebpf.MapSpec `ebpf:"destinations"`
-	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
-	Events       *ebpf.MapSpec `ebpf:"events"`
-	FlowClocks   *ebpf.MapSpec `ebpf:"flow_clocks"`
-	FlowLimits   *ebpf.MapSpec `ebpf:"flow_limits"`
-	Generations  *ebpf.MapSpec `ebpf:"generations"`
-	Interfaces   *ebpf.MapSpec `ebpf:"interfaces"`
-	Mappings     *ebpf.MapSpec `ebpf:"mappings"`
-	NameCells    *ebpf.MapSpec `ebpf:"name_cells"`
-	NameIndex    *ebpf.MapSpec `ebpf:"name_index"`
-	Patterns     *ebpf.MapSpec `ebpf:"patterns"`
-	Queries      *ebpf.MapSpec `ebpf:"queries"`
-	RuleSets     *ebpf.MapSpec `ebpf:"rule_sets"`
-	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
-	Settings     *ebpf.MapSpec `ebpf:"settings"`
-	Sources      *ebpf.MapSpec `ebpf:"sources"`
-	State        *ebpf.MapSpec `ebpf:"state"`
-	Verdicts     *ebpf.MapSpec `ebpf:"verdicts"`
-	Workloads    *ebpf.MapSpec `ebpf:"workloads"`
+	Answers       *ebpf.MapSpec `ebpf:"answers"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Destinations  *ebpf.MapSpec `ebpf:"destinations"`
+	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
+	FlowClocks    *ebpf.MapSpec `ebpf:"flow_clocks"`
+	FlowLimits    *ebpf.MapSpec `ebpf:"flow_limits"`
+	Generations   *ebpf.MapSpec `ebpf:"generations"`
+	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
+	Mappings      *ebpf.MapSpec `ebpf:"mappings"`
+	NameCells     *ebpf.MapSpec `ebpf:"name_cells"`
+	NameIndex     *ebpf.MapSpec `ebpf:"name_index"`
+	Patterns      *ebpf.MapSpec `ebpf:"patterns"`
+	Queries       *ebpf.MapSpec `ebpf:"queries"`
+	RuleSets      *ebpf.MapSpec `ebpf:"rule_sets"`
+	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
+	Settings      *ebpf.MapSpec `ebpf:"settings"`
+	Sources       *ebpf.MapSpec `ebpf:"sources"`
+	State         *ebpf.MapSpec `ebpf:"state"`
+	StreamBuffers *ebpf.MapSpec `ebpf:"stream_buffers"`
+	StreamLocks   *ebpf.MapSpec `ebpf:"stream_locks"`
+	Streams       *ebpf.MapSpec `ebpf:"streams"`
+	Verdicts      *ebpf.MapSpec `ebpf:"verdicts"`
+	Workloads     *ebpf.MapSpec `ebpf:"workloads"`
 }
 
 // DatapathVariableSpecs contains global variables before they are loaded into the kernel.
@@ -564,27 +643,30 @@ func (o *DatapathObjects) Close() error {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathMaps struct {
-	Answers      *ebpf.Map `ebpf:"answers"`
-	Counters     *ebpf.Map `ebpf:"counters"`
-	Destinations *ebpf.Map `ebpf:"destinations"`
-	Endpoints    *ebpf.Map `ebpf:"endpoints"`
-	Events       *ebpf.Map `ebpf:"events"`
-	FlowClocks   *ebpf.Map `ebpf:"flow_clocks"`
-	FlowLimits   *ebpf.Map `ebpf:"flow_limits"`
-	Generations  *ebpf.Map `ebpf:"generations"`
-	Interfaces   *ebpf.Map `ebpf:"interfaces"`
-	Mappings     *ebpf.Map `ebpf:"mappings"`
-	NameCells    *ebpf.Map `ebpf:"name_cells"`
-	NameIndex    *ebpf.Map `ebpf:"name_index"`
-	Patterns     *ebpf.Map `ebpf:"patterns"`
-	Queries      *ebpf.Map `ebpf:"queries"`
-	RuleSets     *ebpf.Map `ebpf:"rule_sets"`
-	Scratch      *ebpf.Map `ebpf:"scratch"`
-	Settings     *ebpf.Map `ebpf:"settings"`
-	Sources      *ebpf.Map `ebpf:"sources"`
-	State        *ebpf.Map `ebpf:"state"`
-	Verdicts     *ebpf.Map `ebpf:"verdicts"`
-	Workloads    *ebpf.Map `ebpf:"workloads"`
+	Answers       *ebpf.Map `ebpf:"answers"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Destinations  *ebpf.Map `ebpf:"destinations"`
+	Endpoints     *ebpf.Map `ebpf:"endpoints"`
+	Events        *ebpf.Map `ebpf:"events"`
+	FlowClocks    *ebpf.Map `ebpf:"flow_clocks"`
+	FlowLimits    *ebpf.Map `ebpf:"flow_limits"`
+	Generations   *ebpf.Map `ebpf:"generations"`
+	Interfaces    *ebpf.Map `ebpf:"interfaces"`
+	Mappings      *ebpf.Map `ebpf:"mappings"`
+	NameCells     *ebpf.Map `ebpf:"name_cells"`
+	NameIndex     *ebpf.Map `ebpf:"name_index"`
+	Patterns      *ebpf.Map `ebpf:"patterns"`
+	Queries       *ebpf.Map `ebpf:"queries"`
+	RuleSets      *ebpf.Map `ebpf:"rule_sets"`
+	Scratch       *ebpf.Map `ebpf:"scratch"`
+	Settings      *ebpf.Map `ebpf:"settings"`
+	Sources       *ebpf.Map `ebpf:"sources"`
+	State         *ebpf.Map `ebpf:"state"`
+	StreamBuffers *ebpf.Map `ebpf:"stream_buffers"`
+	StreamLocks   *ebpf.Map `ebpf:"stream_locks"`
+	Streams       *ebpf.Map `ebpf:"streams"`
+	Verdicts      *ebpf.Map `ebpf:"verdicts"`
+	Workloads     *ebpf.Map `ebpf:"workloads"`
 }
 
 func (m *DatapathMaps) Close() error {
@@ -608,6 +690,9 @@ func (m *DatapathMaps) Close() error {
 		m.Settings,
 		m.Sources,
 		m.State,
+		m.StreamBuffers,
+		m.StreamLocks,
+		m.Streams,
 		m.Verdicts,
 		m.Workloads,
 	)
