@@ -1,173 +1,181 @@
 package bpf_test
 
 import (
-	"encoding/binary"
+	"crypto/sha256"
+	"flag"
+	"fmt"
 	"math/rand/v2"
-	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
-	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/miekg/dns"
 
 	"github.com/nameward/nameward/bpf"
+	"github.com/nameward/nameward/bpf/bpftest"
 )
 
-// compare delivers a message and fails the test where the program and the oracle differ.
-func (e *exchange) compare(message, query []byte) {
-	e.t.Helper()
-	e.send(query)
-	counted := e.deliver(message)
-	expected := expect(e.t, message, query)
-	var reasons []bpf.DatapathCounter
-	for counter := range counted {
-		if counter <= bpf.DatapathCounterCOUNTER_BUSY {
-			reasons = append(reasons, counter)
-		}
-	}
-	if len(reasons) != 1 || !slices.Contains(expected.counters, reasons[0]) {
-		e.t.Errorf("message %x:\ncounted %v, want one of %v", message, counted, expected.counters)
-	}
-	e.compareEvent(message, expected)
-	for _, owner := range expected.owners {
-		want := make(map[uint32]bool)
-		for _, other := range expected.owners {
-			for _, name := range expected.chain[:other.Names] {
-				if set := matchSet(name); set != 0 && other.Address == owner.Address {
-					want[set] = true
+var (
+	executions = flag.Int("executions", 20000, "responses that TestDifferential compares")
+	seed       = flag.Uint64("seed", 1, "what TestDifferential's scripts are drawn from")
+	shard      = flag.Int64("shard", 0, "the first shard of the scripts: to go on where a run ended")
+	workers    = flag.Int("workers", 1, "how many of TestDifferential run at once")
+)
+
+// shardScripts share their settings and patterns, and can be run by themselves.
+const shardScripts = 300
+
+// TestDifferential compares the programs with the oracle on random scripts. A few thousand responses run
+// with every test, millions with `make differential`.
+func TestDifferential(t *testing.T) {
+	bpftest.RequirePrivileged(t)
+	next, left := atomic.Int64{}, atomic.Int64{}
+	next.Store(*shard)
+	left.Store(int64(*executions))
+	began := time.Now()
+	var group sync.WaitGroup
+	var comparisons []*comparison
+	for range *workers {
+		c := newComparison(t)
+		comparisons = append(comparisons, c)
+		group.Go(func() {
+			for left.Load() > 0 && !t.Failed() {
+				mine := next.Add(1) - 1
+				before := c.executed
+				c.runShard(mine)
+				if now := left.Add(int64(before - c.executed)); mine%1000 == 999 {
+					t.Logf("shard %d: %d executions left after %v", mine, now, time.Since(began).Round(time.Second))
 				}
 			}
+		})
+	}
+	group.Wait()
+	t.Logf("%d executions of seed %d, up to shard %d, in %v", int64(*executions)-left.Load(), *seed, next.Load()-1, time.Since(began).Round(time.Second))
+	for counter := range bpf.DatapathCounterCOUNTER_BUSY {
+		seen := 0
+		for _, c := range comparisons {
+			seen += c.reasons[counter]
 		}
-		if diff := cmp.Diff(want, e.sets(owner.Address.String())); diff != "" {
-			e.t.Errorf("message %x:\nmatch sets of %v (-want +got):\n%s", message, owner.Address, diff)
+		if t.Logf("counter %d: %d", counter, seen); seen == 0 && counter != bpf.DatapathCounterCOUNTER_UNTRUSTED {
+			t.Errorf("no response was counted by counter %d", counter)
 		}
-	}
-	e.Forget(e.Mappings)
-	e.Forget(e.DatapathMaps.Answers)
-}
-
-func (e *exchange) compareEvent(message []byte, expected expectation) {
-	e.t.Helper()
-	answers := e.Answers()
-	if len(expected.owners) == 0 {
-		if len(answers) != 0 {
-			e.t.Errorf("message %x:\nevents %+v, want none", message, answers)
-		}
-		return
-	}
-	if len(answers) != 1 {
-		e.t.Errorf("message %x:\n%d events, want one", message, len(answers))
-		return
-	}
-	var chain []string
-	for _, name := range expected.chain {
-		chain = append(chain, strings.TrimSuffix(name, "."))
-	}
-	if diff := cmp.Diff(chain, answers[0].Chain); diff != "" {
-		e.t.Errorf("message %x:\nchain (-want +got):\n%s", message, diff)
-	}
-	if diff := cmp.Diff(expected.owners, answers[0].Owners, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
-		e.t.Errorf("message %x:\nowners (-want +got):\n%s", message, diff)
 	}
 }
 
-// corpus gives well-formed answers to begin with.
-func corpus(t testing.TB, query *dns.Msg) [][]byte {
-	t.Helper()
-	alias, second, host := "api.example.com. 300 IN CNAME x.cdn.test.", "x.cdn.test. 60 IN CNAME y.other.test.", "y.other.test. 60 IN A 192.0.2.7"
-	var corpus [][]byte
-	for _, records := range [][]string{
-		{answerA},
-		{answerA, "api.example.com. 60 IN AAAA 2001:db8::1", "api.example.com. 60 IN TXT hello"},
-		{alias, second, host},
-		{host, second, alias, "x.cdn.test. 60 IN A 192.0.2.8"},
-		{second, "y.other.test. 60 IN AAAA fe80::1", alias, host, host},
-		{"api.example.com. 60 IN HTTPS 1 . alpn=h2,h3 ipv4hint=192.0.2.1,192.0.2.2 ipv6hint=2001:db8::1"},
-		{"x.cdn.test. 60 IN SVCB 2 svc.other.test. port=8443 ipv4hint=127.0.0.1,192.0.2.3", alias, "api.example.com. 60 IN HTTPS 0 x.cdn.test."},
-		{"b.example.com. 60 IN A 192.0.2.9", alias, "x.cdn.test. 60 CH A 192.0.2.1", "x.cdn.test. 60 IN A 10.0.0.1"},
-	} {
-		for _, compress := range []bool{true, false} {
-			message := reply(t, query, records...)
-			message.Compress = compress
-			corpus = append(corpus, pack(t, message))
+// runShard compares the scripts of a shard, up to the first difference.
+func (c *comparison) runShard(shard int64) {
+	w := newScripter(rand.New(rand.NewPCG(*seed, uint64(shard))))
+	for i := range shardScripts {
+		s := w.script()
+		if !c.holds(s) {
+			c.t.Errorf("shard %d of seed %d, script %d", shard, *seed, i)
+			return
 		}
-	}
-	return corpus
-}
-
-// mutate changes a message in a few places, mostly behind the question.
-func mutate(random *rand.Rand, message []byte, question int) []byte {
-	message = slices.Clone(message)
-	for range 1 + random.IntN(3) {
-		from := question
-		if random.IntN(10) == 0 {
-			from = 2
-		}
-		at := from + random.IntN(max(1, len(message)-from))
-		if at+2 > len(message) {
-			continue
-		}
-		switch random.IntN(8) {
-		case 0:
-			message[at] ^= 1 << random.IntN(8)
-		case 1:
-			message[at] = byte(random.Uint32())
-		case 2:
-			message = message[:at]
-		case 3: // a pointer
-			binary.BigEndian.PutUint16(message[at:], 0xc000|uint16(random.IntN(len(message)+4)))
-		case 4: // a record's type, a length, a count
-			binary.BigEndian.PutUint16(message[at:], []uint16{0, 1, 2, 3, 4, 5, 6, 16, 28, 64, 65}[random.IntN(11)])
-		case 5: // a piece twice
-			end := at + random.IntN(len(message)-at)
-			message = slices.Insert(message, at, slices.Clone(message[at:end])...)
-		case 6: // a piece away
-			message = slices.Delete(message, at, at+random.IntN(len(message)-at))
-		case 7: // more or fewer records
-			message[7] = byte(random.IntN(8))
-		}
-		if len(message) <= from+2 {
-			return message
-		}
-	}
-	return message
-}
-
-// TestDifferential is a short, repeatable slice of FuzzDifferential.
-func TestDifferential(t *testing.T) {
-	e := newExchange(t)
-	query := new(dns.Msg).SetQuestion("api.example.com.", dns.TypeA)
-	query.Id = 4711
-	wire := pack(t, query)
-	random := rand.New(rand.NewPCG(1, 2))
-	messages := corpus(t, query)
-	for _, message := range messages {
-		e.compare(message, wire)
-	}
-	for range 4000 {
-		e.compare(mutate(random, messages[random.IntN(len(messages))], len(wire)), wire)
-		if t.Failed() {
+		if c.t.Failed() {
 			return
 		}
 	}
 }
 
-func FuzzDifferential(f *testing.F) {
-	e := newExchange(f)
-	query := new(dns.Msg).SetQuestion("api.example.com.", dns.TypeA)
-	query.Id = 4711
-	wire := pack(f, query)
-	for _, message := range corpus(f, query) {
-		f.Add(message)
+// holds compares a script and reports what differs. Where the machine stood still for longer than the ages
+// of a script allow, it is compared again.
+func (c *comparison) holds(s *script) bool {
+	c.t.Helper()
+	const still = time.Second
+	for range 3 {
+		began := time.Now()
+		faults := c.compare(s)
+		if len(faults) == 0 {
+			return true
+		}
+		if time.Since(began) < still {
+			for _, fault := range faults {
+				c.t.Error(fault)
+			}
+			c.keep(s)
+			return false
+		}
 	}
-	const largest = 2000 // BPF_PROG_TEST_RUN takes no more than a page
+	c.t.Errorf("the machine stands still too often to compare\n%s", s)
+	return false
+}
+
+// keep makes a script as short as it may be to differ, and a file of it.
+func (c *comparison) keep(s *script) {
+	c.t.Helper()
+	differs := func(s script) bool { return len(c.compare(&s)) > 0 }
+	short := *s
+	for at := 0; at < len(short.steps); {
+		shorter := short
+		shorter.steps = slices.Delete(slices.Clone(short.steps), at, at+1)
+		if differs(shorter) {
+			short = shorter
+		} else {
+			at++
+		}
+	}
+	for generation := range short.patterns {
+		for at := 0; at < len(short.patterns[generation]); {
+			shorter := short
+			shorter.patterns[generation] = slices.Delete(slices.Clone(short.patterns[generation]), at, at+1)
+			if differs(shorter) {
+				short = shorter
+			} else {
+				at++
+			}
+		}
+	}
+	file := fmt.Sprintf("testdata/differential/%x.txt", sha256.Sum256([]byte(short.String())))[:len("testdata/differential/")+12] + ".txt"
+	if err := os.WriteFile(file, []byte(short.String()), 0o644); err != nil {
+		c.t.Errorf("keep the script: %v\n%s", err, &short)
+		return
+	}
+	c.t.Logf("kept as %s", file)
+}
+
+// TestDifferencesFound runs the scripts that once showed a difference, and some that state a rule.
+func TestDifferencesFound(t *testing.T) {
+	files, err := filepath.Glob("testdata/differential/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("scripts: %v, %v", files, err)
+	}
+	c := newComparison(t)
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.reportTo(t)
+			c.holds(parseScript(t, string(text)))
+		})
+	}
+}
+
+// FuzzDifferential looks for messages by what they cover of the oracle. The programs themselves give no
+// coverage.
+func FuzzDifferential(f *testing.F) {
+	c := newComparison(f)
+	v := newVocabulary(rand.New(rand.NewPCG(1, 2)))
+	q := wireQuestion{id: 4711, name: nameOf("api.example.com"), kind: dns.TypeA, class: dns.ClassINET}
+	head := newScripter(v.Rand).head
+	head.patterns[0] = parsePatterns(f, "api.example.com", "*.example.com", "example.com", "*.cdn.test", "s3-*.example.com", "www.*.test", "*")
+	for range 50 {
+		f.Add(v.response(q, v.records(q.name, v.names(head.patterns[0]))))
+	}
 	f.Fuzz(func(t *testing.T, message []byte) {
-		if len(message) > largest {
+		if len(message) > testRunBytes {
 			t.Skip("too large for a test run")
 		}
-		e.reset(t)
-		e.compare(message, wire)
+		c.reportTo(t)
+		s := head
+		s.ask(0, v.query(q))
+		s.answer(0, message)
+		s.answer(0, message)
+		c.holds(&s)
 	})
 }

@@ -48,9 +48,12 @@ func (e *exchange) reset(t testing.TB) {
 	e.Reset(t)
 }
 
-func (e *exchange) trust(resolver netip.AddrPort) {
-	e.t.Helper()
-	e.Put(e.Endpoints, endpoint(resolver, bpftest.UDP), bpf.DatapathEndpointFlagENDPOINT_RESOLVER)
+func (e *exchange) trust(resolver netip.AddrPort) { trust(e.Datapath, resolver) }
+
+func trust(d *bpftest.Datapath, resolvers ...netip.AddrPort) {
+	for _, resolver := range resolvers {
+		d.Put(d.Endpoints, endpoint(resolver, bpftest.UDP), bpf.DatapathEndpointFlagENDPOINT_RESOLVER)
+	}
 }
 
 func endpoint(address netip.AddrPort, protocol uint16) bpf.DatapathEndpointKey {

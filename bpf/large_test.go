@@ -22,7 +22,7 @@ import (
 func TestLargeResponse(t *testing.T) {
 	e := newExchange(t)
 	loopbackNamespace(t)
-	filter(t, e.DnsResponse)
+	filter(t, e.DnsResponse, unix.ETH_P_IP)
 
 	const addresses = 1001 // one more than the limit
 	client, resolver := listen(t), listen(t)
@@ -69,7 +69,7 @@ func TestThirtyRecords(t *testing.T) {
 }
 
 // loopbackNamespace moves the test into a network namespace of its own, whose loopback is up.
-func loopbackNamespace(t *testing.T) {
+func loopbackNamespace(t testing.TB) {
 	t.Helper()
 	runtime.LockOSThread() // never unlocked: the thread ends with the test's goroutine, and the namespace with it
 	namespace, err := netns.New()
@@ -96,10 +96,11 @@ func listen(t *testing.T) *net.UDPConn {
 	return connection
 }
 
-// filter attaches a program to a packet socket on all interfaces. It keeps no packet.
-func filter(t *testing.T, program *ebpf.Program) {
+// filter attaches a program to a packet socket on all interfaces, which receives only what the program
+// gives anything but 0 for.
+func filter(t testing.TB, program *ebpf.Program, protocol uint16) (socket int) {
 	t.Helper()
-	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, int(network(unix.ETH_P_IP)))
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, int(network(protocol)))
 	if err != nil {
 		t.Fatalf("open a packet socket: %v", err)
 	}
@@ -107,11 +108,12 @@ func filter(t *testing.T, program *ebpf.Program) {
 	if err := unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, trampoline(t, program).FD()); err != nil {
 		t.Fatalf("attach the program: %v", err)
 	}
+	return socket
 }
 
 // trampoline gives a small program that goes on with another: older kernels charge a filter's size to
 // the socket, which may hold no more than 20 KiB.
-func trampoline(t *testing.T, program *ebpf.Program) *ebpf.Program {
+func trampoline(t testing.TB, program *ebpf.Program) *ebpf.Program {
 	t.Helper()
 	targets, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1})
 	if err != nil {

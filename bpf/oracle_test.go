@@ -1,25 +1,41 @@
 package bpf_test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/miekg/dns"
 
 	"github.com/nameward/nameward/bpf"
-	"github.com/nameward/nameward/bpf/bpftest"
 )
 
-// An expectation is what the rules of learning say about a message that answers a known query.
-type expectation struct {
-	counters []bpf.DatapathCounter // one of them counts the message
-	chain    []string
-	owners   []bpftest.Owner
+// A reading is what the rules of learning say about a message, whoever asked.
+type reading struct {
+	early    []bpf.DatapathCounter // the header says so already, whatever was asked
+	question string                // its canonical name, type and class; empty: malformed
+	counters []bpf.DatapathCounter // one of them counts the message, if its question is outstanding
+	chain    []string              // canonical names in wire form, the asked one first
+	owners   []owner
+	ttl      uint32 // the smallest that counts
+	special  uint64 // addresses that are never learned
+	over     uint64 // addresses beyond the limit
 }
+
+// An owner is an address that the first so many names of the chain have.
+type owner struct {
+	address netip.Addr
+	names   int
+}
+
+// What the rules and limits of a message are, beside those of the RFCs.
+const (
+	oracleHeader   = 12
+	oracleChain    = 16
+	oraclePointers = 126 // in one name
+	oracleQuery    = 512 // bytes of a query that are read
+)
 
 // An oracle reads messages as plainly as the rules are written. It shares no code with the programs.
 type oracle struct {
@@ -27,107 +43,149 @@ type oracle struct {
 	message []byte
 }
 
-// expect judges a message against the outstanding question.
-func expect(t testing.TB, message, query []byte) expectation {
-	t.Helper()
-	o := oracle{t, message}
-	reason := func(counters ...bpf.DatapathCounter) expectation { return expectation{counters: counters} }
-	if len(message) < 12 {
-		return reason(bpf.DatapathCounterCOUNTER_MALFORMED)
+func only(counters ...bpf.DatapathCounter) []bpf.DatapathCounter { return counters }
+
+// read judges a message, of which `limit` addresses may be learned.
+func (o oracle) read(limit int) reading {
+	if len(o.message) < oracleHeader {
+		return reading{early: only(bpf.DatapathCounterCOUNTER_MALFORMED)}
 	}
-	flags := binary.BigEndian.Uint16(message[2:])
+	flags := binary.BigEndian.Uint16(o.message[2:])
 	switch {
 	case flags&0x8000 == 0:
-		return reason(bpf.DatapathCounterCOUNTER_NOT_RESPONSE)
+		return reading{early: only(bpf.DatapathCounterCOUNTER_NOT_RESPONSE)}
 	case flags&0x7800 != 0:
-		return reason(bpf.DatapathCounterCOUNTER_OPCODE)
-	case binary.BigEndian.Uint16(message[4:]) != 1:
-		return reason(bpf.DatapathCounterCOUNTER_QUESTION_COUNT)
-	case !bytes.Equal(message[:2], query[:2]):
-		return reason(bpf.DatapathCounterCOUNTER_NO_QUERY)
+		return reading{early: only(bpf.DatapathCounterCOUNTER_OPCODE)}
+	case binary.BigEndian.Uint16(o.message[4:]) != 1:
+		return reading{early: only(bpf.DatapathCounterCOUNTER_QUESTION_COUNT)}
 	}
-	name, end := o.name(12)
-	if end == 0 || end+4 > len(message) {
-		return reason(bpf.DatapathCounterCOUNTER_MALFORMED)
+	name, end := o.name(oracleHeader)
+	if end == 0 || end+4 > len(o.message) {
+		return reading{counters: only(bpf.DatapathCounterCOUNTER_MALFORMED)}
 	}
-	asked, askedEnd := oracle{t, query}.name(12)
+	question := name + string(o.message[end:end+4])
+	var r reading
 	switch {
-	case name != asked || !bytes.Equal(message[end:end+4], query[askedEnd:askedEnd+4]):
-		return reason(bpf.DatapathCounterCOUNTER_WRONG_QUESTION)
 	case flags&0x0200 != 0:
-		return reason(bpf.DatapathCounterCOUNTER_TRUNCATED)
+		r.counters = only(bpf.DatapathCounterCOUNTER_TRUNCATED)
 	case flags&0x000f != 0:
-		return reason(bpf.DatapathCounterCOUNTER_RCODE)
+		r.counters = only(bpf.DatapathCounterCOUNTER_RCODE)
+	case binary.BigEndian.Uint16(o.message[end+2:]) != dns.ClassINET:
+		r.counters = only(bpf.DatapathCounterCOUNTER_CLASS)
+	default:
+		r = o.answers(name, end+4, limit)
 	}
-	return o.answers(name, end+4)
+	r.question = question
+	return r
+}
+
+// asked gives what a query asks for; empty if it asks for nothing that is remembered.
+func (o oracle) asked() string {
+	o.message = o.message[:min(len(o.message), oracleQuery)]
+	if len(o.message) < oracleHeader || o.message[2]&0x80 != 0 || binary.BigEndian.Uint16(o.message[4:]) != 1 {
+		return ""
+	}
+	name, end := o.name(oracleHeader)
+	if end == 0 || end+4 > len(o.message) {
+		return ""
+	}
+	return name + string(o.message[end:end+4])
 }
 
 type record struct {
 	owner  string
 	target string // of a CNAME
+	ttl    uint32
 	ips    []netip.Addr
 }
 
-func (o oracle) answers(asked string, at int) expectation {
-	malformed := expectation{counters: []bpf.DatapathCounter{bpf.DatapathCounterCOUNTER_MALFORMED}}
+func (o oracle) answers(asked string, at, limit int) reading {
 	var records []record
+	malformed := false
 	for range binary.BigEndian.Uint16(o.message[6:]) {
 		record, next := o.record(at)
 		if next == 0 {
-			return malformed
+			malformed = true
+			break
 		}
 		records, at = append(records, record), next
 	}
-	chain := []string{asked}
-	places := map[string]int{asked: 0}
+	chain, fault := follow(asked, records)
+	malformed = malformed || fault
+	switch {
+	case malformed && aliases(records) >= oracleChain: // either fault may be met first
+		return reading{counters: only(bpf.DatapathCounterCOUNTER_MALFORMED, bpf.DatapathCounterCOUNTER_CHAIN_TOO_LONG)}
+	case malformed:
+		return reading{counters: only(bpf.DatapathCounterCOUNTER_MALFORMED)}
+	case len(chain) > oracleChain:
+		return reading{counters: only(bpf.DatapathCounterCOUNTER_CHAIN_TOO_LONG)}
+	}
+	return outcome(chain, records, limit)
+}
+
+// follow gives the chain from the asked name, as far as it may be walked, and whether it has a fault.
+func follow(asked string, records []record) (chain []string, fault bool) {
+	chain = []string{asked}
 	for at := 0; at < len(chain); at++ {
 		target := ""
 		for _, record := range records {
 			if record.owner != chain[at] || record.target == "" {
 				continue
 			}
-			if target != "" && target != record.target {
-				return malformed
-			}
+			fault = fault || target != "" && target != record.target
 			target = record.target
 		}
 		if target == "" {
 			break
 		}
-		if _, circle := places[target]; circle {
-			return malformed
+		if slices.Contains(chain, target) {
+			fault = true
+			break
 		}
-		places[target] = len(chain)
 		chain = append(chain, target)
 	}
-	if len(chain) > 16 {
-		malformed.counters = append(malformed.counters, bpf.DatapathCounterCOUNTER_CHAIN_TOO_LONG)
-		return malformed
-	}
-	return o.outcome(chain, places, records)
+	return chain, fault
 }
 
-func (o oracle) outcome(chain []string, places map[string]int, records []record) expectation {
-	expected := expectation{counters: []bpf.DatapathCounter{bpf.DatapathCounterCOUNTER_NO_ADDRESS}}
+func aliases(records []record) (count int) {
 	for _, record := range records {
-		place, known := places[record.owner]
+		if record.target != "" {
+			count++
+		}
+	}
+	return count
+}
+
+func outcome(chain []string, records []record, limit int) reading {
+	r := reading{counters: only(bpf.DatapathCounterCOUNTER_NO_ADDRESS), ttl: 1<<31 - 1}
+	for _, record := range records {
+		place := slices.Index(chain, record.owner)
+		if place < 0 {
+			continue
+		}
+		counts := record.target != ""
 		for _, ip := range record.ips {
-			if known && !special(ip) {
-				expected.owners = append(expected.owners, bpftest.Owner{Address: ip.Unmap(), Names: uint32(place + 1)})
+			switch {
+			case special(ip):
+				r.special++
+			case len(r.owners) == limit:
+				r.over++
+			default:
+				r.owners = append(r.owners, owner{ip.Unmap(), place + 1})
+				counts = true
 			}
 		}
-	}
-	if len(expected.owners) == 0 {
-		return expected
-	}
-	expected.chain = chain
-	expected.counters[0] = bpf.DatapathCounterCOUNTER_UNMATCHED
-	for _, name := range chain {
-		if matchSet(name) != 0 {
-			expected.counters[0] = bpf.DatapathCounterCOUNTER_LEARNED
+		if counts && record.ttl >= 1<<31 {
+			r.ttl = 0
+		} else if counts {
+			r.ttl = min(r.ttl, record.ttl)
 		}
 	}
-	return expected
+	if len(r.owners) > 0 {
+		r.chain = chain
+		r.counters = only(bpf.DatapathCounterCOUNTER_LEARNED, bpf.DatapathCounterCOUNTER_UNMATCHED)
+	}
+	return r
 }
 
 // record reads one record; its end is 0 if it is malformed.
@@ -142,7 +200,7 @@ func (o oracle) record(at int) (record, int) {
 	if end > len(o.message) {
 		return record{}, 0
 	}
-	found := record{owner: owner}
+	found := record{owner: owner, ttl: binary.BigEndian.Uint32(head[4:])}
 	if binary.BigEndian.Uint16(head[2:]) != dns.ClassINET {
 		return found, end
 	}
@@ -214,11 +272,11 @@ func service(data []byte) (hints []netip.Addr, ok bool) {
 	return hints, true
 }
 
-// name reads a name, whose text is labels of any bytes with a dot behind each; end is 0 if it is
-// malformed. miekg/dns must read the same name wherever the rules, which are stricter, accept it.
+// name reads a name and gives its canonical wire form; end is 0 if it is malformed. miekg/dns must read
+// the same name wherever the rules, which are stricter, accept it.
 func (o oracle) name(at int) (string, int) {
-	start, piece, end, wire := at, at, 0, 1
-	var text strings.Builder
+	start, piece, end, pointers := at, at, 0, 0
+	var wire []byte
 	for {
 		if at >= len(o.message) {
 			return "", 0
@@ -232,69 +290,40 @@ func (o oracle) name(at int) (string, int) {
 			if _, theirs, err := dns.UnpackDomainName(o.message, start); err != nil || theirs != end {
 				o.t.Errorf("name at %d of %x: miekg/dns says end %d, %v; the rules say %d", start, o.message, theirs, err, end)
 			}
-			if text.Len() == 0 {
-				return ".", end // the root is a name too
-			}
-			return text.String(), end
+			return string(append(wire, 0)), end
 		case length >= 0xc0:
 			if at+1 >= len(o.message) {
 				return "", 0
 			}
 			target := length&0x3f<<8 | int(o.message[at+1])
-			if target < 12 || target >= piece {
+			if pointers++; target < oracleHeader || target >= piece || pointers > oraclePointers {
 				return "", 0
 			}
 			if end == 0 {
 				end = at + 2
 			}
 			at, piece = target, target
-		case length > 63 || at+1+length > len(o.message) || wire+1+length > 255:
+		case length > 63 || at+1+length > len(o.message) || len(wire)+1+length+1 > 255:
 			return "", 0
 		default:
+			wire = append(wire, byte(length))
 			for _, b := range o.message[at+1 : at+1+length] {
 				if 'A' <= b && b <= 'Z' {
 					b += 'a' - 'A'
 				}
-				text.WriteByte(b)
+				wire = append(wire, b)
 			}
-			text.WriteByte('.')
-			wire += 1 + length
 			at += 1 + length
 		}
 	}
 }
 
-func special(address netip.Addr) bool {
-	for _, prefix := range []string{
-		"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
-		"::/128", "::1/128", "fe80::/10", "ff00::/8",
-	} {
-		if netip.MustParsePrefix(prefix).Contains(address) {
-			return true
-		}
-	}
-	return address.Is4In6()
+var specialPrefixes = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"),
+	netip.MustParsePrefix("::/128"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
-// matchSet is what the exchange's patterns say about a name.
-func matchSet(name string) uint32 {
-	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
-		return 0
-	}
-	for _, b := range []byte(name) {
-		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-_.", rune(b)) {
-			return 0
-		}
-	}
-	switch {
-	case name == "api.example.com.":
-		return apiSet
-	case name == "example.com.":
-		return apexSet
-	case strings.HasSuffix(name, ".example.com."):
-		return belowSet
-	case strings.HasSuffix(name, ".cdn.test."):
-		return cdnSet
-	}
-	return 0
+func special(address netip.Addr) bool {
+	return address.Is4In6() || slices.ContainsFunc(specialPrefixes, func(p netip.Prefix) bool { return p.Contains(address) })
 }

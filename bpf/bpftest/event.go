@@ -61,6 +61,19 @@ func (d *Datapath) ReadEvents() (answers []Answer, flows []bpf.DatapathFlowEvent
 	}
 }
 
+// RawEvents gives what is in the ring buffer as it is there, and empties it.
+func (d *Datapath) RawEvents() (samples [][]byte) {
+	d.t.Helper()
+	for d.events.AvailableBytes() > 0 {
+		record, err := d.events.Read()
+		if err != nil {
+			d.t.Fatalf("read the ring buffer: %v", err)
+		}
+		samples = append(samples, record.RawSample)
+	}
+	return samples
+}
+
 // WaitAnswer waits for the next event.
 func (d *Datapath) WaitAnswer() Answer {
 	d.t.Helper()

@@ -149,3 +149,15 @@ func (n *names) link(hash uint64, cell uint32) {
 	}
 	n.datapath.t.Fatal("no room in the name index: load with more buckets")
 }
+
+// ForgetNames takes all patterns away from both generations.
+func (d *Datapath) ForgetNames() {
+	d.t.Helper()
+	for at := range d.names.index {
+		d.Put(d.NameIndex, at, bpf.DatapathNameBucket{})
+	}
+	d.names.index, d.names.cells, d.names.next = nil, nil, 0
+	for generation := range uint32(2) {
+		d.whole(generation, func(whole *bpf.DatapathGenerationFlags) { whole.List, whole.Every = 0, 0 })
+	}
+}

@@ -1,0 +1,516 @@
+package bpf_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nameward/nameward/api/domain"
+	"github.com/nameward/nameward/bpf"
+	"github.com/nameward/nameward/bpf/bpftest"
+)
+
+// A transport takes messages to the programs, over one way by which the kernel shows them.
+type transport interface {
+	// clients are the addresses that ask, and are answered.
+	clients() []netip.AddrPort
+	// ask has a client send a query, answer the resolver send a response. The programs have run when they
+	// return; the verdict is what they gave.
+	ask(client int, message []byte, tells int) (verdict uint32)
+	answer(client int, message []byte, tells int) (verdict uint32)
+}
+
+// A comparison runs scripts on the programs and by the oracle, and finds where they differ. Between scripts
+// nothing is asked or known.
+type comparison struct {
+	t         testing.TB
+	datapath  *bpftest.Datapath
+	byDefault transport
+	large     transport // for messages that a test run does not take
+	executed  int       // responses
+	reasons   [bpf.DatapathCounterCOUNTER_MAX]int
+
+	script      *script
+	transport   transport
+	layings     [2]*laying
+	settings    string // what is laid, as text
+	counted     []uint64
+	outstanding outstanding
+	told        map[string]*telling           // by canonical name and type of the question
+	learned     map[netip.Addr]map[use]window // expiries in ticks
+	matches     map[string][]use              // by canonical name
+	faults      []string
+}
+
+// A use is a pattern of a generation, which may match an address's name.
+type use struct {
+	generation int
+	pattern    domain.Pattern
+}
+
+// A window is between which ticks a time is.
+type window struct{ from, to uint64 }
+
+// A telling is what the agent was told last about a question.
+type telling struct {
+	content  string
+	reported window
+}
+
+// Capacities are small, since every script leaves its maps empty, which takes a look at each bucket.
+const comparedEntries = 4096
+
+func newComparison(t testing.TB) *comparison {
+	t.Helper()
+	c := &comparison{t: t, datapath: bpftest.Load(t, 1024, func(spec *ebpf.CollectionSpec) {
+		spec.Maps[bpf.DatapathMapMappings].MaxEntries = comparedEntries
+		spec.Maps[bpf.DatapathMapQueries].MaxEntries = comparedEntries
+		spec.Maps[bpf.DatapathMapAnswers].MaxEntries = comparedEntries
+	})}
+	c.byDefault = newTestRuns(t, c.datapath)
+	c.counted = c.counters()
+	return c
+}
+
+// reportTo has another test hear of differences.
+func (c *comparison) reportTo(t testing.TB) {
+	c.t, c.settings = t, ""
+	c.datapath.Reset(t)
+	c.counted = c.counters()
+}
+
+func (c *comparison) fault(format string, args ...any) {
+	c.faults = append(c.faults, fmt.Sprintf(format, args...))
+}
+
+// compare runs a script, and gives the differences.
+func (c *comparison) compare(s *script) []string {
+	c.t.Helper()
+	c.faults, c.script = nil, s
+	c.outstanding, c.told, c.learned = outstanding{}, map[string]*telling{}, map[netip.Addr]map[use]window{}
+	c.lay()
+	c.transport = c.byDefault
+	for _, step := range s.steps {
+		if len(step.message) > testRunBytes {
+			c.transport = c.largeTransport()
+		}
+	}
+	for i, step := range s.steps {
+		if c.transport != c.byDefault {
+			step.tells = 0 // the kernel tells the truth
+		}
+		before := len(c.faults)
+		c.step(step)
+		for at := before; at < len(c.faults); at++ {
+			c.faults[at] = fmt.Sprintf("step %d: %s", i, c.faults[at])
+		}
+	}
+	c.compareMappings()
+	c.compareQueries()
+	drain[uint64, bpf.DatapathAnswer](c, c.datapath.DatapathMaps.Answers)
+	return c.faults
+}
+
+func (c *comparison) largeTransport() transport {
+	if c.large == nil {
+		c.large = newLoopback(c.t, c.datapath, func() uint64 { return responses(c.counters()) })
+	}
+	return c.large
+}
+
+// lay brings settings and patterns to what the script says.
+func (c *comparison) lay() {
+	head := *c.script
+	head.steps = nil
+	text := head.String()
+	if text == c.settings {
+		return
+	}
+	c.settings, c.matches = text, map[string][]use{}
+	c.datapath.ForgetNames()
+	for generation := range c.layings {
+		c.layings[generation] = lay(c.datapath, uint32(generation), uint32(1+1000*generation), head.patterns[generation])
+	}
+	c.datapath.SetState(head.active, head.learning)
+	c.datapath.Settings(func(s *bpf.DatapathSettings) {
+		s.AddressesPerName = uint32(head.limit)
+		s.MinTtlNs, s.MaxTtlNs, s.TtlGraceNs = uint64(head.minTTL), uint64(head.maxTTL), uint64(head.grace)
+	})
+}
+
+func (c *comparison) step(s step) {
+	switch s.verb {
+	case ask:
+		c.ask(s)
+	case answer:
+		c.answer(s)
+	case age:
+		c.age(s.passed)
+	}
+}
+
+// told is how many bytes of a message the UDP header tells, and whether it can be so many.
+func (s step) told() (message []byte, ok bool) {
+	bytes := len(s.message) + s.tells
+	if bytes < 0 || bytes > len(s.message) {
+		return nil, false
+	}
+	return s.message[:bytes], true
+}
+
+func (c *comparison) ask(s step) {
+	if verdict := c.transport.ask(s.client, s.message, s.tells); verdict != 0 {
+		c.fault("the query gave %d", verdict)
+	}
+	want, question := bpf.DatapathCounterCOUNTER_QUERY_MALFORMED, ""
+	if message, ok := s.told(); ok {
+		question = oracle{c.t, message}.asked()
+	}
+	if question != "" {
+		want = bpf.DatapathCounterCOUNTER_QUERY
+		c.outstanding.ask(outstandingKey{s.client, binary.BigEndian.Uint16(s.message)}, question)
+	}
+	c.compareCounters(map[bpf.DatapathCounter]uint64{want: 1})
+}
+
+// age rewinds what was asked, as if time had passed.
+func (c *comparison) age(passed time.Duration) {
+	c.outstanding.pass(passed)
+	for key := range c.outstanding {
+		var query bpf.DatapathQuery
+		kernel := c.queryKey(key)
+		if err := c.datapath.Queries.Lookup(kernel, &query); err != nil {
+			c.fault("look up the questions of %v: %v", key, err)
+			continue
+		}
+		for i, asked := range query.AskedAtNs {
+			if asked != 0 {
+				query.AskedAtNs[i] = asked - uint64(passed)
+			}
+		}
+		c.datapath.Put(c.datapath.Queries, kernel, query)
+	}
+}
+
+func (c *comparison) queryKey(key outstandingKey) bpf.DatapathQueryKey {
+	client := c.transport.clients()[key.client]
+	return bpf.DatapathQueryKey{
+		Client: bpftest.Addr(client.Addr()), Port: network(client.Port()), Id: network(key.id), Protocol: bpftest.UDP,
+	}
+}
+
+func (c *comparison) answer(s step) {
+	c.executed++
+	before := bpftest.Now(c.t)
+	if verdict := c.transport.answer(s.client, s.message, s.tells); verdict != 0 {
+		c.fault("the response gave %d", verdict)
+	}
+	after := bpftest.Now(c.t)
+	expected, key := c.judge(s)
+	events := c.datapath.RawEvents()
+	extra := map[bpf.DatapathCounter]uint64{}
+	if len(expected.owners) == 0 && len(events) > 0 {
+		c.fault("%d events, want none", len(events))
+	}
+	if expected.question != "" && slices.Contains(expected.counters, bpf.DatapathCounterCOUNTER_UNMATCHED) {
+		expected.counters = only(bpf.DatapathCounterCOUNTER_UNMATCHED)
+		c.learn(expected, before, after, events, s.client)
+		if c.matched(expected.chain) {
+			expected.counters = only(bpf.DatapathCounterCOUNTER_LEARNED)
+		}
+	}
+	if expected.special > 0 {
+		extra[bpf.DatapathCounterCOUNTER_SPECIAL_ADDRESS] = expected.special
+	}
+	if expected.over > 0 {
+		extra[bpf.DatapathCounterCOUNTER_ADDRESSES_OVER_LIMIT] = expected.over
+	}
+	if reason := c.compareCounters(extra, expected.counters...); expected.question != "" && reason != bpf.DatapathCounterCOUNTER_MALFORMED {
+		c.outstanding.use(key, expected.question)
+	}
+}
+
+// judge gives what a response must lead to. Its question is empty unless it is an answer.
+func (c *comparison) judge(s step) (reading, outstandingKey) {
+	message, ok := s.told()
+	if !ok {
+		return reading{counters: only(bpf.DatapathCounterCOUNTER_MALFORMED)}, outstandingKey{}
+	}
+	r := oracle{c.t, message}.read(c.script.limit)
+	if r.early != nil {
+		return reading{counters: r.early}, outstandingKey{}
+	}
+	key := outstandingKey{s.client, binary.BigEndian.Uint16(message)}
+	if reason := c.outstanding.judge(key, r.question, bpftest.QueryTimeout); reason != nil {
+		return reading{counters: reason}, key
+	}
+	return r, key
+}
+
+// uses gives the patterns of the generations that are learned for that match a name.
+func (c *comparison) uses(name string) []use {
+	if known, ok := c.matches[name]; ok {
+		return known
+	}
+	parsed, err := domain.FromWire([]byte(name))
+	if err != nil {
+		c.t.Fatalf("name %x: %v", name, err)
+	}
+	uses := []use{}
+	for generation, patterns := range c.script.patterns {
+		for _, p := range patterns {
+			if c.learns(generation) && p.Match(parsed) {
+				uses = append(uses, use{generation, p})
+			}
+		}
+	}
+	c.matches[name] = uses
+	return uses
+}
+
+func (c *comparison) learns(generation int) bool {
+	return uint32(generation) == c.script.active || uint32(generation) == c.script.learning
+}
+
+func (c *comparison) matched(chain []string) bool {
+	return slices.ContainsFunc(chain, func(name string) bool { return len(c.uses(name)) > 0 })
+}
+
+// learn records what an answer must have made known, and compares what the agent was told of it.
+func (c *comparison) learn(r reading, before, after time.Duration, events [][]byte, client int) {
+	lifetime := max(time.Duration(r.ttl)*time.Second, c.script.minTTL)
+	lifetime = min(lifetime, c.script.maxTTL) + c.script.grace
+	expires := window{ticksUp(before + lifetime), ticksUp(after + lifetime)}
+	if told := c.compareEvent(r, expires, lifetime, events, client); told != nil {
+		at := time.Duration(told.LearnedAtNs)
+		if at < before || at > after || told.ExpiresAt != ticksUp(at+lifetime) {
+			c.fault("event: learned at %v and expires at %d, want between %v and %v and %v later", at, told.ExpiresAt, before, after, lifetime)
+		}
+		expires = window{told.ExpiresAt, told.ExpiresAt}
+	}
+	for _, owner := range r.owners {
+		if c.learned[owner.address] == nil {
+			c.learned[owner.address] = map[use]window{}
+		}
+		known := c.learned[owner.address]
+		for _, name := range r.chain[:owner.names] {
+			for _, use := range c.uses(name) {
+				known[use] = window{max(known[use].from, expires.from), max(known[use].to, expires.to)}
+			}
+		}
+	}
+}
+
+func ticksUp(d time.Duration) uint64 {
+	return bpftest.Ticks(d + 1<<bpf.DatapathMappingLimitMAPPING_TICK_SHIFT - 1)
+}
+
+// compareEvent compares what the agent was told of an answer; nil if nothing, which may be right.
+func (c *comparison) compareEvent(r reading, expires window, lifetime time.Duration, events [][]byte, client int) *bpf.DatapathAnswerEvent {
+	content := r.content()
+	questionType := binary.BigEndian.Uint16([]byte(r.question[len(r.question)-4:]))
+	told := c.told[r.question]
+	may, must := true, true // be told
+	if told != nil && told.content == content {
+		leeway := uint64(1)
+		if questionType == 1 || questionType == 28 {
+			leeway = ticksUp(lifetime) / 2
+		}
+		may, must = expires.to >= told.reported.from+leeway, expires.from >= told.reported.to+leeway
+	}
+	if len(events) > 1 || len(events) == 0 && must || len(events) == 1 && !may {
+		c.fault("%d events; may be told: %v, must be: %v", len(events), may, must)
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	event, got := c.parseEvent(events[0])
+	if got != content {
+		c.fault("event (-want +got):\n%s", cmp.Diff(fmt.Sprintf("%x", content), fmt.Sprintf("%x", got)))
+	}
+	learning := uint32(1)<<c.script.active | uint32(1)<<c.script.learning
+	address := bpftest.Addr(c.transport.clients()[client].Addr())
+	if event.Learning != learning || event.Client != address || event.QuestionType != questionType {
+		c.fault("event %+v: want generations %d, client %v, type %d", event, learning, address, questionType)
+	}
+	c.told[r.question] = &telling{content, window{event.ExpiresAt, event.ExpiresAt}}
+	return &event
+}
+
+// content is what an event says of names and addresses. Their order in the message does not count.
+func (r reading) content() string {
+	var owners []string
+	for _, o := range r.owners {
+		address := o.address.As16()
+		owners = append(owners, string(address[:])+string(rune('A'+o.names)))
+	}
+	slices.Sort(owners)
+	return fmt.Sprint(r.chain, owners)
+}
+
+func (c *comparison) parseEvent(sample []byte) (event bpf.DatapathAnswerEvent, content string) {
+	reader := bytes.NewReader(sample)
+	fault := binary.Read(reader, binary.LittleEndian, &event)
+	owners := make([]bpf.DatapathAnswerAddress, event.Addresses)
+	fault = errors.Join(fault, binary.Read(reader, binary.LittleEndian, owners))
+	names := make([]byte, event.NamesBytes)
+	_, err := reader.Read(names)
+	if fault = errors.Join(fault, err); fault != nil || event.Type != bpf.DatapathEventTypeEVENT_ANSWER || reader.Len() >= 8 || len(sample)%8 != 0 {
+		c.fault("event %x: %v", sample, fault)
+		return event, ""
+	}
+	var r reading
+	for _, o := range owners {
+		r.owners = append(r.owners, owner{netip.AddrFrom16(o.Address.Bytes).Unmap(), int(o.Names)})
+	}
+	for range event.Names {
+		end := 0
+		for names[end] != 0 {
+			end += 1 + int(names[end])
+		}
+		r.chain = append(r.chain, string(names[:end+1]))
+		names = names[end+1:]
+	}
+	if len(names) != 0 {
+		c.fault("event %x: %d bytes behind the names", sample, len(names))
+	}
+	return event, r.content()
+}
+
+// compareCounters compares what was counted since the last time: one of the reasons, if there are any, and
+// the extra ones exactly. It gives the reason.
+func (c *comparison) compareCounters(extra map[bpf.DatapathCounter]uint64, reasons ...bpf.DatapathCounter) bpf.DatapathCounter {
+	now := c.counters()
+	found := bpf.DatapathCounterCOUNTER_MAX
+	for counter := range bpf.DatapathCounterCOUNTER_MAX {
+		got := now[counter] - c.counted[counter]
+		switch {
+		case got == 1 && found == bpf.DatapathCounterCOUNTER_MAX && slices.Contains(reasons, counter):
+			found = counter
+		case counter == bpf.DatapathCounterCOUNTER_MAPPING_CREATED: // seen by what is there
+		case got != extra[counter]:
+			c.fault("counter %d: counted %d, want %d; of %v one", counter, got, extra[counter], reasons)
+		}
+	}
+	if len(reasons) > 0 && found == bpf.DatapathCounterCOUNTER_MAX {
+		c.fault("none of %v was counted", reasons)
+	}
+	c.counted = now
+	if found < bpf.DatapathCounterCOUNTER_MAX {
+		c.reasons[found]++
+	}
+	return found
+}
+
+func (c *comparison) counters() []uint64 {
+	var cursor ebpf.MapBatchCursor
+	cpus := ebpf.MustPossibleCPU()
+	keys := make([]bpf.DatapathCounter, bpf.DatapathCounterCOUNTER_MAX)
+	values := make([]uint64, len(keys)*cpus)
+	if _, err := c.datapath.Counters.BatchLookup(&cursor, keys, values, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		c.t.Fatalf("read the counters: %v", err)
+	}
+	sums := make([]uint64, len(keys))
+	for i, key := range keys {
+		for _, value := range values[i*cpus : (i+1)*cpus] {
+			sums[key] += value
+		}
+	}
+	return sums
+}
+
+// responses is how many responses were counted.
+func responses(counters []uint64) (sum uint64) {
+	for _, value := range counters[:bpf.DatapathCounterCOUNTER_BUSY+1] {
+		sum += value
+	}
+	return sum
+}
+
+// compareMappings takes all that is known out of the kernel: it must be what was to be learned, no more.
+func (c *comparison) compareMappings() {
+	got := map[netip.Addr]map[use]uint64{}
+	for key, mapping := range drain[bpf.DatapathMappingKey, bpf.DatapathMapping](c, c.datapath.Mappings) {
+		address := netip.AddrFrom16(key.Address.Bytes).Unmap()
+		if got[address] == nil {
+			got[address] = map[use]uint64{}
+		}
+		for _, slot := range mapping.Slots {
+			if slot == 0 {
+				continue
+			}
+			set, expires := bpftest.Slot(slot)
+			generation := int(set / 1000)
+			patterns := c.layings[generation&1].sets[set]
+			if len(patterns) == 0 {
+				c.fault("%v has match set %d, which nothing stands for", address, set)
+			}
+			for _, pattern := range patterns {
+				of := use{generation, pattern}
+				got[address][of] = max(got[address][of], expires)
+			}
+		}
+	}
+	now := bpftest.Ticks(bpftest.Now(c.t))
+	for address, want := range c.learned {
+		for of, expires := range want {
+			have := got[address][of]
+			expired := have == 0 && expires.to <= now // then another may have its place
+			if (have < expires.from || have > expires.to) && !expired {
+				c.fault("%v by %v: expires at %d, want from %d to %d", address, of, have, expires.from, expires.to)
+			}
+			delete(got[address], of)
+		}
+	}
+	for address, more := range got {
+		for of := range more {
+			c.fault("%v is open by %v, want it closed", address, of)
+		}
+	}
+}
+
+// compareQueries takes all outstanding questions out of the kernel.
+func (c *comparison) compareQueries() {
+	got := drain[bpf.DatapathQueryKey, bpf.DatapathQuery](c, c.datapath.Queries)
+	for key := range c.outstanding {
+		kernel := c.queryKey(key)
+		query, known := got[kernel]
+		open := 0
+		for _, asked := range query.AskedAtNs {
+			if asked != 0 {
+				open++
+			}
+		}
+		if want := c.outstanding.open(key); !known || open != want {
+			c.fault("%v: known %v, %d questions are open, want %d", key, known, open, want)
+		}
+		delete(got, kernel)
+	}
+	for key := range got {
+		c.fault("questions of %v, which did not ask", key)
+	}
+}
+
+// drain empties a map and gives what was in it.
+func drain[K comparable, V any](c *comparison, m *ebpf.Map) map[K]V {
+	c.t.Helper()
+	var cursor ebpf.MapBatchCursor
+	keys, values := make([]K, comparedEntries), make([]V, comparedEntries)
+	count, err := m.BatchLookupAndDelete(&cursor, keys, values, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		c.t.Fatalf("empty %v: %v", m, err)
+	}
+	found := make(map[K]V, count)
+	for i, key := range keys[:count] {
+		found[key] = values[i]
+	}
+	return found
+}
