@@ -12,6 +12,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/bpf"
@@ -38,11 +39,16 @@ type comparison struct {
 	executed  int       // responses
 	reasons   [bpf.DatapathCounterCOUNTER_MAX]int
 
+	counts   *ebpf.Memory
+	mappings drained[bpf.DatapathMappingKey, bpf.DatapathMapping]
+	queries  drained[bpf.DatapathQueryKey, bpf.DatapathQuery]
+	answers  drained[uint64, bpf.DatapathAnswer]
+
 	script      *script
 	transport   transport
 	layings     [2]*laying
 	settings    string // what is laid, as text
-	counted     []uint64
+	counted     counted
 	outstanding outstanding
 	told        map[string]*telling           // by canonical name and type of the question
 	learned     map[netip.Addr]map[use]window // expiries in ticks
@@ -74,7 +80,14 @@ func newComparison(t testing.TB) *comparison {
 		spec.Maps[bpf.DatapathMapMappings].MaxEntries = comparedEntries
 		spec.Maps[bpf.DatapathMapQueries].MaxEntries = comparedEntries
 		spec.Maps[bpf.DatapathMapAnswers].MaxEntries = comparedEntries
+		// Of one CPU, which can be mapped into memory.
+		spec.Maps[bpf.DatapathMapCounters].Type = ebpf.Array
+		spec.Maps[bpf.DatapathMapCounters].Flags |= unix.BPF_F_MMAPABLE
 	})}
+	var err error
+	if c.counts, err = c.datapath.Counters.Memory(); err != nil {
+		t.Fatalf("map the counters into memory: %v", err)
+	}
 	c.byDefault = newTestRuns(t, c.datapath)
 	c.counted = c.counters()
 	return c
@@ -82,9 +95,8 @@ func newComparison(t testing.TB) *comparison {
 
 // reportTo has another test hear of differences.
 func (c *comparison) reportTo(t testing.TB) {
-	c.t, c.settings = t, ""
-	c.datapath.Reset(t)
-	c.counted = c.counters()
+	c.t = t
+	c.datapath.ReportTo(t)
 }
 
 func (c *comparison) fault(format string, args ...any) {
@@ -115,7 +127,7 @@ func (c *comparison) compare(s *script) []string {
 	}
 	c.compareMappings()
 	c.compareQueries()
-	drain[uint64, bpf.DatapathAnswer](c, c.datapath.DatapathMaps.Answers)
+	c.answers.of(c, c.datapath.DatapathMaps.Answers)
 	return c.faults
 }
 
@@ -410,25 +422,22 @@ func (c *comparison) compareCounters(extra map[bpf.DatapathCounter]uint64, reaso
 	return found
 }
 
-func (c *comparison) counters() []uint64 {
-	var cursor ebpf.MapBatchCursor
-	cpus := ebpf.MustPossibleCPU()
-	keys := make([]bpf.DatapathCounter, bpf.DatapathCounterCOUNTER_MAX)
-	values := make([]uint64, len(keys)*cpus)
-	if _, err := c.datapath.Counters.BatchLookup(&cursor, keys, values, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+type counted [bpf.DatapathCounterCOUNTER_MAX]uint64
+
+// counters reads what the programs counted, without a system call.
+func (c *comparison) counters() (now counted) {
+	var bytes [8 * len(now)]byte
+	if _, err := c.counts.ReadAt(bytes[:], 0); err != nil {
 		c.t.Fatalf("read the counters: %v", err)
 	}
-	sums := make([]uint64, len(keys))
-	for i, key := range keys {
-		for _, value := range values[i*cpus : (i+1)*cpus] {
-			sums[key] += value
-		}
+	for i := range now {
+		now[i] = binary.LittleEndian.Uint64(bytes[8*i:])
 	}
-	return sums
+	return now
 }
 
 // responses is how many responses were counted.
-func responses(counters []uint64) (sum uint64) {
+func responses(counters counted) (sum uint64) {
 	for _, value := range counters[:bpf.DatapathCounterCOUNTER_BUSY+1] {
 		sum += value
 	}
@@ -438,7 +447,8 @@ func responses(counters []uint64) (sum uint64) {
 // compareMappings takes all that is known out of the kernel: it must be what was to be learned, no more.
 func (c *comparison) compareMappings() {
 	got := map[netip.Addr]map[use]uint64{}
-	for key, mapping := range drain[bpf.DatapathMappingKey, bpf.DatapathMapping](c, c.datapath.Mappings) {
+	for i := range c.mappings.of(c, c.datapath.Mappings) {
+		key, mapping := c.mappings.keys[i], &c.mappings.values[i]
 		address := netip.AddrFrom16(key.Address.Bytes).Unmap()
 		if got[address] == nil {
 			got[address] = map[use]uint64{}
@@ -479,7 +489,10 @@ func (c *comparison) compareMappings() {
 
 // compareQueries takes all outstanding questions out of the kernel.
 func (c *comparison) compareQueries() {
-	got := drain[bpf.DatapathQueryKey, bpf.DatapathQuery](c, c.datapath.Queries)
+	got := map[bpf.DatapathQueryKey]bpf.DatapathQuery{}
+	for i := range c.queries.of(c, c.datapath.Queries) {
+		got[c.queries.keys[i]] = c.queries.values[i]
+	}
 	for key := range c.outstanding {
 		kernel := c.queryKey(key)
 		query, known := got[kernel]
@@ -499,18 +512,22 @@ func (c *comparison) compareQueries() {
 	}
 }
 
-// drain empties a map and gives what was in it.
-func drain[K comparable, V any](c *comparison, m *ebpf.Map) map[K]V {
+// A drained is room for what is taken out of a map.
+type drained[K comparable, V any] struct {
+	keys   []K
+	values []V
+}
+
+// of empties a map and gives how many entries were in it.
+func (d *drained[K, V]) of(c *comparison, m *ebpf.Map) (count int) {
 	c.t.Helper()
+	if d.keys == nil {
+		d.keys, d.values = make([]K, comparedEntries), make([]V, comparedEntries)
+	}
 	var cursor ebpf.MapBatchCursor
-	keys, values := make([]K, comparedEntries), make([]V, comparedEntries)
-	count, err := m.BatchLookupAndDelete(&cursor, keys, values, nil)
+	count, err := m.BatchLookupAndDelete(&cursor, d.keys, d.values, nil)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		c.t.Fatalf("empty %v: %v", m, err)
 	}
-	found := make(map[K]V, count)
-	for i, key := range keys[:count] {
-		found[key] = values[i]
-	}
-	return found
+	return count
 }

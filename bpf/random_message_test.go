@@ -21,25 +21,26 @@ func (w *writer) u32(n uint32) { w.message = binary.BigEndian.AppendUint32(w.mes
 
 // name writes a name, in any case. Compression says how often in a hundred a pointer stands for the rest.
 func (w *writer) name(name wireName, compression int) {
+	keys := name.key()
 	for i := range len(name) + 1 {
-		rest := name[i:]
 		at := len(w.message)
-		if places := w.known[rest.key()]; len(places) > 0 && len(rest) > 0 && w.in(compression) {
-			w.u16(0xc000 | pick(w.Rand, places))
-			if at < 1<<14 && w.in(20) { // a pointer to this pointer is one too
-				w.known[rest.key()] = append(w.known[rest.key()], at)
-			}
-			return
-		}
-		if len(rest) == 0 {
+		if i == len(name) {
 			w.message = append(w.message, 0)
 			return
 		}
-		if at < 1<<14 {
-			w.known[rest.key()] = append(w.known[rest.key()], at)
+		if places := w.known[keys]; len(places) > 0 && w.in(compression) {
+			w.u16(0xc000 | pick(w.Rand, places))
+			if at < 1<<14 && w.in(20) { // a pointer to this pointer is one too
+				w.known[keys] = append(places, at)
+			}
+			return
 		}
-		w.message = append(w.message, byte(len(rest[0])))
-		for _, b := range rest[0] {
+		if at < 1<<14 {
+			w.known[keys] = append(w.known[keys], at)
+		}
+		keys = keys[1+len(name[i]):]
+		w.message = append(w.message, byte(len(name[i])))
+		for _, b := range name[i] {
 			if 'a' <= b && b <= 'z' && w.in(10) {
 				b -= 'a' - 'A'
 			}

@@ -32,15 +32,23 @@ func (n wireName) bytes() int {
 }
 
 func (n wireName) wire() []byte {
-	var wire []byte
+	wire := make([]byte, 0, 256)
 	for _, label := range n {
 		wire = append(append(wire, byte(len(label))), label...)
 	}
 	return append(wire, 0)
 }
 
-// key is equal for names that are one, whatever their case.
-func (n wireName) key() string { return string(bytes.ToLower(n.wire())) }
+// key is equal for names that are one, whatever their case. That of a suffix is the end of it.
+func (n wireName) key() string {
+	key := n.wire()
+	for i, b := range key { // no length octet is a letter
+		if 'A' <= b && b <= 'Z' {
+			key[i] += 'a' - 'A'
+		}
+	}
+	return string(key)
+}
 
 // A vocabulary is what names and patterns of a few scripts are made of: little, so that they meet.
 type vocabulary struct {

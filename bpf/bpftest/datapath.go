@@ -66,6 +66,9 @@ func Load(t testing.TB, buckets uint32, options ...func(*ebpf.CollectionSpec)) *
 	return d
 }
 
+// ReportTo has another test, that shares the load, hear of failures.
+func (d *Datapath) ReportTo(t testing.TB) { d.t = t }
+
 // Reset forgets what was learned, asked and counted, for a further test that shares the load.
 func (d *Datapath) Reset(t testing.TB) {
 	t.Helper()

@@ -1,0 +1,105 @@
+package lab
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Addresses of the host that is on no path but its own.
+var (
+	OffPathV4 = netip.MustParseAddr("10.91.3.2")
+	OffPathV6 = netip.MustParseAddr("fd91:3::2")
+)
+
+// AddOffPathHost adds a host behind the node that is neither the client, nor a resolver, nor between
+// them: it hears nothing of what they say, but may claim to be any of them.
+func (l *Lab) AddOffPathHost(ctx context.Context) (*Namespace, error) {
+	host, err := newNamespace(ctx, l.Client.Name+"-off")
+	if err != nil {
+		return nil, err
+	}
+	l.cleanup = append(l.cleanup, host.remove)
+	return host, script(ctx, fmt.Sprintf(`
+-n %[1]s link add eth0 type veth peer name off0 netns %[2]s
+-n %[1]s addr add %[3]s/24 dev eth0
+-n %[1]s addr add %[4]s/64 dev eth0
+-n %[2]s addr add 10.91.3.1/24 dev off0
+-n %[2]s addr add fd91:3::1/64 dev off0
+-n %[1]s link set eth0 up
+-n %[2]s link set off0 up
+-n %[1]s route add default via 10.91.3.1
+-n %[1]s -6 route add default via fd91:3::1
+`, host.Name, l.Node.Name, OffPathV4, OffPathV6))
+}
+
+// Spoof sends a datagram from the namespace in the name of another host.
+func (n *Namespace) Spoof(from, to netip.AddrPort, payload []byte) error {
+	return n.sendIP(to.Addr(), udpPacket(from, to, payload))
+}
+
+// sendIP sends a packet that has its IP header already.
+func (n *Namespace) sendIP(to netip.Addr, packet []byte) error {
+	return n.Do(func() error {
+		family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: to.As16()})
+		if to.Is4() {
+			family, address = unix.AF_INET, &unix.SockaddrInet4{Addr: to.As4()}
+		}
+		socket, err := unix.Socket(family, unix.SOCK_RAW, unix.IPPROTO_RAW)
+		if err != nil {
+			return fmt.Errorf("open a raw socket: %w", err)
+		}
+		defer unix.Close(socket) //nolint:errcheck // nothing is buffered
+		return unix.Sendto(socket, packet, 0, address)
+	})
+}
+
+// udpPacket makes a whole datagram, with its IP header.
+func udpPacket(from, to netip.AddrPort, payload []byte) []byte {
+	udp := binary.BigEndian.AppendUint16(nil, from.Port())
+	udp = binary.BigEndian.AppendUint16(udp, to.Port())
+	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(payload))) //nolint:gosec // no test sends more
+	udp = append(append(udp, 0, 0), payload...)
+	binary.BigEndian.PutUint16(udp[6:], udpChecksum(from.Addr(), to.Addr(), udp))
+	return ipPacket(from.Addr(), to.Addr(), udp)
+}
+
+const protocolUDP = 17
+
+// ipPacket puts an IP header in front of a datagram. The kernel fills in the checksum of IPv4.
+func ipPacket(from, to netip.Addr, udp []byte) []byte {
+	if from.Is4() {
+		header := make([]byte, 20)
+		header[0], header[8], header[9] = 4<<4|5, 64, protocolUDP
+		binary.BigEndian.PutUint16(header[2:], uint16(20+len(udp))) //nolint:gosec // no test sends more
+		copy(header[12:], from.AsSlice())
+		copy(header[16:], to.AsSlice())
+		return append(header, udp...)
+	}
+	header := make([]byte, 40)
+	header[0], header[6], header[7] = 6<<4, protocolUDP, 64
+	binary.BigEndian.PutUint16(header[4:], uint16(len(udp))) //nolint:gosec // no test sends more
+	copy(header[8:], from.AsSlice())
+	copy(header[24:], to.AsSlice())
+	return append(header, udp...)
+}
+
+// udpChecksum is that of RFC 768 and RFC 8200, 8.1.
+func udpChecksum(from, to netip.Addr, udp []byte) uint16 {
+	sum := uint32(protocolUDP) + uint32(len(udp)) //nolint:gosec // no test sends more
+	for _, bytes := range [][]byte{from.AsSlice(), to.AsSlice(), udp} {
+		for i, b := range bytes {
+			sum += uint32(b) << (8 * (1 - i%2))
+		}
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	if checksum := ^uint16(sum); checksum != 0 { //nolint:gosec // folded
+		return checksum
+	}
+	return 0xffff
+}
