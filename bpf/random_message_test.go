@@ -216,7 +216,7 @@ func (v *vocabulary) data(r wireRecord, names []wireName) wireRecord {
 	case 3, 4:
 		r.kind, r.data = dns.TypeAAAA, v.address6()
 	case 5, 6:
-		r.kind, r.data = pick(v.Rand, []uint16{dns.TypeSVCB, dns.TypeHTTPS}), v.binding(pick(v.Rand, names))
+		r.kind, r.data = pick(v.Rand, []uint16{dns.TypeSVCB, dns.TypeHTTPS}), v.binding(v.name(names))
 	case 7: // of any type
 		r.kind, r.data = pick(v.Rand, []uint16{0, 2, 6, 12, 15, 16, 39, 41, 46, 99, 255, 257, 65535}), make([]byte, v.IntN(40))
 	default:
@@ -242,7 +242,10 @@ func (v *vocabulary) records(asked wireName, names []wireName) []wireRecord {
 		if v.in(2) {
 			i = 0
 		}
-		if names[i].key() != asked.key() || v.in(5) {
+		switch {
+		case v.in(1):
+			chain = append(chain, v.lengthy(253+v.IntN(5)))
+		case names[i].key() != asked.key() || v.in(5):
 			chain = append(chain, names[i])
 		}
 	}
@@ -261,13 +264,13 @@ func (v *vocabulary) records(asked wireName, names []wireName) []wireRecord {
 		case v.in(50):
 			owner = chain[len(chain)-1]
 		case v.in(20):
-			owner = pick(v.Rand, names)
+			owner = v.name(names)
 		}
 		records = append(records, v.data(head(owner), names))
 	}
 	for range pick(v.Rand, []int{0, 0, 0, 0, 0, 1, 2, 4}) { // any edge of the graph
-		r := head(pick(v.Rand, names))
-		r.kind, r.target = dns.TypeCNAME, pick(v.Rand, names)
+		r := head(v.name(names))
+		r.kind, r.target = dns.TypeCNAME, v.name(names)
 		records = append(records, r)
 	}
 	switch v.IntN(5) {
@@ -299,7 +302,11 @@ func mutate(random *rand.Rand, message []byte, question int) []byte {
 		case 2:
 			message = message[:at]
 		case 3: // a pointer
-			binary.BigEndian.PutUint16(message[at:], 0xc000|uint16(random.IntN(len(message)+4)))
+			to := random.IntN(len(message) + 4)
+			if random.IntN(4) == 0 {
+				to = 9 + random.IntN(5)
+			}
+			binary.BigEndian.PutUint16(message[at:], 0xc000|uint16(to))
 		case 4: // a record's type, a length, a count
 			binary.BigEndian.PutUint16(message[at:], []uint16{0, 1, 2, 3, 4, 5, 6, 16, 28, 64, 65}[random.IntN(11)])
 		case 5: // a piece twice

@@ -124,7 +124,7 @@ func (v *vocabulary) patterns() []domain.Pattern {
 
 // names gives names that the patterns match, and others like them.
 func (v *vocabulary) names(patterns []domain.Pattern) []wireName {
-	names := []wireName{{}, nameOf("example.com"), nameOf(strings.Repeat("n.", 127)), v.longest()}
+	names := []wireName{{}, nameOf("example.com"), nameOf(strings.Repeat("n.", 127)), v.lengthy(255), v.lengthy(250 + v.IntN(6))}
 	for _, pattern := range patterns {
 		for range 2 {
 			names = append(names, v.vary(v.matching(pattern)))
@@ -136,18 +136,15 @@ func (v *vocabulary) names(patterns []domain.Pattern) []wireName {
 	return slices.DeleteFunc(names, func(n wireName) bool { return n.bytes() > 255 })
 }
 
-// longest gives a name of 255 bytes or a few less, below a base.
-func (v *vocabulary) longest() wireName {
+// lengthy gives a name of so many bytes, below a base. One of more than 255 is none.
+func (v *vocabulary) lengthy(bytes int) wireName {
 	name := nameOf(pick(v.Rand, v.bases))
-	for name.bytes() < 253 {
-		length := min(63, 255-name.bytes()-1, 1+v.IntN(63))
-		if 255-name.bytes()-1-length == 1 { // no label fits into one byte
-			length--
+	for left := bytes - name.bytes(); left > 1; left = bytes - name.bytes() {
+		length := min(left-1, 1+v.IntN(63))
+		if left-1-length == 1 { // no label fits into one byte
+			length = max(1, length-1)
 		}
-		if length < 1 {
-			break
-		}
-		name = slices.Insert(name, 0, bytes.Repeat([]byte{'q'}, length))
+		name = slices.Insert(name, 0, slices.Repeat([]byte{'q'}, length))
 	}
 	return name
 }
@@ -166,6 +163,14 @@ func (v *vocabulary) matching(pattern domain.Pattern) wireName {
 		}
 	}
 	return nameOf(strings.Join(labels, "."))
+}
+
+// name picks one of the names, or one about as long as a name may be.
+func (v *vocabulary) name(names []wireName) wireName {
+	if v.in(2) {
+		return v.lengthy(253 + v.IntN(5))
+	}
+	return pick(v.Rand, names)
 }
 
 // vary changes a name in its labels, more often not.
