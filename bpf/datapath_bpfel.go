@@ -530,6 +530,7 @@ const (
 	DatapathProgDnsQueryForwarded = "dns_query_forwarded"
 	DatapathProgDnsQueryLocal     = "dns_query_local"
 	DatapathProgDnsResponse       = "dns_response"
+	DatapathProgDnsUnasked        = "dns_unasked"
 	DatapathProgDnsUntrusted      = "dns_untrusted"
 	DatapathProgEgressForwarded   = "egress_forwarded"
 	DatapathProgEgressLocal       = "egress_local"
@@ -581,6 +582,7 @@ type DatapathProgramSpecs struct {
 	DnsQueryForwarded *ebpf.ProgramSpec `ebpf:"dns_query_forwarded"`
 	DnsQueryLocal     *ebpf.ProgramSpec `ebpf:"dns_query_local"`
 	DnsResponse       *ebpf.ProgramSpec `ebpf:"dns_response"`
+	DnsUnasked        *ebpf.ProgramSpec `ebpf:"dns_unasked"`
 	DnsUntrusted      *ebpf.ProgramSpec `ebpf:"dns_untrusted"`
 	EgressForwarded   *ebpf.ProgramSpec `ebpf:"egress_forwarded"`
 	EgressLocal       *ebpf.ProgramSpec `ebpf:"egress_local"`
@@ -711,6 +713,7 @@ type DatapathPrograms struct {
 	DnsQueryForwarded *ebpf.Program `ebpf:"dns_query_forwarded"`
 	DnsQueryLocal     *ebpf.Program `ebpf:"dns_query_local"`
 	DnsResponse       *ebpf.Program `ebpf:"dns_response"`
+	DnsUnasked        *ebpf.Program `ebpf:"dns_unasked"`
 	DnsUntrusted      *ebpf.Program `ebpf:"dns_untrusted"`
 	EgressForwarded   *ebpf.Program `ebpf:"egress_forwarded"`
 	EgressLocal       *ebpf.Program `ebpf:"egress_local"`
@@ -722,6 +725,7 @@ func (p *DatapathPrograms) Close() error {
 		p.DnsQueryForwarded,
 		p.DnsQueryLocal,
 		p.DnsResponse,
+		p.DnsUnasked,
 		p.DnsUntrusted,
 		p.EgressForwarded,
 		p.EgressLocal,

@@ -394,3 +394,15 @@ int dns_untrusted(struct __sk_buff *skb)
 	count(COUNTER_UNTRUSTED);
 	return 0;
 }
+
+/*
+ * Called for what a trusted resolver sends to a port from which nobody asked it: nothing of it is
+ * learned.
+ */
+SEC("socket")
+int dns_unasked(struct __sk_buff *skb)
+{
+	(void)skb;
+	count(COUNTER_NO_QUERY);
+	return 0;
+}

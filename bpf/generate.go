@@ -3,7 +3,7 @@
 // The C is the only definition of every layout: types.h and maps.h. The generated Go gives the
 // collection (LoadDatapath), its programs and maps (DatapathObjects) and a type for each shared
 // struct and enum. The programs of one object share their maps; xt_bpf calls
-// dns_query_*, dns_response, dns_untrusted and egress_*, and the agent calls remap with
+// dns_query_*, dns_response, dns_untrusted, dns_unasked and egress_*, and the agent calls remap with
 // BPF_PROG_TEST_RUN. None of them ever drops a packet: the egress programs return 1 for a denied
 // one, the query programs for a refused question, the others 0.
 package bpf

@@ -41,6 +41,7 @@ const (
 	hotMapVerdicts      = "verdicts"
 	hotMapWorkloads     = "workloads"
 	hotProgDnsResponse  = "dns_response"
+	hotProgDnsUnasked   = "dns_unasked"
 	hotProgDnsUntrusted = "dns_untrusted"
 	hotProgEmpty        = "empty"
 	hotProgHotNothing   = "hot_nothing"
@@ -90,6 +91,7 @@ type hotSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type hotProgramSpecs struct {
 	DnsResponse  *ebpf.ProgramSpec `ebpf:"dns_response"`
+	DnsUnasked   *ebpf.ProgramSpec `ebpf:"dns_unasked"`
 	DnsUntrusted *ebpf.ProgramSpec `ebpf:"dns_untrusted"`
 	Empty        *ebpf.ProgramSpec `ebpf:"empty"`
 	HotNothing   *ebpf.ProgramSpec `ebpf:"hot_nothing"`
@@ -218,6 +220,7 @@ type hotVariables struct {
 // It can be passed to loadHotObjects or ebpf.CollectionSpec.LoadAndAssign.
 type hotPrograms struct {
 	DnsResponse  *ebpf.Program `ebpf:"dns_response"`
+	DnsUnasked   *ebpf.Program `ebpf:"dns_unasked"`
 	DnsUntrusted *ebpf.Program `ebpf:"dns_untrusted"`
 	Empty        *ebpf.Program `ebpf:"empty"`
 	HotNothing   *ebpf.Program `ebpf:"hot_nothing"`
@@ -227,6 +230,7 @@ type hotPrograms struct {
 func (p *hotPrograms) Close() error {
 	return _HotClose(
 		p.DnsResponse,
+		p.DnsUnasked,
 		p.DnsUntrusted,
 		p.Empty,
 		p.HotNothing,

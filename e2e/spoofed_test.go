@@ -250,6 +250,25 @@ func TestSpoofedToAnotherPort(t *testing.T) {
 	}
 }
 
+// TestSpoofedBeforeTheQuestion: who sends to a port before a client asks from it makes conntrack take the
+// question for a reply. The true answer is learned all the same.
+func TestSpoofedBeforeTheQuestion(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, backend string) {
+		_, stages := newStages(t, "--iptables", backend)
+		for _, s := range stages {
+			t.Run(s.asker.Address.Addr().String(), func(t *testing.T) {
+				address := s.next()
+				wire := s.pack(answer(new(dns.Msg).SetQuestion("api.example.", dns.TypeA), address))
+				s.expectNotLearned(t, s.asker, wire, address, "no_query", func() error {
+					return s.offPath.Spoof(s.resolver.Address, s.asker.Address, wire)
+				})
+				s.expectLearned(t, s.ask())
+				s.expectLearned(t, s.ask())
+			})
+		}
+	})
+}
+
 // TestAnswerOfAnotherServer: what another server sends to the port that asked is none of its business.
 func TestAnswerOfAnotherServer(t *testing.T) {
 	_, stages := newStages(t)

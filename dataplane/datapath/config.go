@@ -41,6 +41,7 @@ type Programs struct {
 	DNSQueryLocal     string // the same of the node itself
 	DNSResponse       string // learns from a trusted answer; always 0
 	DNSUntrusted      string // counts an answer of another resolver; always 0
+	DNSUnasked        string // counts an answer that nobody asked for; always 0
 	EgressForwarded   string // 1: a connection that passes through must be denied
 	EgressLocal       string // 1: a connection of the node itself must be denied
 }

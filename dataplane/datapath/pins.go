@@ -18,6 +18,7 @@ func (d *Datapath) Programs() Programs {
 		DNSQueryLocal:     pin(bpf.DatapathProgDnsQueryLocal),
 		DNSResponse:       pin(bpf.DatapathProgDnsResponse),
 		DNSUntrusted:      pin(bpf.DatapathProgDnsUntrusted),
+		DNSUnasked:        pin(bpf.DatapathProgDnsUnasked),
 		EgressForwarded:   pin(bpf.DatapathProgEgressForwarded),
 		EgressLocal:       pin(bpf.DatapathProgEgressLocal),
 	}

@@ -36,6 +36,7 @@ type Programs struct {
 	DNSQueryLocal     string // the same of the node itself
 	DNSResponse       string // learns from a trusted answer; matches nothing
 	DNSUntrusted      string // counts an answer of another resolver; matches nothing
+	DNSUnasked        string // counts an answer that nobody asked for; matches nothing
 	EgressForwarded   string // matches a forwarded connection that is denied
 	EgressLocal       string // matches a connection of the node itself that is denied
 }

@@ -37,6 +37,7 @@ func pinPrograms(t *testing.T, bpfDir, build string) netfilter.Programs {
 		DNSQueryLocal:     pin("dns_query_local"),
 		DNSResponse:       pin("dns_response"),
 		DNSUntrusted:      pin("dns_untrusted"),
+		DNSUnasked:        pin("dns_unasked"),
 		EgressForwarded:   pin("egress_forwarded"),
 		EgressLocal:       pin("egress_local"),
 	}
@@ -45,7 +46,7 @@ func pinPrograms(t *testing.T, bpfDir, build string) netfilter.Programs {
 func removePins(t *testing.T, programs netfilter.Programs) {
 	t.Helper()
 	for _, pin := range []string{
-		programs.DNSQueryForwarded, programs.DNSQueryLocal, programs.DNSResponse, programs.DNSUntrusted, programs.EgressForwarded, programs.EgressLocal,
+		programs.DNSQueryForwarded, programs.DNSQueryLocal, programs.DNSResponse, programs.DNSUntrusted, programs.DNSUnasked, programs.EgressForwarded, programs.EgressLocal,
 	} {
 		if err := os.Remove(pin); err != nil {
 			t.Fatal(err)

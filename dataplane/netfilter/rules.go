@@ -102,18 +102,34 @@ func noteRules(cfg Config) []string {
 
 // answerRules goes by what the client asked (the original destination): behind DNAT the answer comes
 // from another address. An answer of a trusted resolver does not come back from responseChain, which
-// it goes to, and so does not reach the last rule.
+// it goes to, and so does not reach the rules behind.
+//
+// Where the first packet of a flow came from the resolver, conntrack takes the client's question for the
+// reply: an answer that outlived its flow began it, or one that somebody sent in the resolver's name. What
+// the resolver sends after the client did is read like other answers.
 func answerRules(cfg Config, resolvers []netip.AddrPort) []string {
 	var rules []string
 	for _, transport := range transports {
 		for _, r := range resolvers {
 			rules = append(rules, fmt.Sprintf("-p %s -m conntrack --ctstate ESTABLISHED --ctorigdst %s --ctorigdstport %d --ctdir REPLY %s -g %s",
 				transport, r.Addr(), r.Port(), comment("answer of a trusted resolver"), responseChain))
+			if transport == "udp" {
+				rules = append(rules, flippedRules(cfg, r)...)
+			}
 		}
 		rules = append(rules, fmt.Sprintf("-p %s -m conntrack --ctorigdstport %d --ctdir REPLY %s %s",
 			transport, dnsPort, program(cfg.Programs.DNSUntrusted), comment("answer of another resolver")))
 	}
 	return rules
+}
+
+// flippedRules are those of a flow that the resolver began.
+func flippedRules(cfg Config, r netip.AddrPort) []string {
+	from := fmt.Sprintf("-s %s -p udp -m udp --sport %d -m conntrack", netip.PrefixFrom(r.Addr(), r.Addr().BitLen()), r.Port())
+	return []string{
+		fmt.Sprintf("%s --ctstate ESTABLISHED --ctdir ORIGINAL %s -g %s", from, comment("answer of a trusted resolver, who spoke first"), responseChain),
+		fmt.Sprintf("%s --ctdir ORIGINAL %s %s", from, program(cfg.Programs.DNSUnasked), comment("answer that nobody asked for")),
+	}
 }
 
 func filterTable(cfg Config, p protocol) *table {
