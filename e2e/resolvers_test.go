@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 	"testing"
@@ -28,6 +29,51 @@ func TestResolverBehindDNAT(t *testing.T) {
 			f.expectRefused(t, service, "evil.example")
 		}
 	})
+}
+
+// TestResolverPrograms: what dnsmasq and unbound answer is learned, on the node and elsewhere: addresses,
+// chains, and aliases of names that DNAME makes.
+func TestResolverPrograms(t *testing.T) {
+	elsewhere := netip.MustParseAddr("10.91.2.8")
+	for _, program := range []string{"dnsmasq", "unbound"} {
+		for place, address := range map[string]netip.Addr{"on the node": lab.NodeV4, "elsewhere": elsewhere} {
+			t.Run(program+" "+place, func(t *testing.T) {
+				f := newFleet(t, "--trusted-resolver", address.String())
+				at := f.Node
+				if address == elsewhere {
+					at = f.World
+					f.must(f.AddWorldAddress(t.Context(), address))
+				}
+				start := map[string]func(context.Context, *lab.Namespace, ...netip.Addr) error{"dnsmasq": f.StartDnsmasq, "unbound": f.StartUnbound}[program]
+				f.must(start(t.Context(), at, address))
+				policy := clientPolicy("*.fresh.example", "pool.cdn.example", "www.alias.example", "*.wild.example")
+				policy.Workloads = append(policy.Workloads, &namewardv1.Workload{Host: true})
+				f.put(policy)
+				for _, from := range []*lab.Namespace{f.Client, f.Node} {
+					for _, name := range []string{lab.FreshName(7), "www.shop.example", "www.alias.example", "any.wild.example"} {
+						addresses, err := from.Resolve(address, name)
+						if err != nil {
+							t.Fatalf("resolve %s: %v", name, err)
+						}
+						if err := from.Connect(addresses[0], lab.ServicePort); err != nil {
+							t.Errorf("connect to %s (%s) right after its answer: %v", name, addresses[0], err)
+						}
+					}
+					addresses, err := from.Resolve(address, "evil.example")
+					f.must(err)
+					if err := from.Connect(addresses[0], lab.ServicePort); !lab.Refused(err) {
+						t.Errorf("connect to evil.example: got %v, want refused", err)
+					}
+				}
+				counters := f.counters(func(c map[string]uint64) bool { return c["dns_responses_learned"] >= 8 })
+				for _, reason := range []string{"dns_responses_no_query", "dns_responses_duplicate", "dns_responses_malformed"} {
+					if counters[reason] != 0 {
+						t.Errorf("%s: got %d, want none", reason, counters[reason])
+					}
+				}
+			})
+		}
+	}
 }
 
 // TestResolverOnTheNode: the resolver runs on the node, as systemd-resolved and NodeLocal DNSCache do. The

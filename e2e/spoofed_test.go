@@ -13,7 +13,6 @@ import (
 
 	"github.com/miekg/dns"
 
-	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/e2e/lab"
 )
 
@@ -38,7 +37,6 @@ func newStages(t *testing.T, agentFlags ...string) (*fleet, []*stage) {
 	}
 	f := newFleet(t, agentFlags...)
 	policy := clientPolicy("api.example")
-	policy.Rules = append(policy.Rules, &namewardv1.Rule{Action: namewardv1.Rule_ALLOW, Ports: []*namewardv1.Port{{Protocol: namewardv1.Protocol_UDP}}})
 	f.put(policy)
 	offPath, err := f.AddOffPathHost(t.Context())
 	f.must(err)

@@ -92,6 +92,7 @@ func (l *Lab) startDNS(ctx context.Context) error {
 	}
 	var text strings.Builder
 	text.WriteString(zone)
+	text.WriteString(unusualZone)
 	for i := range FreshNames {
 		v4 := ServicesV4.Addr().As4()
 		v4[2], v4[3] = byte(i>>8), byte(i)
@@ -132,25 +133,6 @@ zone:
 	}
 	return process.await(ctx, "answers", func() error {
 		_, err := l.World.resolve(ResolverV4, "api.example", dnsmessage.TypeA)
-		return err
-	})
-}
-
-// StartForwarder starts dnsmasq on the node, which answers on the addresses by asking the world's server.
-func (l *Lab) StartForwarder(ctx context.Context, addresses ...netip.Addr) error {
-	args := []string{
-		"--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--cache-size=0", "--bind-interfaces",
-		"--user=root", "--pid-file=" + filepath.Join(l.Dir, "dnsmasq.pid"), "--server=" + ResolverV4.String(),
-	}
-	for _, address := range addresses {
-		args = append(args, "--listen-address="+address.String())
-	}
-	process, err := l.start(ctx, l.Node, "dnsmasq", "dnsmasq", args...)
-	if err != nil {
-		return err
-	}
-	return process.await(ctx, "answers", func() error {
-		_, err := l.Node.resolve(addresses[0], "api.example", dnsmessage.TypeA)
 		return err
 	})
 }

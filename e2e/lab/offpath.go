@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,47 @@ func (l *Lab) AddOffPathHost(ctx context.Context) (*Namespace, error) {
 // Spoof sends a datagram from the namespace in the name of another host.
 func (n *Namespace) Spoof(from, to netip.AddrPort, payload []byte) error {
 	return n.sendIP(to.Addr(), udpPacket(from, to, payload))
+}
+
+// SpoofFragments sends a datagram in the name of another host, in fragments of so many bytes, the last
+// one first.
+func (n *Namespace) SpoofFragments(from, to netip.AddrPort, payload []byte, bytes int) error {
+	whole := udpPacket(from, to, payload)
+	header := len(whole) - len(payload) - 8
+	udp := whole[header:]
+	bytes &^= 7
+	for at := (len(udp) - 1) / bytes * bytes; at >= 0; at -= bytes {
+		last := at+bytes >= len(udp)
+		packet := fragment(whole[:header], udp[at:min(len(udp), at+bytes)], at, last)
+		if err := n.sendIP(to.Addr(), packet); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fragment makes a packet of a piece of a datagram, which begins at so many bytes.
+func fragment(header, piece []byte, at int, last bool) []byte {
+	const id, more = 4711, 0x2000
+	if header[0]>>4 == 4 {
+		packet := append(slices.Clone(header), piece...)
+		binary.BigEndian.PutUint16(packet[2:], uint16(len(packet))) //nolint:gosec // of the size of an MTU
+		binary.BigEndian.PutUint16(packet[4:], id)
+		binary.BigEndian.PutUint16(packet[6:], uint16(at/8)) //nolint:gosec // 13 bits
+		if !last {
+			packet[6] |= more >> 8
+		}
+		return packet
+	}
+	extension := []byte{protocolUDP, 0, 0, 0, 0, 0, id >> 8, id & 0xff}
+	binary.BigEndian.PutUint16(extension[2:], uint16(at)) //nolint:gosec // a multiple of 8 below 65536
+	if !last {
+		extension[3] |= 1
+	}
+	packet := slices.Concat(header, extension, piece)
+	packet[6] = 44
+	binary.BigEndian.PutUint16(packet[4:], uint16(len(extension)+len(piece))) //nolint:gosec // of the size of an MTU
+	return packet
 }
 
 // sendIP sends a packet that has its IP header already.

@@ -15,13 +15,18 @@ type ScriptedResolver struct {
 	net.PacketConn
 }
 
+// AddWorldAddress gives the world a further address, on the node's network.
+func (l *Lab) AddWorldAddress(ctx context.Context, address netip.Addr) error {
+	args := []string{"-n", l.World.Name, "addr", "add", address.String() + "/24", "dev", "eth0"}
+	if address.Is6() {
+		args = []string{"-n", l.World.Name, "addr", "add", address.String() + "/64", "dev", "eth0", "nodad"}
+	}
+	return run(ctx, "ip", args...)
+}
+
 // AddScriptedResolver gives the world a further address, on which a test answers questions over UDP.
 func (l *Lab) AddScriptedResolver(ctx context.Context, address netip.Addr) (*ScriptedResolver, error) {
-	bits := 24
-	if address.Is6() {
-		bits = 64
-	}
-	if err := run(ctx, "ip", "-n", l.World.Name, "addr", "add", fmt.Sprintf("%s/%d", address, bits), "dev", "eth0"); err != nil {
+	if err := l.AddWorldAddress(ctx, address); err != nil {
 		return nil, err
 	}
 	resolver := &ScriptedResolver{Address: netip.AddrPortFrom(address, 53)}
