@@ -10,7 +10,7 @@ export PATH := $(BIN):$(PATH)
 
 # Debian packages, each with the program by which its absence shows.
 RUNTIME_PACKAGES := iptables:iptables iproute2:ip kmod:modprobe
-TEST_PACKAGES := $(RUNTIME_PACKAGES) knot:knotd dnsmasq-base:dnsmasq util-linux:nsenter procps:pgrep
+TEST_PACKAGES := $(RUNTIME_PACKAGES) knot:knotd dnsmasq-base:dnsmasq unbound:unbound util-linux:nsenter procps:pgrep
 GENERATE_PACKAGES := clang-14:clang-14 llvm-14:llvm-strip-14 clang-format-14:clang-format-14 libbpf-dev:/usr/include/bpf/bpf_helpers.h
 
 # A package is installed only when its program is not there.
@@ -58,6 +58,13 @@ fuzz: ## Fuzz every parser, FUZZTIME each (1m)
 			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $${FUZZTIME:-1m} $$package; \
 		done; \
 	done
+
+.PHONY: differential
+differential: install-test ## Compare EXECUTIONS (1000000) responses and PACKETS (300000) with the rules, from SEED (1) and SHARD (0) on (root)
+	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -v -timeout 24h -run '^TestDifferential$$' ./bpf \
+		-executions $${EXECUTIONS:-1000000} -seed $${SEED:-1} -shard $${SHARD:-0} -workers $$(nproc)
+	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -v -timeout 24h -run '^TestDifferentialVerdicts$$' ./dataplane/datapath \
+		-rapid.checks $$(($${PACKETS:-300000} / 60)) -rapid.seed $${SEED:-1}
 
 .PHONY: bench
 bench: install-test ## Run the benchmarks, each with its baseline in the same run

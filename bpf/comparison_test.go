@@ -23,6 +23,8 @@ import (
 type transport interface {
 	// clients are the addresses that ask, and are answered.
 	clients() []netip.AddrPort
+	// protocol is the IP protocol over which they ask.
+	protocol() uint32
 	// ask has a client send a query, answer the resolver send a response. The programs have run when they
 	// return; the verdict is what they gave.
 	ask(client int, message []byte, tells int) (verdict uint32)
@@ -215,7 +217,7 @@ func (c *comparison) age(passed time.Duration) {
 func (c *comparison) queryKey(key outstandingKey) bpf.DatapathQueryKey {
 	client := c.transport.clients()[key.client]
 	return bpf.DatapathQueryKey{
-		Client: bpftest.Addr(client.Addr()), Port: network(client.Port()), Id: network(key.id), Protocol: bpftest.UDP,
+		Client: bpftest.Addr(client.Addr()), Port: network(client.Port()), Id: network(key.id), Protocol: c.transport.protocol(),
 	}
 }
 
