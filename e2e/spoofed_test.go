@@ -23,7 +23,6 @@ type stage struct {
 	resolver *lab.ScriptedResolver
 	asker    *lab.Asker
 	offPath  *lab.Namespace
-	target   netip.Addr // what answers say
 	fresh    byte
 }
 
