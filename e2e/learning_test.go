@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -117,14 +118,23 @@ func TestAnswersInFragments(t *testing.T) {
 func (s *stage) padded(query *dns.Msg, first, last netip.Addr, size int) []byte {
 	s.t.Helper()
 	message := answer(query, first)
+	message.Answer = append(message.Answer, answer(query, last).Answer[0])
+	return s.padTo(message, size)
+}
+
+// padTo packs an answer with a record that fills it up to so many bytes, behind its first one.
+func (f *fleet) padTo(message *dns.Msg, size int) []byte {
+	f.t.Helper()
 	message.Compress = true
-	padding := &dns.RFC3597{Hdr: dns.RR_Header{Name: query.Question[0].Name, Rrtype: 65280, Class: dns.ClassINET}}
-	message.Answer = append(message.Answer, padding, answer(query, last).Answer[0])
-	room := size - len(s.pack(message))
-	padding.Rdata = string(slices.Repeat([]byte("00"), room))
-	wire := s.pack(message)
+	padding := &dns.RFC3597{Hdr: dns.RR_Header{Name: message.Question[0].Name, Rrtype: 65280, Class: dns.ClassINET}}
+	message.Answer = slices.Insert(message.Answer, 1, dns.RR(padding))
+	wire, err := message.Pack()
+	f.must(err)
+	padding.Rdata = strings.Repeat("00", size-len(wire))
+	wire, err = message.Pack()
+	f.must(err)
 	if len(wire) != size {
-		s.t.Fatalf("an answer of %d bytes, want %d", len(wire), size)
+		f.t.Fatalf("an answer of %d bytes, want %d", len(wire), size)
 	}
 	return wire
 }

@@ -98,7 +98,7 @@ func (l *Lab) startDNS(ctx context.Context) error {
 		v4[2], v4[3] = byte(i>>8), byte(i)
 		fmt.Fprintf(&text, "n%05d.fresh A %s\nn%05d.fresh AAAA 2001:db8:18::%x\n", i, netip.AddrFrom4(v4), i, i+1)
 	}
-	if err := writeShapedNames(&text); err != nil {
+	if err := errors.Join(writeShapedNames(&text), writeLargeName(&text)); err != nil {
 		return err
 	}
 	config := fmt.Sprintf(`server:

@@ -1,5 +1,22 @@
 package lab
 
+import (
+	"fmt"
+	"io"
+)
+
+// largeNameAddresses is how many addresses large.example has: so many addresses that an answer to a simple client over UDP is truncated.
+const largeNameAddresses = 60
+
+func writeLargeName(zone io.Writer) error {
+	for n := range largeNameAddresses {
+		if _, err := fmt.Fprintf(zone, "large A 198.18.211.%d\nlarge AAAA 2001:db8:18:211::%d\n", n+1, n+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // unusualZone is what the world's DNS server says of example besides: records that few names have.
 const unusualZone = `
 alias DNAME shop
