@@ -74,8 +74,8 @@ const (
 	DatapathCounterCOUNTER_QUESTION_COUNT       DatapathCounter = 13
 	DatapathCounterCOUNTER_NOT_RESPONSE         DatapathCounter = 14
 	DatapathCounterCOUNTER_CHAIN_TOO_LONG       DatapathCounter = 15
-	DatapathCounterCOUNTER_UNFOLLOWED           DatapathCounter = 16
-	DatapathCounterCOUNTER_BUSY                 DatapathCounter = 17
+	DatapathCounterCOUNTER_BUSY                 DatapathCounter = 16
+	DatapathCounterCOUNTER_UNFOLLOWED           DatapathCounter = 17
 	DatapathCounterCOUNTER_SPECIAL_ADDRESS      DatapathCounter = 18
 	DatapathCounterCOUNTER_ADDRESSES_OVER_LIMIT DatapathCounter = 19
 	DatapathCounterCOUNTER_MAPPING_CREATED      DatapathCounter = 20

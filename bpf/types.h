@@ -425,9 +425,9 @@ enum counter {
 	COUNTER_QUESTION_COUNT, /* response: not exactly one question */
 	COUNTER_NOT_RESPONSE,	/* response: QR=0 */
 	COUNTER_CHAIN_TOO_LONG, /* response: more than CHAIN_MAX names */
+	COUNTER_BUSY,		/* response or query: no scratch free */
 	COUNTER_UNFOLLOWED, /* segment of responses over TCP, of a stream whose beginning was not
 			       seen, or that was lost */
-	COUNTER_BUSY,	    /* response or query: no scratch free */
 	COUNTER_SPECIAL_ADDRESS,      /* address that is never learned */
 	COUNTER_ADDRESSES_OVER_LIMIT, /* addresses beyond the limit of a response */
 	COUNTER_MAPPING_CREATED, /* entries made in mappings: with what the agent deletes and sees,
