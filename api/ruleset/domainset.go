@@ -89,6 +89,9 @@ func (s DomainSet) Has(pattern domain.Pattern) bool {
 	return found
 }
 
+// General returns the patterns of the set that names are held against one by one. The slice is the set's.
+func (s DomainSet) General() []domain.Pattern { return s.contents().general }
+
 // Match returns the first pattern found that matches the name.
 func (s DomainSet) Match(name domain.Name) (domain.Pattern, bool) {
 	if i, found := s.find("*"); found {

@@ -68,7 +68,7 @@ func (rs *RuleSet) setChanges(next *RuleSet) (changes, unused []*agentv1.RuleSet
 		if known && before.Same(set) {
 			continue
 		}
-		removed, added := difference(before.Domains, set.Domains)
+		removed, added := Difference(before.Domains, set.Domains)
 		if known && len(removed) > len(before.Domains)/2 {
 			changes = append(changes, deleteDomainSet(set.Name))
 			removed, added, known = nil, set.Domains, false
@@ -87,8 +87,8 @@ func (rs *RuleSet) setChanges(next *RuleSet) (changes, unused []*agentv1.RuleSet
 	return changes, unused
 }
 
-// difference tells what left a sorted list and what came.
-func difference(old, now []domain.Pattern) (removed, added []domain.Pattern) {
+// Difference tells what left a list of domains and what came. Both lists are sorted as a DomainSet's.
+func Difference(old, now []domain.Pattern) (removed, added []domain.Pattern) {
 	for len(old) > 0 && len(now) > 0 {
 		switch order := comparePatterns(old[0], now[0]); {
 		case order == 0:
