@@ -71,6 +71,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 
 	server := newGRPCServer(requests, validator)
 	namewardv1.RegisterPolicyServiceServer(server, adminserver.NewPolicyService(policies, adminLog, stopping))
+	namewardv1.RegisterDomainSetServiceServer(server, adminserver.NewDomainSetService(policies, adminLog))
 	namewardv1.RegisterNodeServiceServer(server, adminserver.NewNodeService(policies, mappings, agents, adminLog))
 	namewardv1.RegisterObservationServiceServer(server, adminserver.NewObservationService(mappings, flows, adminLog, stopping))
 	agentv1.RegisterSyncServiceServer(server, agents)

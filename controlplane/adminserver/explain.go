@@ -73,8 +73,8 @@ func explain(policies *store.Store, labels map[string]string, c ruleset.Connecti
 			}
 		}
 	}
-	all, _, _ := policies.Policies()
-	e := compile.Compile(all, labels).Explain(c)
+	snapshot, _, _ := policies.Snapshot()
+	e := compile.Compile(snapshot, labels).Explain(c)
 	response.Verdict, response.Enforced, response.Reason = toVerdict(e.Verdict), e.Enforced, e.Reason
 	if e.Policy != "" {
 		response.Policy, response.Rule = e.Policy, int32(e.Rule) //nolint:gosec // a policy has at most 10,000 rules

@@ -11,19 +11,25 @@ import (
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/ruleset"
-	"github.com/nameward/nameward/controlplane/policy"
 )
 
-// outputOnly are the fields of a policy that a mask may name but that no update changes (AIP-203); the name
-// says which policy it is.
+// outputOnly are the fields of a resource that a mask may name but that no update changes (AIP-203); the name
+// says which resource it is.
 func outputOnly() []protoreflect.Name {
-	return []protoreflect.Name{"name", "etag", "create_time", "update_time"}
+	return []protoreflect.Name{"name", "etag", "create_time", "update_time", "domain_count"}
 }
 
-// applyMask returns current with the fields of the mask as they are in changes (AIP-134): without paths each
-// field that is set there, with `*` all. Paths must have passed checkMask.
-func applyMask(current, changes *namewardv1.Policy, paths []string) *namewardv1.Policy {
-	out := policy.Copy(current)
+func policyDescriptor() protoreflect.MessageDescriptor {
+	return (*namewardv1.Policy)(nil).ProtoReflect().Descriptor()
+}
+
+func domainSetDescriptor() protoreflect.MessageDescriptor {
+	return (*namewardv1.DomainSet)(nil).ProtoReflect().Descriptor()
+}
+
+// applyMask sets the fields of the mask in out as they are in changes (AIP-134): without paths each field
+// that is set there, with `*` all. Paths must have passed checkMask. What fields hold is shared with changes.
+func applyMask[R proto.Message](out, changes R, paths []string) R {
 	fields := changes.ProtoReflect().Descriptor().Fields()
 	if len(paths) == 0 || slices.Contains(paths, "*") {
 		whole := len(paths) > 0
@@ -45,7 +51,7 @@ func applyMask(current, changes *namewardv1.Policy, paths []string) *namewardv1.
 func setPath(to, from protoreflect.Message, path []string) {
 	field := to.Descriptor().Fields().ByName(protoreflect.Name(path[0]))
 	switch {
-	case to.Descriptor().FullName() == policyFullName() && slices.Contains(outputOnly(), field.Name()):
+	case isResource(to.Descriptor()) && slices.Contains(outputOnly(), field.Name()):
 	case len(path) > 1:
 		// What `to` holds may be shared with the stored policy.
 		child := proto.Clone(to.Get(field).Message().Interface()).ProtoReflect()
@@ -61,17 +67,18 @@ func setPath(to, from protoreflect.Message, path []string) {
 	}
 }
 
-func policyFullName() protoreflect.FullName {
-	return (*namewardv1.Policy)(nil).ProtoReflect().Descriptor().FullName()
+func isResource(message protoreflect.MessageDescriptor) bool {
+	return message == policyDescriptor() || message == domainSetDescriptor()
 }
 
-// checkMask returns a *ruleset.FieldError for each path that names no field of a policy.
-func checkMask(paths []string) error {
+// checkMask returns a *ruleset.FieldError for each path that names no field of a resource.
+func checkMask(resource protoreflect.MessageDescriptor, paths []string) error {
 	var all []error
 	for i, path := range paths {
-		if path != "*" && !isField((*namewardv1.Policy)(nil).ProtoReflect().Descriptor(), strings.Split(path, ".")) {
+		if path != "*" && !isField(resource, strings.Split(path, ".")) {
 			all = append(all, &ruleset.FieldError{
-				Field: fmt.Sprintf("update_mask.paths[%d]", i), Value: path, Reason: "is no field of a policy that can be changed on its own",
+				Field: fmt.Sprintf("update_mask.paths[%d]", i), Value: path,
+				Reason: fmt.Sprintf("is no field of a %s that can be changed on its own", resource.Name()),
 			})
 		}
 	}

@@ -81,21 +81,25 @@ func (s *PolicyService) ListPolicies(_ context.Context, request *namewardv1.List
 
 // UpdatePolicy changes a policy, whole or the fields of a mask.
 func (s *PolicyService) UpdatePolicy(ctx context.Context, request *namewardv1.UpdatePolicyRequest) (*namewardv1.Policy, error) {
-	if err := checkMask(request.GetUpdateMask().GetPaths()); err != nil {
+	if err := checkMask(policyDescriptor(), request.GetUpdateMask().GetPaths()); err != nil {
 		// The policy's own faults belong into the same answer.
 		return nil, toStatus(s.log, errors.Join(err, policyFaults(request)))
 	}
+	made, err := winRaces(request.GetPolicy().GetEtag(), request.GetAllowMissing(), func() (*namewardv1.Policy, error) {
+		return s.update(ctx, request)
+	})
+	return made, toStatus(s.log, err)
+}
+
+// winRaces repeats a change that merges with what there is until no other change comes between. With an etag
+// of the client's, a race is the client's to know of; without one, it is ours to win: merge again with what
+// the other left. NOT_FOUND counts as a race only where that does not end the matter.
+func winRaces[R any](etag string, allowMissing bool, change func() (R, error)) (R, error) {
 	for {
-		made, err := s.update(ctx, request)
-		if err == nil {
-			return made, nil
-		}
-		// Without an etag of the client's, a race with another change is ours to win: merge again with
-		// what that left. NOT_FOUND counts as one only where that does not end the matter.
-		raced := errors.Is(err, store.ErrStale) || errors.Is(err, store.ErrExists) ||
-			errors.Is(err, store.ErrNotFound) && request.GetAllowMissing()
-		if request.GetPolicy().GetEtag() != "" || !raced {
-			return nil, toStatus(s.log, err)
+		made, err := change()
+		raced := errors.Is(err, store.ErrStale) || errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrNotFound) && allowMissing
+		if etag != "" || !raced {
+			return made, err
 		}
 	}
 }
@@ -112,10 +116,10 @@ func (s *PolicyService) update(ctx context.Context, request *namewardv1.UpdatePo
 	if err != nil {
 		return nil, err
 	}
-	if err := (store.Guard{Etag: changes.GetEtag()}).Check(changes.GetName(), current); err != nil {
+	if err := (store.Guard{Etag: changes.GetEtag()}).Check(changes.GetName(), current.Etag); err != nil {
 		return nil, err
 	}
-	merged := applyMask(current.Message, changes, request.GetUpdateMask().GetPaths())
+	merged := applyMask(policy.Copy(current.Message), changes, request.GetUpdateMask().GetPaths())
 	return s.put(ctx, merged, store.Guard{Etag: current.Etag, MustExist: true}, request.GetValidateOnly())
 }
 
@@ -123,6 +127,10 @@ func (s *PolicyService) update(ctx context.Context, request *namewardv1.UpdatePo
 func (s *PolicyService) put(ctx context.Context, message *namewardv1.Policy, guard store.Guard, validateOnly bool) (*namewardv1.Policy, error) {
 	parsed, err := policy.Parse(message)
 	if err != nil {
+		return nil, within("policy", err)
+	}
+	// Before it is counted what the sets hold; whether they still are there is judged anew with the write.
+	if err := s.store.CheckReferences(parsed); err != nil {
 		return nil, within("policy", err)
 	}
 	if err := s.admit(parsed); err != nil {
@@ -133,7 +141,7 @@ func (s *PolicyService) put(ctx context.Context, message *namewardv1.Policy, gua
 	}
 	stored, err := s.store.PutPolicy(ctx, parsed, guard)
 	if err != nil {
-		return nil, err
+		return nil, within("policy", err)
 	}
 	return stored.Message, nil
 }
@@ -145,14 +153,20 @@ func (s *PolicyService) admit(p *policy.Policy) error {
 	if current, err := s.store.Policy(p.Name); err == nil && !compile.AsksForMore(current, p) {
 		return nil
 	}
-	policies, _, _ := s.store.Policies()
-	nodes, _ := s.store.Nodes()
+	snapshot, _, _ := s.store.Snapshot()
+	return admit(s.store, p.Name, snapshot.WithPolicy(p), []*policy.Policy{p})
+}
+
+// admit refuses a change of a resource after which a node that a concerned policy selects would have to hold
+// more than it can.
+func admit(s *store.Store, name string, next policy.Snapshot, concerned []*policy.Policy) error {
+	nodes, _ := s.Nodes()
 	labels := make([]map[string]string, len(nodes))
 	for i, n := range nodes {
 		labels[i] = n.Labels
 	}
-	if err := compile.Admit(policies, p, labels); err != nil {
-		return fmt.Errorf("%s: %w: %w", p.Name, errCapacity, err)
+	if err := compile.Admit(next, concerned, labels); err != nil {
+		return fmt.Errorf("%s: %w: %w", name, errCapacity, err)
 	}
 	return nil
 }
@@ -160,10 +174,14 @@ func (s *PolicyService) admit(p *policy.Policy) error {
 // check returns what the guard says now.
 func (s *PolicyService) check(name string, guard store.Guard) error {
 	current, err := s.store.Policy(name)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return guard.Check(name, "")
+	case err != nil:
 		return err
+	default:
+		return guard.Check(name, current.Etag)
 	}
-	return guard.Check(name, current)
 }
 
 // DeletePolicy deletes a policy.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,10 @@ var (
 	errTooSlow = errors.New("reader is too slow: what it missed can be listed")
 	// errCapacity refuses what a node's datapath could not hold.
 	errCapacity = errors.New("more than a node can hold")
+	// errTooLarge refuses a domain set that is larger than any may be.
+	errTooLarge = errors.New("more domains than a set may have")
+	// errNotInline refuses an update that would empty a set whose domains its reader cannot have seen.
+	errNotInline = errors.New("its domains are too many for a DomainSet message, and the update has none: change them with AddDomains, RemoveDomains or ReplaceDomains, or leave them out of update_mask")
 )
 
 const (
@@ -51,6 +56,8 @@ func verdicts() []verdict {
 		{errStopping, codes.Unavailable, "STOPPING"},
 		{errTooSlow, codes.ResourceExhausted, "TOO_SLOW"},
 		{errCapacity, codes.ResourceExhausted, "CAPACITY_EXCEEDED"},
+		{errTooLarge, codes.ResourceExhausted, "TOO_MANY_DOMAINS"},
+		{errNotInline, codes.FailedPrecondition, "DOMAINS_NOT_INLINE"},
 		{context.Canceled, codes.Canceled, "CANCELED"},
 		{context.DeadlineExceeded, codes.DeadlineExceeded, "DEADLINE_EXCEEDED"},
 	}
@@ -65,6 +72,10 @@ func toStatus(log *slog.Logger, err error) error {
 	}
 	if faults := fieldErrors(err); len(faults) > 0 {
 		return invalid(faults)
+	}
+	var unmet *store.PreconditionError
+	if errors.As(err, &unmet) {
+		return failedPrecondition(unmet)
 	}
 	for _, v := range verdicts() {
 		if !errors.Is(err, v.err) {
@@ -103,6 +114,30 @@ func invalid(faults []*ruleset.FieldError) error {
 		Reason: "INVALID_FIELD", Domain: errorDomain, Metadata: map[string]string{"violations": strconv.Itoa(len(faults))},
 	}
 	return withDetails(codes.InvalidArgument, message, details, info)
+}
+
+// failedPrecondition answers with every object that would have to be otherwise. Of domain sets that are
+// missing it says the fields that name them too.
+func failedPrecondition(unmet *store.PreconditionError) error {
+	failure, fields := &errdetails.PreconditionFailure{}, &errdetails.BadRequest{}
+	reason := "IN_USE"
+	for _, v := range unmet.Violations[:min(len(unmet.Violations), maxViolations)] {
+		violation := &errdetails.PreconditionFailure_Violation{Type: "IN_USE", Subject: v.Subject, Description: v.String()}
+		if v.Missing {
+			reason, violation.Type = "MISSING", "MISSING"
+			fields.FieldViolations = append(fields.FieldViolations, &errdetails.BadRequest_FieldViolation{
+				Field: v.Field, Description: fmt.Sprintf("%q: does not exist", v.Subject),
+			})
+		}
+		failure.Violations = append(failure.Violations, violation)
+	}
+	info := &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain, Metadata: map[string]string{
+		"resource": unmet.Name, "violations": strconv.Itoa(len(unmet.Violations)),
+	}}
+	if len(fields.GetFieldViolations()) > 0 {
+		return withDetails(codes.FailedPrecondition, unmet.Error(), failure, fields, info)
+	}
+	return withDetails(codes.FailedPrecondition, unmet.Error(), failure, info)
 }
 
 // describe returns value and reason; the value once, where the reason quotes it too.
@@ -148,8 +183,17 @@ func fieldErrors(err error) []*ruleset.FieldError {
 	}
 }
 
-// within returns the field errors of err as those of a message's field.
+// within returns the field errors of err, or the fields that a *store.PreconditionError names in the message,
+// as those of a message's field.
 func within(field string, err error) error {
+	var unmet *store.PreconditionError
+	if errors.As(err, &unmet) {
+		moved := &store.PreconditionError{Name: unmet.Name, Violations: slices.Clone(unmet.Violations)}
+		for i := range moved.Violations {
+			moved.Violations[i].Field = field + "." + moved.Violations[i].Field
+		}
+		return moved
+	}
 	var all []error
 	for _, fault := range fieldErrors(err) {
 		all = append(all, &ruleset.FieldError{Field: field + "." + fault.Field, Value: fault.Value, Reason: fault.Reason})

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/policy"
 )
 
 const (
@@ -23,6 +24,14 @@ func pageSize(requested int32) int {
 		return defaultPageSize
 	}
 	return int(min(requested, maxPageSize))
+}
+
+// domainPageSize returns how many domains a page has: 1,000 when unset, at most 10,000.
+func domainPageSize(requested int32) int {
+	if requested == 0 {
+		return maxPageSize
+	}
+	return int(min(requested, policy.MaxInlineDomains))
 }
 
 // pageToken returns an opaque token of the page of a collection (`policies`) that begins after a key.

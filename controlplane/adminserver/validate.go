@@ -97,9 +97,15 @@ func handlerFaults(request proto.Message) error {
 	var err error
 	switch r := request.(type) {
 	case *namewardv1.UpdatePolicyRequest:
-		err = errors.Join(checkMask(r.GetUpdateMask().GetPaths()), policyFaults(r))
+		err = errors.Join(checkMask(policyDescriptor(), r.GetUpdateMask().GetPaths()), policyFaults(r))
 	case *namewardv1.ListPoliciesRequest:
 		_, err = parsePageToken(policiesCollection, r.GetPageToken())
+	case *namewardv1.UpdateDomainSetRequest:
+		err = errors.Join(checkMask(domainSetDescriptor(), r.GetUpdateMask().GetPaths()), domainSetFaults(r))
+	case *namewardv1.ListDomainSetsRequest:
+		_, err = parsePageToken(domainSetsCollection, r.GetPageToken())
+	case *namewardv1.ListDomainsRequest:
+		_, err = parsePageToken(domainsOf(r.GetName()), r.GetPageToken())
 	case *namewardv1.ListNodesRequest:
 		_, err = parsePageToken(nodesCollection, r.GetPageToken())
 	case *namewardv1.ListMappingsRequest:
@@ -111,7 +117,33 @@ func handlerFaults(request proto.Message) error {
 	case *namewardv1.ExplainConnectionRequest:
 		_, err = parseConnection(r)
 	default:
-		err = policyFaults(request)
+		err = errors.Join(policyFaults(request), domainSetFaults(request))
+	}
+	return err
+}
+
+// domainSetFaults parses the domain set, or the domains, of a request that has them.
+func domainSetFaults(request proto.Message) error {
+	var err error
+	switch r := request.(type) {
+	case *namewardv1.CreateDomainSetRequest:
+		// The name is made of domain_set_id, which has a constraint of its own.
+		_, err = policy.ParseDomains(r.GetDomainSet().GetDomains(), 0)
+		err = within("domain_set", err)
+	case *namewardv1.UpdateDomainSetRequest:
+		if r.GetDomainSet() != nil {
+			_, err = policy.ParseDomainSet(r.GetDomainSet())
+		}
+		err = within("domain_set", err)
+	case *namewardv1.AddDomainsRequest:
+		_, err = policy.ParseDomains(r.GetDomains(), 0)
+	case *namewardv1.RemoveDomainsRequest:
+		_, err = policy.ParseDomains(r.GetDomains(), 0)
+	case *namewardv1.ReplaceDomainsRequest:
+		// Only the first message of a stream, which says the name, is known to count from 0.
+		if r.GetName() != "" {
+			_, err = policy.ParseDomains(r.GetDomains(), 0)
+		}
 	}
 	return err
 }

@@ -3,14 +3,17 @@ package compile
 import (
 	"fmt"
 	"maps"
+	"net/netip"
+	"slices"
 
+	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/policy"
 )
 
 // What a node's datapath holds by default, per rule set.
 const (
-	// MaxPatterns bounds the distinct domain patterns.
+	// MaxPatterns bounds the distinct domain patterns, those of domain sets among them.
 	MaxPatterns = 131072
 	// MaxCIDRs bounds the distinct destination CIDRs, and the distinct source CIDRs of workloads.
 	MaxCIDRs = 32768
@@ -28,115 +31,137 @@ func (e *CapacityError) Error() string {
 	return fmt.Sprintf("a node would hold %d %s, more than %d", e.Count, e.What, e.Limit)
 }
 
-// Check returns a *CapacityError when the policies are together more than a node can hold.
-func Check(selected []*policy.Policy) error {
-	if fits(selected) {
+// Check returns a *CapacityError when the policies, and the domain sets that they name, are together more
+// than a node can hold.
+func Check(selected []*policy.Policy, snapshot policy.Snapshot) error {
+	sets := snapshot.DomainSetsOf(selected)
+	if sizeOf(selected, sets).fits() {
 		return nil
 	}
-	patterns, destinations, sources := set{}, set{}, set{}
-	general := newGeneralPatterns()
-	for _, p := range selected {
-		for _, rule := range p.Rules.Rules {
-			addAll(patterns, rule.Domains)
-			general.add(rule.Domains)
-			addAll(destinations, rule.CIDRs)
-		}
-		for _, workload := range p.Rules.Workloads {
-			addAll(sources, workload.CIDRs)
-		}
+	all := demandOf(selected...)
+	for _, set := range sets {
+		all.patterns.add(set.Domains)
 	}
 	for _, part := range []CapacityError{
-		{"domain patterns", len(patterns), MaxPatterns},
-		{"destination CIDRs", len(destinations), MaxCIDRs},
-		{"source CIDRs", len(sources), MaxCIDRs},
+		{"domain patterns", len(all.patterns), MaxPatterns},
+		{"destination CIDRs", len(all.destinations), MaxCIDRs},
+		{"source CIDRs", len(all.sources), MaxCIDRs},
 	} {
 		if part.Count > part.Limit {
 			return &part
 		}
 	}
-	return general.check()
+	return generalOf(all.patterns).check()
 }
 
-// size counts what a policy names, duplicates included.
+// size counts what policies and domain sets hold, duplicates included.
 type size struct {
 	patterns, general, destinations, sources int
 }
 
-func sizeOf(p *policy.Policy) size {
-	var size size
-	for _, rule := range p.Rules.Rules {
-		size.patterns += len(rule.Domains)
-		size.general += countGeneral(rule.Domains)
-		size.destinations += len(rule.CIDRs)
-	}
-	for _, workload := range p.Rules.Workloads {
-		size.sources += len(workload.CIDRs)
-	}
-	return size
-}
-
-// fits counts duplicates too, which is quick and nearly always enough.
-func fits(selected []*policy.Policy) bool {
-	var sum size
-	for _, p := range selected {
-		size := sizeOf(p)
-		sum.patterns += size.patterns
-		sum.general += size.general
-		sum.destinations += size.destinations
-		sum.sources += size.sources
-	}
-	return sum.patterns <= MaxPatterns && sum.general <= ruleset.MaxGeneralPatternsOfName && sum.destinations <= MaxCIDRs && sum.sources <= MaxCIDRs
-}
-
-// Admit returns a *CapacityError when putting a policy, in place of one of the same name, would make the
-// rule set of a node with any of these labels more than it can hold.
-func Admit(policies []*policy.Policy, added *policy.Policy, nodes []map[string]string) error {
-	next := make([]*policy.Policy, 0, len(policies)+1)
+func sizeOf(policies []*policy.Policy, sets []*policy.DomainSet) (sum size) {
 	for _, p := range policies {
-		switch {
-		case p.Name != added.Name:
-			next = append(next, p)
-		case !AsksForMore(p, added):
-			return nil
+		for _, rule := range p.Rules.Rules {
+			sum.patterns += len(rule.Domains)
+			sum.general += countGeneral(rule.Domains)
+			sum.destinations += len(rule.CIDRs)
+		}
+		for _, workload := range p.Rules.Workloads {
+			sum.sources += len(workload.CIDRs)
 		}
 	}
-	next = append(next, added)
-	if added.Rules.Mode == ruleset.Disabled || fits(next) {
-		return nil
+	for _, set := range sets {
+		sum.patterns += len(set.Domains)
+		sum.general += len(set.General())
 	}
-	if err := Check([]*policy.Policy{added}); err != nil {
-		return err
+	return sum
+}
+
+// fits is quick, and nearly always enough.
+func (s size) fits() bool {
+	return s.patterns <= MaxPatterns && s.general <= ruleset.MaxGeneralPatternsOfName && s.destinations <= MaxCIDRs && s.sources <= MaxCIDRs
+}
+
+// Admit returns a *CapacityError when the rule set of a node with any of these labels, made of the snapshot,
+// would be more than it can hold. Only what the concerned policies are part of is judged: those that were
+// put, or that name a domain set which was.
+func Admit(next policy.Snapshot, concerned []*policy.Policy, nodes []map[string]string) error {
+	concerned = slices.DeleteFunc(slices.Clone(concerned), isDisabled)
+	if len(concerned) == 0 {
+		return nil
 	}
 	// No node holds more than all policies together, which nearly always fit.
-	if fits(next) {
+	enabled := slices.DeleteFunc(slices.Clone(next.Policies), isDisabled)
+	if sizeOf(enabled, next.DomainSetsOf(enabled)).fits() {
 		return nil
 	}
-	keys, checked := Keys(next), map[string]bool{}
+	for _, p := range concerned {
+		if err := Check([]*policy.Policy{p}, next); err != nil {
+			return err
+		}
+	}
+	keys, checked := Keys(enabled), map[string]bool{}
 	for _, labels := range nodes {
-		if !added.Selects(labels) || checked[Project(labels, keys)] {
+		projection := Project(labels, keys)
+		if checked[projection] || !slices.ContainsFunc(concerned, func(p *policy.Policy) bool { return p.Selects(labels) }) {
 			continue
 		}
-		checked[Project(labels, keys)] = true
-		if err := Check(Select(next, labels)); err != nil {
+		checked[projection] = true
+		if err := Check(Select(enabled, labels), next); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func isDisabled(p *policy.Policy) bool { return p.Rules.Mode == ruleset.Disabled }
+
 // AsksForMore reports whether any node could get more by a policy than by the one that it replaces.
 func AsksForMore(before, added *policy.Policy) bool {
-	was, is := sizeOf(before), sizeOf(added)
-	return before.Rules.Mode == ruleset.Disabled || !maps.Equal(before.Selector, added.Selector) ||
-		is.general > 0 && !generalOf(before).contain(generalOf(added)) ||
-		is.patterns > was.patterns || is.destinations > was.destinations || is.sources > was.sources
+	return isDisabled(before) || !maps.Equal(before.Selector, added.Selector) || !demandOf(before).contains(demandOf(added))
 }
 
-// set holds what was seen of patterns or prefixes.
-type set map[any]struct{}
+// demand is what policies hold themselves, and which domain sets they name.
+type demand struct {
+	patterns              set[domain.Pattern]
+	destinations, sources set[netip.Prefix]
+	domainSets            set[string]
+}
 
-func addAll[E comparable](s set, list []E) {
+func demandOf(policies ...*policy.Policy) demand {
+	d := demand{set[domain.Pattern]{}, set[netip.Prefix]{}, set[netip.Prefix]{}, set[string]{}}
+	for _, p := range policies {
+		for _, rule := range p.Rules.Rules {
+			d.patterns.add(rule.Domains)
+			d.destinations.add(rule.CIDRs)
+			d.domainSets.add(rule.DomainSets)
+		}
+		for _, workload := range p.Rules.Workloads {
+			d.sources.add(workload.CIDRs)
+		}
+	}
+	return d
+}
+
+func (d demand) contains(other demand) bool {
+	return d.patterns.contains(other.patterns) && d.destinations.contains(other.destinations) &&
+		d.sources.contains(other.sources) && d.domainSets.contains(other.domainSets)
+}
+
+// set is a set of things.
+type set[E comparable] map[E]struct{}
+
+func (s set[E]) add(list []E) {
 	for _, e := range list {
 		s[e] = struct{}{}
 	}
+}
+
+func (s set[E]) contains(other set[E]) bool {
+	for e := range other {
+		if _, known := s[e]; !known {
+			return false
+		}
+	}
+	return true
 }

@@ -1,5 +1,5 @@
-// Package compile makes of policies and the labels of a node the rule set that the node holds. It is pure:
-// equal policies and labels give equal rule sets, on every server.
+// Package compile makes of policies, domain sets and the labels of a node the rule set that the node holds.
+// It is pure: equal policies, sets and labels give equal rule sets, on every server.
 package compile
 
 import (
@@ -12,8 +12,9 @@ import (
 )
 
 // Compile returns the rule set of a node with these labels.
-func Compile(policies []*policy.Policy, labels map[string]string) *ruleset.RuleSet {
-	return Rules(Select(policies, labels))
+func Compile(snapshot policy.Snapshot, labels map[string]string) *ruleset.RuleSet {
+	selected := Select(snapshot.Policies, labels)
+	return Rules(selected, snapshot.DomainSetsOf(selected))
 }
 
 // Select returns the policies that apply to a node with these labels, in the order given, without those
@@ -28,13 +29,17 @@ func Select(policies []*policy.Policy, labels map[string]string) []*policy.Polic
 	return selected
 }
 
-// Rules returns the rule set of the policies.
-func Rules(selected []*policy.Policy) *ruleset.RuleSet {
+// Rules returns the rule set of the policies and of the domain sets that they name.
+func Rules(selected []*policy.Policy, domainSets []*policy.DomainSet) *ruleset.RuleSet {
 	rules := make([]ruleset.Policy, 0, len(selected))
 	for _, p := range selected {
 		rules = append(rules, p.Rules)
 	}
-	return ruleset.New(rules)
+	sets := make([]ruleset.DomainSet, 0, len(domainSets))
+	for _, set := range domainSets {
+		sets = append(sets, set.DomainSet)
+	}
+	return ruleset.New(rules, sets...)
 }
 
 // Keys returns the label keys that any of the policies selects by, sorted. Nodes that agree in these get

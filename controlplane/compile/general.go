@@ -7,24 +7,22 @@ import (
 
 	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/api/ruleset"
-	"github.com/nameward/nameward/controlplane/policy"
 )
 
-// generalPatterns collects those patterns of which a node holds fewer: names are held against them one by
+// generalPatterns counts those patterns of which a node holds fewer: names are held against them one by
 // one, against all whose base is above the name.
 type generalPatterns struct {
-	distinct map[domain.Pattern]struct{}
-	bases    map[string]int // how many have it
+	count int
+	bases map[string]int // how many have it
 }
 
-func newGeneralPatterns() generalPatterns {
-	return generalPatterns{map[domain.Pattern]struct{}{}, map[string]int{}}
-}
-
-func generalOf(p *policy.Policy) generalPatterns {
-	g := newGeneralPatterns()
-	for _, rule := range p.Rules.Rules {
-		g.add(rule.Domains)
+func generalOf(patterns set[domain.Pattern]) generalPatterns {
+	g := generalPatterns{bases: map[string]int{}}
+	for p := range patterns {
+		if p.General() {
+			g.count++
+			g.bases[p.Base().String()]++
+		}
 	}
 	return g
 }
@@ -38,33 +36,12 @@ func countGeneral(patterns []domain.Pattern) (n int) {
 	return n
 }
 
-func (g generalPatterns) add(patterns []domain.Pattern) {
-	for _, p := range patterns {
-		if !p.General() {
-			continue
-		}
-		if _, known := g.distinct[p]; !known {
-			g.distinct[p] = struct{}{}
-			g.bases[p.Base().String()]++
-		}
-	}
-}
-
-func (g generalPatterns) contain(others generalPatterns) bool {
-	for p := range others.distinct {
-		if _, known := g.distinct[p]; !known {
-			return false
-		}
-	}
-	return true
-}
-
 const generalText = "domain patterns with a `*` elsewhere than in a leading `*.`"
 
 // check returns a *CapacityError when they are too many, in all or for the names below some base.
 func (g generalPatterns) check() error {
-	if len(g.distinct) > ruleset.MaxGeneralPatterns {
-		return &CapacityError{generalText, len(g.distinct), ruleset.MaxGeneralPatterns}
+	if g.count > ruleset.MaxGeneralPatterns {
+		return &CapacityError{generalText, g.count, ruleset.MaxGeneralPatterns}
 	}
 	var worst CapacityError
 	for base := range g.bases {

@@ -1,11 +1,10 @@
-// Package policy holds policies as the policy server works with them: parsed, valid and immutable. A
-// message of the API or of the storage goes in, a Policy comes out or every fault of the message. What is
-// behind the parser never meets a pattern or a CIDR as text.
+// Package policy holds policies and domain sets as the policy server works with them: parsed, valid and
+// immutable. A message of the API or of the storage goes in, a Policy or a DomainSet comes out or every fault
+// of the message. What is behind the parser never meets a pattern or a CIDR as text.
 package policy
 
 import (
 	"errors"
-	"fmt"
 	"regexp"
 	"time"
 
@@ -44,7 +43,6 @@ type Policy struct {
 // *ruleset.FieldError for every fault, with paths from the policy: `rules[0].domains[1]`.
 func Parse(message *namewardv1.Policy) (*Policy, error) {
 	rules, err := ruleset.ParsePolicy(message)
-	err = errors.Join(err, refuseDomainSets(message))
 	if !resourceName.MatchString(message.GetName()) {
 		err = errors.Join(&ruleset.FieldError{
 			Field: "name", Value: message.GetName(),
@@ -65,19 +63,6 @@ func Parse(message *namewardv1.Policy) (*Policy, error) {
 		UpdateTime:  readTime(message.GetUpdateTime()),
 		Message:     message,
 	}, nil
-}
-
-// refuseDomainSets returns a fault for each domain set: there are none yet that a rule could name.
-func refuseDomainSets(message *namewardv1.Policy) error {
-	var faults []error
-	for i, rule := range message.GetRules() {
-		for j, name := range rule.GetDomainSets() {
-			faults = append(faults, &ruleset.FieldError{
-				Field: fmt.Sprintf("rules[%d].domain_sets[%d]", i, j), Value: name, Reason: "not supported by this version",
-			})
-		}
-	}
-	return errors.Join(faults...)
 }
 
 // Selects reports whether the policy applies to a node with these labels.

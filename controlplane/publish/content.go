@@ -1,12 +1,15 @@
 package publish
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/compile"
 	"github.com/nameward/nameward/controlplane/policy"
 )
 
@@ -21,8 +24,9 @@ const deltaLimit = 64
 type Content struct {
 	ID    ruleset.ID
 	rules *ruleset.RuleSet
-	// selected are the policies that the rules were made of: equal pointers mean equal rules.
-	selected []*policy.Policy
+	// selected and domainSets are what the rules were made of: equal pointers mean equal rules.
+	selected   []*policy.Policy
+	domainSets []*policy.DomainSet
 
 	mu       sync.Mutex // guards the encodings
 	snapshot [][]byte
@@ -76,25 +80,27 @@ func (c *Content) retire() {
 }
 
 // changes returns what RuleSet.Changes does, but compares in depth only what is not shared: of thousands
-// of policies mostly one.
+// of policies and domain sets mostly one.
 func (c *Content) changes(next *Content) []*agentv1.RuleSetChange {
-	shared := make(map[*policy.Policy]struct{}, len(c.selected))
-	for _, p := range c.selected {
-		shared[p] = struct{}{}
+	removed, added := notShared(c.selected, next.selected)
+	removedSets, addedSets := notShared(c.domainSets, next.domainSets)
+	return compile.Rules(removed, removedSets).Changes(compile.Rules(added, addedSets))
+}
+
+// notShared returns what of before is not in next, and what of next is not in before.
+func notShared[E comparable](before, next []E) (removed, added []E) {
+	left := make(map[E]struct{}, len(before))
+	for _, e := range before {
+		left[e] = struct{}{}
 	}
-	var added []ruleset.Policy
-	for _, p := range next.selected {
-		if _, ok := shared[p]; ok {
-			delete(shared, p)
+	for _, e := range next {
+		if _, shared := left[e]; shared {
+			delete(left, e)
 		} else {
-			added = append(added, p.Rules)
+			added = append(added, e)
 		}
 	}
-	removed := make([]ruleset.Policy, 0, len(shared))
-	for p := range shared {
-		removed = append(removed, p.Rules)
-	}
-	return ruleset.New(removed).Changes(ruleset.New(added))
+	return slices.Collect(maps.Keys(left)), added
 }
 
 // encode splits changes into messages.

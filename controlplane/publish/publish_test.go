@@ -3,6 +3,7 @@ package publish_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -21,19 +22,20 @@ import (
 	"github.com/nameward/nameward/controlplane/publish"
 )
 
-// source holds policies as the store does.
+// source holds policies and domain sets as the store does.
 type source struct {
-	mu       sync.Mutex // guards all below
-	policies map[string]*policy.Policy
-	revision uint64
-	changed  chan struct{}
+	mu         sync.Mutex // guards all below
+	policies   map[string]*policy.Policy
+	domainSets map[string]*policy.DomainSet
+	revision   uint64
+	changed    chan struct{}
 }
 
 func newSource() *source {
-	return &source{policies: map[string]*policy.Policy{}, revision: 1, changed: make(chan struct{})}
+	return &source{policies: map[string]*policy.Policy{}, domainSets: map[string]*policy.DomainSet{}, revision: 1, changed: make(chan struct{})}
 }
 
-func (s *source) Policies() ([]*policy.Policy, uint64, <-chan struct{}) {
+func (s *source) Snapshot() (policy.Snapshot, uint64, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []*policy.Policy
@@ -41,7 +43,7 @@ func (s *source) Policies() ([]*policy.Policy, uint64, <-chan struct{}) {
 		all = append(all, p)
 	}
 	slices.SortFunc(all, func(a, b *policy.Policy) int { return a.Rules.Compare(b.Rules) })
-	return all, s.revision, s.changed
+	return policy.Snapshot{Policies: all, DomainSets: maps.Clone(s.domainSets)}, s.revision, s.changed
 }
 
 func (s *source) change(edit func(map[string]*policy.Policy)) {
@@ -60,6 +62,11 @@ func (s *source) put(t testing.TB, message *namewardv1.Policy) {
 		t.Fatal(err)
 	}
 	s.change(func(policies map[string]*policy.Policy) { policies[p.Name] = p })
+}
+
+// putSet makes or replaces a domain set.
+func (s *source) putSet(set ruleset.DomainSet) {
+	s.change(func(map[string]*policy.Policy) { s.domainSets[set.Name] = &policy.DomainSet{DomainSet: set} })
 }
 
 func allow(name, role string, domains ...string) *namewardv1.Policy {
@@ -159,15 +166,27 @@ func TestFollowersHoldWhatCompileSays(t *testing.T) {
 				followers[i] = &follower{labels: map[string]string{"role": roles[i%3], "own": fmt.Sprint(i)}, holds: &ruleset.RuleSet{}}
 				followers[i].connect(p)
 			}
-			names := rapid.SampledFrom([]string{"a", "b", "c"})
+			names, setNames := rapid.SampledFrom([]string{"a", "b", "c"}), rapid.SampledFrom([]string{"domainSets/x", "domainSets/y"})
+			domains := rapid.SliceOf(rapid.SampledFrom([]string{"x.test", "*.y.test", "z-*.test"}))
+			putSet := func(rt *rapid.T, name string) {
+				parsed, err := policy.ParseDomains(domains.Draw(rt, "domains"), 0)
+				if err != nil {
+					rt.Fatal(err)
+				}
+				s.putSet(ruleset.NewDomainSet(name, parsed))
+			}
+			putSet(rt, "domainSets/x")
+			putSet(rt, "domainSets/y")
 			one := rapid.Custom(func(t *rapid.T) *follower { return rapid.SampledFrom(followers).Draw(t, "follower") })
 			rt.Repeat(map[string]func(*rapid.T){
 				"put": func(rt *rapid.T) {
 					message := allow(names.Draw(rt, "name"), rapid.SampledFrom(roles).Draw(rt, "role"), rapid.SampledFrom([]string{"x.test", "*.y.test"}).Draw(rt, "domain"))
 					message.Priority = rapid.Int32Range(0, 2).Draw(rt, "priority")
 					message.Mode = rapid.SampledFrom([]namewardv1.Policy_Mode{namewardv1.Policy_ENFORCE, namewardv1.Policy_DISABLED}).Draw(rt, "mode")
+					message.Rules[0].DomainSets = rapid.SliceOfDistinct(setNames, rapid.ID).Draw(rt, "sets")
 					s.put(t, message)
 				},
+				"put set": func(rt *rapid.T) { putSet(rt, setNames.Draw(rt, "set")) },
 				"delete": func(rt *rapid.T) {
 					name := names.Draw(rt, "name")
 					s.change(func(policies map[string]*policy.Policy) { delete(policies, "policies/"+name) })
@@ -183,10 +202,10 @@ func TestFollowersHoldWhatCompileSays(t *testing.T) {
 			})
 			time.Sleep(time.Second)
 			synctest.Wait()
-			policies, _, _ := s.Policies()
+			snapshot, _, _ := s.Snapshot()
 			for _, f := range followers {
 				f.follow(rt, p)
-				if got, want := f.holds.ID(), compile.Compile(policies, f.labels).ID(); got != want {
+				if got, want := f.holds.ID(), compile.Compile(snapshot, f.labels).ID(); got != want {
 					rt.Errorf("node %v holds %v, compile says %v", f.labels, got, want)
 				}
 				f.disconnect()

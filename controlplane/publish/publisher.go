@@ -1,5 +1,5 @@
-// Package publish makes the newest rule set of every node known to the stream that serves it. Policies go
-// in from the store, an Event comes out for each distinct set of labels when its rule set changes. Readers
+// Package publish makes the newest rule set of every node known to the stream that serves it. Policies and
+// domain sets go in from the store, an Event comes out for each distinct set of labels when its rule set changes. Readers
 // follow at their own pace: nothing is queued for them, who is slow skips to the newest. Nodes with equal
 // rule sets share one Content and its encodings.
 package publish
@@ -19,10 +19,10 @@ import (
 	"github.com/nameward/nameward/controlplane/policy"
 )
 
-// Source says which policies there are, the revision at which they last changed, and by the closing of a
-// channel that they have changed.
+// Source says which policies and domain sets there are, the revision at which any of them last changed, and
+// by the closing of a channel that one has changed.
 type Source interface {
-	Policies() (policies []*policy.Policy, revision uint64, changed <-chan struct{})
+	Snapshot() (snapshot policy.Snapshot, revision uint64, changed <-chan struct{})
 }
 
 const (
@@ -31,6 +31,9 @@ const (
 	// retiredLimit is how many contents are remembered after no node wants them any more, so that a node
 	// that comes back gets the changes since.
 	retiredLimit = 64
+	// retiredDomains bounds the domains of the sets of such contents: a large set that changes often would
+	// otherwise be remembered as often.
+	retiredDomains = 1 << 20
 )
 
 // Publisher compiles for each distinct set of labels. It is safe for concurrent use; Run must be running
@@ -40,16 +43,16 @@ type Publisher struct {
 	latency prometheus.Histogram
 
 	mu       sync.Mutex // guards all below
-	policies []*policy.Policy
+	snapshot policy.Snapshot
 	revision uint64
 	keys     []string
-	// compiled holds what the current policies give for each projection of labels.
+	// compiled holds what the current snapshot gives for each projection of labels.
 	compiled map[string]*Content
 	// contents holds what is wanted, and what of late was: retired, the oldest first.
 	contents map[ruleset.ID]*Content
 	retired  []*Content
 	topics   map[string]*topic
-	// published is closed when other policies become current.
+	// published is closed when another snapshot becomes current.
 	published chan struct{}
 }
 
@@ -86,16 +89,16 @@ func New(source Source) *Publisher {
 
 		published: make(chan struct{}),
 	}
-	policies, revision, _ := source.Policies()
-	p.publish(policies, revision)
+	snapshot, revision, _ := source.Snapshot()
+	p.publish(snapshot, revision)
 	return p
 }
 
 // Collectors returns the metrics.
 func (p *Publisher) Collectors() []prometheus.Collector { return []prometheus.Collector{p.latency} }
 
-// Published returns the revision of the policies that are current, and a channel that closes when others
-// are, whether they change any rule set or not.
+// Published returns the revision of the snapshot that is current, and a channel that closes when another
+// is, whether that changes any rule set or not.
 func (p *Publisher) Published() (revision uint64, changed <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -105,8 +108,8 @@ func (p *Publisher) Published() (revision uint64, changed <-chan struct{}) {
 // Run publishes each change until ctx ends: at once when idle, otherwise when the one before is through.
 func (p *Publisher) Run(ctx context.Context) error {
 	for {
-		policies, revision, changed := p.source.Policies()
-		p.publish(policies, revision).wait(ctx)
+		snapshot, revision, changed := p.source.Snapshot()
+		p.publish(snapshot, revision).wait(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -115,15 +118,15 @@ func (p *Publisher) Run(ctx context.Context) error {
 	}
 }
 
-// publish makes the policies current and returns the fan-out that this began.
-func (p *Publisher) publish(policies []*policy.Policy, revision uint64) *fanOut {
+// publish makes a snapshot current and returns the fan-out that this began.
+func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if revision == p.revision {
 		return nil
 	}
-	p.policies, p.revision = policies, revision
-	p.keys = compile.Keys(policies)
+	p.snapshot, p.revision = snapshot, revision
+	p.keys = compile.Keys(snapshot.Policies)
 	p.compiled = map[string]*Content{}
 	now := time.Now()
 	fanOut := newFanOut(now)
@@ -150,17 +153,18 @@ func (p *Publisher) publish(policies []*policy.Policy, revision uint64) *fanOut 
 	return fanOut
 }
 
-// content returns what the current policies give for labels; before, if that is still it.
+// content returns what the current snapshot gives for labels; before, if that is still it.
 func (p *Publisher) content(labels map[string]string, before *Content) *Content {
 	projection := compile.Project(labels, p.keys)
 	if content, ok := p.compiled[projection]; ok {
 		return content
 	}
-	selected := compile.Select(p.policies, labels)
+	selected := compile.Select(p.snapshot.Policies, labels)
+	sets := p.snapshot.DomainSetsOf(selected)
 	content := before
-	if before == nil || !slices.Equal(before.selected, selected) {
-		rules := compile.Rules(selected)
-		content = p.intern(&Content{ID: rules.ID(), rules: rules, selected: selected})
+	if before == nil || !slices.Equal(before.selected, selected) || !slices.Equal(before.domainSets, sets) {
+		rules := compile.Rules(selected, sets)
+		content = p.intern(&Content{ID: rules.ID(), rules: rules, selected: selected, domainSets: sets})
 	}
 	p.compiled[projection] = content
 	return content
@@ -189,10 +193,28 @@ func (p *Publisher) retire() {
 			p.retired = append(p.retired, content)
 		}
 	}
-	for len(p.retired) > retiredLimit {
+	for excess := p.excess(); excess > 0; excess-- {
 		delete(p.contents, p.retired[0].ID)
 		p.retired = slices.Delete(p.retired, 0, 1)
 	}
+}
+
+// excess returns how many of the retired contents, the oldest ones, are too much to remember.
+func (p *Publisher) excess() int {
+	domains, counted := 0, map[*policy.DomainSet]bool{}
+	for i, content := range slices.Backward(p.retired) {
+		for _, set := range content.domainSets {
+			// A set that is current is in memory whoever remembers it.
+			if !counted[set] && p.snapshot.DomainSets[set.Name] != set {
+				counted[set] = true
+				domains += len(set.Domains)
+			}
+		}
+		if domains > retiredDomains || len(p.retired)-i > retiredLimit {
+			return i + 1
+		}
+	}
+	return 0
 }
 
 // Remembered returns the content of an id, if any node wants it or did of late.

@@ -54,7 +54,7 @@ func TestNodeStatus(t *testing.T) {
 	s := fresh(t)
 	id := register(t, s, "lab", "6.1")
 	_, changed := s.Nodes()
-	_, _, policiesChanged := s.Policies()
+	_, _, policiesChanged := s.Snapshot()
 	before, revision := time.Unix(1000, 0), s.Revision()
 	held, err := s.Node(id)
 	if err != nil {

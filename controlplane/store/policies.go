@@ -27,17 +27,17 @@ type Guard struct {
 	MustNotExist bool
 }
 
-// Check returns what the guard says of a policy as it is now, nil for none.
-func (g Guard) Check(name string, current *policy.Policy) error {
+// Check returns what the guard says of an object that has this etag now, "" for none.
+func (g Guard) Check(name, etag string) error {
 	var err error
 	switch {
-	case current == nil && g.MustExist:
+	case etag == "" && g.MustExist:
 		err = ErrNotFound
-	case current == nil && g.Etag != "":
+	case etag == "" && g.Etag != "":
 		err = ErrStale
-	case current != nil && g.MustNotExist:
+	case etag != "" && g.MustNotExist:
 		err = ErrExists
-	case current != nil && g.Etag != "" && g.Etag != current.Etag:
+	case etag != "" && g.Etag != "" && g.Etag != etag:
 		err = ErrStale
 	default:
 		return nil
@@ -55,6 +55,14 @@ func (s *Store) Policy(name string) (*policy.Policy, error) {
 		return nil, &ResourceError{Name: name, Err: ErrNotFound}
 	}
 	return p, nil
+}
+
+// etagOf returns "" for no policy.
+func etagOf(p *policy.Policy) string {
+	if p == nil {
+		return ""
+	}
+	return p.Etag
 }
 
 // lookUp returns nil when there is no such policy.
@@ -91,41 +99,23 @@ func listAfter[T any](txn *memdb.Txn, table, after string, limit int) (list []T,
 	return list, false, nil
 }
 
-// PolicyRevision returns the revision at which policies last changed.
-func (s *Store) PolicyRevision() uint64 {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.policyRevision
-}
-
-// Policies returns every policy in order of evaluation (priority, then name), the revision at which they
-// last changed, and a channel that closes when any of them changes. The revision stays the same over a
-// restart and is not moved by changes of other objects.
-func (s *Store) Policies() (policies []*policy.Policy, revision uint64, changed <-chan struct{}) {
-	s.mu.RLock()
-	txn, revision := s.db.Txn(false), s.policyRevision
-	s.mu.RUnlock()
-	objects, err := txn.Get(tablePolicies, indexOrder)
-	if err != nil {
-		panic(fmt.Sprintf("walk policies: %v", err)) // the schema lacks the index
-	}
-	for object := objects.Next(); object != nil; object = objects.Next() {
-		policies = append(policies, object.(*policy.Policy)) // the index refuses other types
-	}
-	return policies, revision, objects.WatchCh()
-}
-
 // PutPolicy makes or replaces a policy and returns it as stored, with its new etag and times. It returns
-// when the policy is durable and visible to readers. Where it would change nothing, it writes nothing and
-// returns the policy that there is. Etag and times of p itself are ignored.
+// when the policy is durable and visible to readers; a *PreconditionError when it names a domain set that
+// does not exist. Where it would change nothing, it writes nothing and returns the policy that there is. Etag
+// and times of p itself are ignored.
 func (s *Store) PutPolicy(ctx context.Context, p *policy.Policy, guard Guard) (*policy.Policy, error) {
 	wanted := policy.WithoutOutput(p.Message)
+	s.references.RLock()
+	defer s.references.RUnlock()
+	if err := s.CheckReferences(p); err != nil {
+		return nil, err
+	}
 	for {
 		current, err := s.lookUp(p.Name)
 		if err != nil {
 			return nil, err
 		}
-		if err := guard.Check(p.Name, current); err != nil {
+		if err := guard.Check(p.Name, etagOf(current)); err != nil {
 			return nil, err
 		}
 		if current != nil && proto.Equal(wanted, policy.WithoutOutput(current.Message)) {
@@ -160,7 +150,8 @@ func (s *Store) writePolicy(ctx context.Context, p *policy.Policy, wanted *namew
 	content := sha256.Sum256(value)
 	operations := []storage.Operation{{Key: p.Name, Value: value, Expected: expected}}
 	err = s.backend.Commit(ctx, operations, func(revision uint64) {
-		identify(&stored, revision, content)
+		stored.Revision, stored.Etag = revision, etag(revision, content)
+		stored.Message.Etag = stored.Etag
 		s.apply(revision, func(txn *memdb.Txn) error { return txn.Insert(tablePolicies, &stored) }, &stored, "")
 	})
 	if err != nil {
@@ -178,7 +169,7 @@ func (s *Store) DeletePolicy(ctx context.Context, name string, guard Guard) erro
 		if err != nil {
 			return err
 		}
-		if err := guard.Check(name, current); err != nil {
+		if err := guard.Check(name, etagOf(current)); err != nil {
 			return err
 		}
 		operations := []storage.Operation{{Key: name, Expected: storage.ExpectRevision(current.Revision)}}
@@ -200,13 +191,8 @@ func (s *Store) DeletePolicy(ctx context.Context, name string, guard Guard) erro
 func (s *Store) apply(revision uint64, change func(*memdb.Txn) error, put *policy.Policy, deleted string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	txn := s.db.Txn(true)
-	if err := change(txn); err != nil {
-		// The guard of the commit says that the object was there as it should be, and the schema fits.
-		panic(fmt.Sprintf("read model refused revision %d: %v", revision, err))
-	}
-	txn.Commit()
-	s.revision, s.policyRevision = revision, revision
+	s.change(revision, change)
+	s.policyRevision = revision
 	s.history.add(revision, put, deleted)
 }
 
@@ -222,15 +208,14 @@ func readPolicy(record storage.Record) (*policy.Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %q: %w", storage.ErrCorrupt, record.Key, err)
 	}
-	identify(p, record.Revision, sha256.Sum256(record.Value))
+	p.Revision, p.Etag = record.Revision, etag(record.Revision, sha256.Sum256(record.Value))
+	p.Message.Etag = p.Etag
 	return p, nil
 }
 
-// identify sets the revision, and the etag that it makes with the digest of what is on disk. Neither is
-// part of the latter: the revision is known only when that has been written.
-func identify(p *policy.Policy, revision uint64, content [sha256.Size]byte) {
-	p.Revision = revision
+// etag makes an etag of the revision and the digest of what is on disk. Neither is part of the latter: the
+// revision is known only when that has been written.
+func etag(revision uint64, content [sha256.Size]byte) string {
 	sum := sha256.Sum256(binary.BigEndian.AppendUint64(content[:], revision))
-	p.Etag = base64.RawURLEncoding.EncodeToString(sum[:12])
-	p.Message.Etag = p.Etag
+	return base64.RawURLEncoding.EncodeToString(sum[:12])
 }

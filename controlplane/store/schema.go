@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	tablePolicies = "policies"
-	tableNodes    = "nodes"
+	tablePolicies   = "policies"
+	tableDomainSets = "domain_sets"
+	tableNodes      = "nodes"
 
 	indexID = "id"
 	// indexOrder has the policies in order of evaluation.
@@ -23,6 +24,9 @@ func schema() *memdb.DBSchema {
 		tablePolicies: {Name: tablePolicies, Indexes: map[string]*memdb.IndexSchema{
 			indexID:    {Name: indexID, Unique: true, Indexer: textIndex[*policy.Policy](func(p *policy.Policy) string { return p.Name })},
 			indexOrder: {Name: indexOrder, Unique: true, Indexer: orderIndex{}},
+		}},
+		tableDomainSets: {Name: tableDomainSets, Indexes: map[string]*memdb.IndexSchema{
+			indexID: {Name: indexID, Unique: true, Indexer: textIndex[*policy.DomainSet](func(s *policy.DomainSet) string { return s.Name })},
 		}},
 		tableNodes: {Name: tableNodes, Indexes: map[string]*memdb.IndexSchema{
 			indexID: {Name: indexID, Unique: true, Indexer: textIndex[*Node](func(n *Node) string { return n.ID.String() })},

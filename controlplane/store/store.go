@@ -1,4 +1,4 @@
-// Package store is the policy server's memory: policies and nodes, read from immutable snapshots that
+// Package store is the policy server's memory: policies, domain sets and nodes, read from immutable snapshots that
 // never wait for a writer, and kept by a storage behind it. A change is on disk before a reader or a
 // watcher sees it, and all see changes in the order of their revisions.
 //
@@ -41,19 +41,26 @@ func (e *ResourceError) Error() string { return e.Name + ": " + e.Err.Error() }
 // Unwrap returns the sentinel.
 func (e *ResourceError) Unwrap() error { return e.Err }
 
-// Store holds policies and nodes. It starts no goroutine and is safe for concurrent use.
+// Store holds policies, domain sets and nodes. It starts no goroutine and is safe for concurrent use.
 type Store struct {
 	backend storage.Backend
 	id      string
 	db      *memdb.MemDB
 
-	// mu guards what belongs together: the policies in db, the position behind the last change of them,
-	// and the revisions. Writers of policies hold it while they change db; where both are needed, mu is
-	// taken before memdb's own writer lock.
+	// references is held while a policy is checked and written, and exclusively while it is made sure that no
+	// policy names a domain set and the set is deleted. It is taken before mu.
+	references sync.RWMutex
+
+	// mu guards what belongs together: the policies and domain sets in db, the position behind the last
+	// change of a policy, and the revisions. Writers of either hold it while they change db; where both are
+	// needed, mu is taken before memdb's own writer lock.
 	mu             sync.RWMutex
 	revision       uint64
 	policyRevision uint64
-	history        *history
+	// rulesRevision is that of the last change of a policy or a domain set; rulesChanged closes at the next.
+	rulesRevision uint64
+	rulesChanged  chan struct{}
+	history       *history
 }
 
 // Open reads everything that the backend holds. The backend stays the caller's to close, after the last
@@ -63,15 +70,19 @@ func Open(ctx context.Context, backend storage.Backend) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make read model: %w", err)
 	}
-	s := &Store{backend: backend, db: db}
+	s := &Store{backend: backend, db: db, rulesChanged: make(chan struct{})}
 	txn := db.Txn(true)
 	defer txn.Abort()
+	loading := &loader{txn: txn, sets: map[string]*loadedSet{}}
 	meta, err := backend.Load(func(record storage.Record) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		return load(txn, record)
+		return loading.load(record)
 	})
+	if err == nil {
+		err = loading.finish()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("load store: %w", err)
 	}
@@ -80,6 +91,7 @@ func Open(ctx context.Context, backend storage.Backend) (*Store, error) {
 	s.revision = meta.Revision
 	// A store without a policy has always had the state that its first revision had.
 	s.policyRevision = max(meta.Collections[collectionOf(policy.Collection)], firstRevision)
+	s.rulesRevision = max(s.policyRevision, meta.Collections[collectionOf(policy.DomainSetCollection)])
 	s.history = newHistory(s.policyRevision, historyEvents, historyBytes)
 	return s, nil
 }
@@ -87,23 +99,17 @@ func Open(ctx context.Context, backend storage.Backend) (*Store, error) {
 // firstRevision is that of a store in which nothing was ever written.
 const firstRevision = 1
 
-func load(txn *memdb.Txn, record storage.Record) error {
-	switch collection := collectionOf(record.Key); collection {
-	case collectionOf(policy.Collection):
-		p, err := readPolicy(record)
-		if err != nil {
-			return err
-		}
-		return txn.Insert(tablePolicies, p)
-	case collectionOf(nodeCollection):
-		n, err := readNode(record)
-		if err != nil {
-			return err
-		}
-		return txn.Insert(tableNodes, n)
-	default:
-		return fmt.Errorf("%w: %q: no collection %q is known to this version", storage.ErrCorrupt, record.Key, collection)
+// change makes a durable change visible to readers. It is called under mu.
+func (s *Store) change(revision uint64, change func(*memdb.Txn) error) {
+	txn := s.db.Txn(true)
+	if err := change(txn); err != nil {
+		// The guard of the commit says that the object was there as it should be, and the schema fits.
+		panic(fmt.Sprintf("read model refused revision %d: %v", revision, err))
 	}
+	txn.Commit()
+	s.revision, s.rulesRevision = revision, revision
+	close(s.rulesChanged)
+	s.rulesChanged = make(chan struct{})
 }
 
 func collectionOf(key string) string {

@@ -186,7 +186,7 @@ func TestRestartKeepsEverything(t *testing.T) {
 	if err := s.DeletePolicy(t.Context(), other.Name, store.Guard{}); err != nil {
 		t.Fatal(err)
 	}
-	_, policyRevision, _ := s.Policies()
+	_, policyRevision, _ := s.Snapshot()
 	if err := s.RegisterNode(t.Context(), store.Node{ID: id, Labels: map[string]string{"role": "web"}, Kernel: "6.18"}); err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,8 @@ func TestRestartKeepsEverything(t *testing.T) {
 	if s.ID() != storeID || s.Revision() != revision {
 		t.Errorf("store %s at %d, want %s at %d", s.ID(), s.Revision(), storeID, revision)
 	}
-	policies, gotRevision, _ := s.Policies()
+	snapshot, gotRevision, _ := s.Snapshot()
+	policies := snapshot.Policies
 	if gotRevision != policyRevision || len(policies) != 1 {
 		t.Fatalf("%d policies of revision %d, want 1 of %d: the node's commit changed none", len(policies), gotRevision, policyRevision)
 	}
@@ -240,7 +241,7 @@ func TestListPolicies(t *testing.T) {
 
 func TestPoliciesAreInOrderOfEvaluation(t *testing.T) {
 	s := fresh(t)
-	_, _, changed := s.Policies()
+	_, _, changed := s.Snapshot()
 	for id, priority := range map[string]int32{"late": 5, "first": -7, "b": 0, "a": 0, "last": 1 << 30} {
 		if _, err := s.PutPolicy(t.Context(), parse(t, id, "", priority), store.Guard{}); err != nil {
 			t.Fatal(err)
@@ -251,9 +252,9 @@ func TestPoliciesAreInOrderOfEvaluation(t *testing.T) {
 	default:
 		t.Error("the channel is open after a change")
 	}
-	policies, revision, changed := s.Policies()
+	snapshot, revision, changed := s.Snapshot()
 	var got []string
-	for _, p := range policies {
+	for _, p := range snapshot.Policies {
 		got = append(got, strings.TrimPrefix(p.Name, policy.Collection))
 	}
 	if diff := cmp.Diff([]string{"first", "a", "b", "late", "last"}, got); diff != "" {
@@ -267,7 +268,8 @@ func TestPoliciesAreInOrderOfEvaluation(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-changed
-	if policies, _, _ = s.Policies(); len(policies) != 5 || policies[3].Name != "policies/first" {
+	snapshot, _, _ = s.Snapshot()
+	if policies := snapshot.Policies; len(policies) != 5 || policies[3].Name != "policies/first" {
 		t.Errorf("%d policies, the fourth is %s, want 5 and policies/first", len(policies), policies[3].Name)
 	}
 }

@@ -52,8 +52,8 @@ func (m *mirror) apply(t interface{ Errorf(string, ...any) }, change store.Polic
 
 func contents(s *store.Store) (map[string]string, uint64) {
 	etags := map[string]string{}
-	policies, revision, _ := s.Policies()
-	for _, p := range policies {
+	snapshot, revision, _ := s.Snapshot()
+	for _, p := range snapshot.Policies {
 		etags[p.Name] = p.Etag
 	}
 	return etags, revision

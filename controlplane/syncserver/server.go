@@ -58,12 +58,12 @@ func (s *Server) Run(ctx context.Context) error { return s.wanted.run(ctx) }
 // settleTimeout bounds how long a reader of node status waits for it to be true.
 const settleTimeout = 2 * time.Second
 
-// AwaitWanted returns when the status of every node reflects the policies as they are now, so that who
-// changed a policy and then asks sees what it wants of each node.
+// AwaitWanted returns when the status of every node reflects the policies and domain sets as they are now, so
+// that who changed one and then asks sees what it wants of each node.
 func (s *Server) AwaitWanted(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	s.wanted.await(ctx, s.store.PolicyRevision())
+	s.wanted.await(ctx, s.store.RulesRevision())
 }
 
 // Drain asks the agents to leave, waits until they have or their time is over, and ends what streams are
