@@ -19,6 +19,7 @@ type server struct {
 	t          testing.TB
 	connection *grpc.ClientConn
 	policies   namewardv1.PolicyServiceClient
+	sets       namewardv1.DomainSetServiceClient
 	nodes      namewardv1.NodeServiceClient
 	mappings   namewardv1.ObservationServiceClient
 	metrics    string
@@ -46,6 +47,7 @@ func start(t testing.TB, dataDir string) *server {
 	}
 	s.connection = connection
 	s.policies = namewardv1.NewPolicyServiceClient(connection)
+	s.sets = namewardv1.NewDomainSetServiceClient(connection)
 	s.nodes = namewardv1.NewNodeServiceClient(connection)
 	s.mappings = namewardv1.NewObservationServiceClient(connection)
 	s.stop = sync.OnceFunc(func() {
