@@ -1,6 +1,7 @@
 package controlplane_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,7 +23,7 @@ func (s *server) replace(name string, domains []string) *namewardv1.ReplaceDomai
 	for first := true; first || len(domains) > 0; first = false {
 		n := min(len(domains), 10_000)
 		request.Domains, domains = domains[:n], domains[n:]
-		if err := stream.Send(request); err != nil && err != io.EOF {
+		if err := stream.Send(request); err != nil && !errors.Is(err, io.EOF) {
 			s.t.Fatal(err)
 		}
 		request = &namewardv1.ReplaceDomainsRequest{}

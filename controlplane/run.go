@@ -70,8 +70,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	registry := newRegistry(policies, mappings, flows, append(collectors, agents.Collectors()...)...)
 
 	server := newGRPCServer(requests, validator)
-	namewardv1.RegisterPolicyServiceServer(server, adminserver.NewPolicyService(policies, adminLog, stopping))
-	namewardv1.RegisterDomainSetServiceServer(server, adminserver.NewDomainSetService(policies, adminLog))
+	registerRules(server, policies, adminLog, stopping)
 	namewardv1.RegisterNodeServiceServer(server, adminserver.NewNodeService(policies, mappings, agents, adminLog))
 	namewardv1.RegisterObservationServiceServer(server, adminserver.NewObservationService(mappings, flows, adminLog, stopping))
 	agentv1.RegisterSyncServiceServer(server, agents)
@@ -120,6 +119,12 @@ func newGRPCServer(requests *requests, validator *adminserver.Validator) *grpc.S
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinTime, PermitWithoutStream: true}),
 	)
+}
+
+// registerRules serves what rule sets are made of.
+func registerRules(server *grpc.Server, s *store.Store, log *slog.Logger, stopping <-chan struct{}) {
+	namewardv1.RegisterPolicyServiceServer(server, adminserver.NewPolicyService(s, log, stopping))
+	namewardv1.RegisterDomainSetServiceServer(server, adminserver.NewDomainSetService(s, log))
 }
 
 // registerHealth serves health: every service registered so far is said to be served.

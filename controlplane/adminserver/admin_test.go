@@ -24,9 +24,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// server is a policy service on loopback, over a real storage.
+// server serves policies and domain sets on loopback, over a real storage.
 type server struct {
 	namewardv1.PolicyServiceClient
+	sets  namewardv1.DomainSetServiceClient
 	sync  agentv1.SyncServiceClient
 	store *store.Store
 	// stop ends the streams, as the program does before it leaves.
@@ -72,6 +73,7 @@ func start(t testing.TB) *server {
 	stopping := make(chan struct{})
 	grpcServer := grpc.NewServer(grpc.UnaryInterceptor(validator.Unary), grpc.StreamInterceptor(validator.Stream), grpc.MaxRecvMsgSize(16<<20))
 	namewardv1.RegisterPolicyServiceServer(grpcServer, adminserver.NewPolicyService(s, log, stopping))
+	namewardv1.RegisterDomainSetServiceServer(grpcServer, adminserver.NewDomainSetService(s, log))
 	agentv1.RegisterSyncServiceServer(grpcServer, refusingSync{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -104,7 +106,10 @@ func start(t testing.TB) *server {
 			t.Errorf("close storage: %v", err)
 		}
 	}
-	return &server{namewardv1.NewPolicyServiceClient(connection), agentv1.NewSyncServiceClient(connection), s, stop, breakStorage, logs}
+	return &server{
+		namewardv1.NewPolicyServiceClient(connection), namewardv1.NewDomainSetServiceClient(connection),
+		agentv1.NewSyncServiceClient(connection), s, stop, breakStorage, logs,
+	}
 }
 
 func (s *server) create(t testing.TB, id, description string) *namewardv1.Policy {

@@ -114,6 +114,28 @@ func TestAllFaultsOfEachRequestAtOnce(t *testing.T) {
 			},
 			[]string{"policy.mode", "update_mask.paths[0]"},
 		},
+		"a mask and a domain set": {
+			&namewardv1.UpdateDomainSetRequest{
+				DomainSet:  &namewardv1.DomainSet{Name: "SaaS", Description: strings.Repeat("x", 2000), Domains: []string{"ok.example", "a..b"}},
+				UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"domains", "bogus"}},
+			},
+			[]string{"domain_set.description", "domain_set.domains[1]", "domain_set.name", "update_mask.paths[1]"},
+		},
+		"a new domain set": {
+			&namewardv1.CreateDomainSetRequest{DomainSetId: "SaaS", DomainSet: &namewardv1.DomainSet{Domains: []string{"a b", "ok.example", "*.*"}}},
+			[]string{"domain_set.domains[0]", "domain_set.domains[2]", "domain_set_id"},
+		},
+		"more domains than a message may have": {
+			&namewardv1.CreateDomainSetRequest{DomainSetId: "saas", DomainSet: &namewardv1.DomainSet{Domains: append(make([]string, 0), strings.Split(strings.Repeat("a.example ", 10_000)+"a..b", " ")...)}},
+			[]string{"domain_set.domains", "domain_set.domains[10000]"},
+		},
+		"domains to add":     {&namewardv1.AddDomainsRequest{Name: "saas", Domains: []string{"a..b"}}, []string{"domains[0]", "name"}},
+		"no domains to add":  {&namewardv1.AddDomainsRequest{Name: "saas"}, []string{"domains", "name"}},
+		"domains to remove":  {&namewardv1.RemoveDomainsRequest{Name: "saas", Domains: []string{"a..b"}}, []string{"domains[0]", "name"}},
+		"a set to delete":    {&namewardv1.DeleteDomainSetRequest{}, []string{"name"}},
+		"a page of sets":     {&namewardv1.ListDomainSetsRequest{PageSize: -1, PageToken: "x"}, []string{"page_size", "page_token"}},
+		"a page of a set":    {&namewardv1.ListDomainsRequest{Name: "saas", PageSize: -1, PageToken: "x"}, []string{"name", "page_size", "page_token"}},
+		"domains to replace": {&namewardv1.ReplaceDomainsRequest{Name: "saas", Domains: []string{"a..b"}}, []string{"domains[0]", "name"}},
 		"a page of policies": {&namewardv1.ListPoliciesRequest{PageSize: -1, PageToken: "x"}, []string{"page_size", "page_token"}},
 		"a page of nodes":    {&namewardv1.ListNodesRequest{PageSize: -1, PageToken: "x"}, []string{"page_size", "page_token"}},
 		"a page of mappings": {
