@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
@@ -20,8 +19,6 @@ import (
 	"github.com/nameward/nameward/controlplane/storage/bolt"
 	"github.com/nameward/nameward/controlplane/store"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // open opens the store of a directory; closing is left to the test's end unless the test does it.
 func open(t testing.TB, dir string) (*store.Store, func()) {
