@@ -479,7 +479,7 @@ func TestAPolicyNamesOnlyDomainSetsThatExist(t *testing.T) {
 		if diff := cmp.Diff([]string{"MISSING domainSets/none", "MISSING domainSets/gone"}, subjects); diff != "" {
 			t.Errorf("subjects (-want +got):\n%s", diff)
 		}
-		want := `policies/web: policy.rules[0].domain_sets[1]: "domainSets/none": does not exist (and 1 more)`
+		want := `policies/web: domainSets/none does not exist (policy.rules[0].domain_sets[1]) (and 1 more)`
 		if got := status.Convert(err).Message(); got != want {
 			t.Errorf("message = %q, want %q", got, want)
 		}
@@ -505,13 +505,13 @@ func TestADomainSetInUseIsNotDeleted(t *testing.T) {
 			}
 		}
 		want := []string{
-			"IN_USE policies/one is named by policies/one in rules[0].domain_sets[0]",
-			"IN_USE policies/two is named by policies/two in rules[0].domain_sets[0]",
+			"IN_USE policies/one names it in rules[0].domain_sets[0]",
+			"IN_USE policies/two names it in rules[0].domain_sets[0]",
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("violations (-want +got):\n%s", diff)
 		}
-		if got, want := status.Convert(err).Message(), "domainSets/saas: is named by policies/one in rules[0].domain_sets[0] (and 1 more)"; got != want {
+		if got, want := status.Convert(err).Message(), "domainSets/saas: policies/one names it in rules[0].domain_sets[0] (and 1 more)"; got != want {
 			t.Errorf("message = %q, want %q", got, want)
 		}
 	}

@@ -122,7 +122,7 @@ func failedPrecondition(unmet *store.PreconditionError) error {
 	failure, fields := &errdetails.PreconditionFailure{}, &errdetails.BadRequest{}
 	reason := "IN_USE"
 	for _, v := range unmet.Violations[:min(len(unmet.Violations), maxViolations)] {
-		violation := &errdetails.PreconditionFailure_Violation{Type: "IN_USE", Subject: v.Subject, Description: v.String()}
+		violation := &errdetails.PreconditionFailure_Violation{Type: "IN_USE", Subject: v.Subject, Description: v.Reason()}
 		if v.Missing {
 			reason, violation.Type = "MISSING", "MISSING"
 			fields.FieldViolations = append(fields.FieldViolations, &errdetails.BadRequest_FieldViolation{

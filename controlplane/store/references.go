@@ -26,19 +26,20 @@ type Violation struct {
 
 // Error names the object and the first violation, and says how many more there are.
 func (e *PreconditionError) Error() string {
-	text := e.Name + ": " + e.Violations[0].String()
+	first := e.Violations[0]
+	text := fmt.Sprintf("%s: %s %s", e.Name, first.Subject, first.Reason())
 	if more := len(e.Violations) - 1; more > 0 {
 		text += fmt.Sprintf(" (and %d more)", more)
 	}
 	return text
 }
 
-// String says what is the matter with the object.
-func (v Violation) String() string {
+// Reason says what is the matter with the object.
+func (v Violation) Reason() string {
 	if v.Missing {
-		return fmt.Sprintf("%s: %q: does not exist", v.Field, v.Subject)
+		return fmt.Sprintf("does not exist (%s)", v.Field)
 	}
-	return fmt.Sprintf("is named by %s in %s", v.Subject, v.Field)
+	return "names it in " + v.Field
 }
 
 // CheckReferences returns a *PreconditionError that lists every domain set which the policy names and which
