@@ -66,31 +66,28 @@ type chunk struct {
 // splitYAML cuts at the document markers. YAML allows "---" and "..." at the start of a line nowhere
 // else, so looking at lines is exact.
 func splitYAML(data []byte) []chunk {
-	var (
-		chunks  []chunk
-		current chunk
-	)
-	finish := func(nextLine int) {
-		if hasContent(current.text) {
-			chunks = append(chunks, current)
+	var chunks []chunk
+	text := string(bytes.TrimPrefix(data, []byte("\ufeff")))
+	// The chunk that is being read is text[begin:at], from the line `first` on.
+	begin, at, first, number := 0, 0, 1, 0
+	finish := func(next, nextLine int) {
+		if hasContent(text[begin:at]) {
+			chunks = append(chunks, chunk{text[begin:at], first})
 		}
-		current = chunk{line: nextLine}
+		begin, first = next, nextLine
 	}
-	current.line = 1
-	number := 0
-	for line := range strings.Lines(string(bytes.TrimPrefix(data, []byte("\ufeff")))) {
+	for line := range strings.Lines(text) {
 		number++
 		switch {
 		// Directives and comments before the marker belong to the document that it begins.
-		case isMarker(line, "---") && hasContent(current.text):
-			finish(number)
+		case isMarker(line, "---") && hasContent(text[begin:at]):
+			finish(at, number)
 		case isMarker(line, "..."):
-			finish(number + 1)
-			continue
+			finish(at+len(line), number+1)
 		}
-		current.text += line
+		at += len(line)
 	}
-	finish(number + 1)
+	finish(at, number+1)
 	return chunks
 }
 
