@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,7 +16,7 @@ import (
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
 
-// What apply does, or would do, to a policy.
+// What apply does, or would do, to a resource.
 const (
 	outcomeCreated    = "created"
 	outcomeConfigured = "configured"
@@ -30,12 +33,13 @@ func (p *program) applyCommand() *cobra.Command {
 	)
 	command := &cobra.Command{
 		Use:   "apply -f FILE",
-		Short: "Create or change policies from YAML or JSON",
-		Long: `apply makes the policies on the server equal to the documents of the files. A file holds any
-number of documents, YAML separated by "---" or JSON one after another; "-" is standard input.
+		Short: "Create or change policies and domain sets from YAML or JSON",
+		Long: `apply makes the policies and domain sets on the server equal to the documents of the files. A
+file holds any number of documents, YAML separated by "---" or JSON one after another; "-" is
+standard input. Domain sets are written before policies, which may name them.
 
 Every document is checked, by the server too, before the first is written. A document with an
-etag is written only while the policy on the server has that etag.`,
+etag is written only while the resource on the server has that etag.`,
 		Example: `  namewardctl apply -f examples/web-egress.yaml
   namewardctl describe policies/web-egress -o yaml | namewardctl apply -f -`,
 		Args: cobra.NoArgs,
@@ -58,21 +62,23 @@ func (p *program) apply(ctx context.Context, paths []string, dryRun bool) error 
 	}
 	defer connection.Close()
 	manifests, unread := p.readManifests(paths)
-	a := &applier{client: namewardv1.NewPolicyServiceClient(connection)}
+	a := &applier{namewardv1.NewPolicyServiceClient(connection), namewardv1.NewDomainSetServiceClient(connection)}
 	// What could be read is checked in any case: the operator shall mend all of the files at once.
 	plans, err := a.plan(ctx, manifests)
 	if err := errors.Join(unread, err); err != nil {
 		return errors.Join(err, errNothingApplied)
 	}
+	// A policy may name a set of the same run.
+	slices.SortStableFunc(plans, func(a, b plan) int { return cmp.Compare(a.rank(), b.rank()) })
 	for i, plan := range plans {
 		note := " (dry run)"
 		if !dryRun {
 			note = ""
 			if err := a.write(ctx, plan); err != nil {
-				return fmt.Errorf("%s (%d of %d policies were applied): %w", plan.policy.GetName(), i, len(plans), err)
+				return fmt.Errorf("%s (%d of %d documents were applied): %w", plan.resource.GetName(), i, len(plans), err)
 			}
 		}
-		if err := p.print(plan.policy.GetName() + " " + plan.outcome + note + "\n"); err != nil {
+		if err := p.print(plan.resource.GetName() + " " + plan.outcome + note + "\n"); err != nil {
 			return err
 		}
 	}
@@ -102,13 +108,21 @@ func (p *program) readManifests(paths []string) ([]manifest, error) {
 
 // plan is what to do about one manifest.
 type plan struct {
-	policy  *namewardv1.Policy
-	outcome string
+	resource resource
+	outcome  string
 }
 
-// applier brings policies on the server to what manifests ask for.
+func (p plan) rank() int {
+	if _, ok := p.resource.(*namewardv1.DomainSet); ok {
+		return 0
+	}
+	return 1
+}
+
+// applier brings policies and domain sets on the server to what manifests ask for.
 type applier struct {
-	client namewardv1.PolicyServiceClient
+	policies namewardv1.PolicyServiceClient
+	sets     namewardv1.DomainSetServiceClient
 }
 
 // plan lets the server check each manifest. The faults of all documents come at once, a stale etag among
@@ -119,44 +133,68 @@ func (a *applier) plan(ctx context.Context, manifests []manifest) ([]plan, error
 		errs  []error
 	)
 	for _, manifest := range manifests {
-		planned, err := a.planOne(ctx, manifest.policy)
+		outcome, err := a.planOne(ctx, manifest.resource, manifests)
 		switch {
-		case isInvalid(err):
-			errs = append(errs, &faults{place: manifest.document.place(), name: manifest.policy.GetName(), errs: fieldFaults(err)})
+		case isInvalid(err) || isUnmet(err):
+			errs = append(errs, &faults{place: manifest.document.place(), name: manifest.resource.GetName(), errs: fieldFaults(err, manifests)})
 		case err != nil:
-			err = fmt.Errorf("%s: %s: %w", manifest.document.place(), manifest.policy.GetName(), err)
+			err = fmt.Errorf("%s: %s: %w", manifest.document.place(), manifest.resource.GetName(), err)
 			if errs = append(errs, err); !isStale(err) {
 				return nil, errors.Join(errs...)
 			}
 		}
-		plans = append(plans, planned)
+		plans = append(plans, plan{manifest.resource, outcome})
 	}
 	return plans, errors.Join(errs...)
 }
 
-func (a *applier) planOne(ctx context.Context, policy *namewardv1.Policy) (plan, error) {
-	current, err := a.client.GetPolicy(ctx, &namewardv1.GetPolicyRequest{Name: policy.GetName()})
+func (a *applier) planOne(ctx context.Context, resource resource, manifests []manifest) (outcome string, err error) {
+	if set, ok := resource.(*namewardv1.DomainSet); ok {
+		return a.planDomainSet(ctx, set)
+	}
+	policy, _ := resource.(*namewardv1.Policy)
+	return a.planPolicy(ctx, policy, manifests)
+}
+
+func (a *applier) planPolicy(ctx context.Context, policy *namewardv1.Policy, manifests []manifest) (outcome string, err error) {
+	current, err := a.policies.GetPolicy(ctx, &namewardv1.GetPolicyRequest{Name: policy.GetName()})
 	missing := isNotFound(err)
 	if err != nil && !missing {
-		return plan{}, err
+		return "", err
 	}
-	wanted, err := a.client.UpdatePolicy(ctx, updateRequest(policy, true))
+	wanted, err := a.policies.UpdatePolicy(ctx, updateRequest(policy, true))
+	// What it lacks is written before it. Nothing else is the matter, or the server had said so.
+	awaited := isUnmet(err) && allAreIn(missingOf(err), manifests)
 	switch {
-	case err != nil:
-		return plan{}, err
+	case err != nil && !awaited:
+		return "", err
 	case missing:
-		return plan{policy, outcomeCreated}, nil
-	case sameContent(current, wanted):
-		return plan{policy, outcomeUnchanged}, nil
+		return outcomeCreated, nil
+	case !awaited && sameContent(current, wanted):
+		return outcomeUnchanged, nil
 	}
-	return plan{policy, outcomeConfigured}, nil
+	return outcomeConfigured, nil
+}
+
+// allAreIn reports whether there is a document for each of the names.
+func allAreIn(names []string, manifests []manifest) bool {
+	for _, name := range names {
+		if !slices.ContainsFunc(manifests, func(m manifest) bool { return m.resource.GetName() == name }) {
+			return false
+		}
+	}
+	return len(names) > 0
 }
 
 func (a *applier) write(ctx context.Context, plan plan) error {
 	if plan.outcome == outcomeUnchanged {
 		return nil
 	}
-	_, err := a.client.UpdatePolicy(ctx, updateRequest(plan.policy, false))
+	if set, ok := plan.resource.(*namewardv1.DomainSet); ok {
+		return a.writeDomainSet(ctx, set)
+	}
+	policy, _ := plan.resource.(*namewardv1.Policy)
+	_, err := a.policies.UpdatePolicy(ctx, updateRequest(policy, false))
 	return err
 }
 
@@ -181,11 +219,17 @@ func withoutOutput(policy *namewardv1.Policy) *namewardv1.Policy {
 	return content
 }
 
-// fieldFaults returns the violations of a request with the paths that the document has for the fields.
-func fieldFaults(err error) []error {
+// fieldFaults returns the violations of a request with the paths that the document has for the fields. That a
+// domain set of the same run does not exist is none.
+func fieldFaults(err error, manifests []manifest) []error {
 	var errs []error
 	for _, violation := range violations(err) {
-		path := camelPath(strings.TrimPrefix(violation.GetField(), "policy."))
+		if isUnmet(err) && slices.ContainsFunc(manifests, func(m manifest) bool {
+			return strings.HasPrefix(violation.GetDescription(), strconv.Quote(m.resource.GetName())+":")
+		}) {
+			continue
+		}
+		path := camelPath(strings.TrimPrefix(strings.TrimPrefix(violation.GetField(), "policy."), "domain_set."))
 		errs = append(errs, errors.New(path+": "+violation.GetDescription()))
 	}
 	if len(errs) == 0 {

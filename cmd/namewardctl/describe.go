@@ -12,14 +12,16 @@ import (
 func (p *program) describeCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "describe NAME...",
-		Short: "Show all of a policy or a node",
+		Short: "Show all of a policy, a domain set or a node",
 		Long: `describe shows all that is known of resources, each by its name. With -o json or yaml it
-prints the resources themselves, a document each: what it prints of a policy can be applied again.`,
+prints the resources themselves, a document each: what it prints of a policy or a domain set can
+be applied again.`,
 		Example: `  namewardctl describe policies/web-egress
+  namewardctl describe domainSets/saas
   namewardctl describe nodes/lab`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(command *cobra.Command, args []string) error {
-			names, err := parseNames(args, policiesCollection, nodesCollection)
+			names, err := parseNames(args, policiesCollection, domainSetsCollection, nodesCollection)
 			if err != nil {
 				return usageError{err}
 			}
@@ -57,12 +59,20 @@ func (p *program) describe(ctx context.Context, names []resourceName) error {
 }
 
 func (p *program) describeOne(ctx context.Context, name resourceName) (proto.Message, string, error) {
-	if name.collection == policiesCollection {
+	switch name.collection {
+	case policiesCollection:
 		policies, err := p.listPolicies(ctx, []string{name.String()})
 		if err != nil {
 			return nil, "", err
 		}
 		return policies[0], p.describePolicy(policies[0]), nil
+	case domainSetsCollection:
+		set, err := p.wholeDomainSet(ctx, name.String())
+		if err != nil {
+			return nil, "", err
+		}
+		users, err := p.usersOf(ctx, name.String())
+		return set, p.describeDomainSet(set, users), err
 	}
 	nodes, err := p.listNodes(ctx, []string{name.String()})
 	if err != nil {

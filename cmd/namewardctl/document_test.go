@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nameward/nameward/api/domain"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/ruleset"
 )
 
@@ -70,7 +73,7 @@ func TestSplitDocumentsNamesThePlaceOfAFault(t *testing.T) {
 }
 
 // FuzzDocuments holds that no file, however broken, ends the program, and that what is accepted is a
-// policy by its name.
+// policy or a domain set by its name.
 func FuzzDocuments(f *testing.F) {
 	f.Add([]byte("name: policies/a\nrules:\n- action: ALLOW\n---\n{\"name\": \"policies/b\"}{}"))
 	f.Add([]byte("--- # x\n%YAML\n...\n&a [*a]"))
@@ -83,14 +86,32 @@ func FuzzDocuments(f *testing.F) {
 		}
 		manifests, _ := parseManifests(documents)
 		for _, manifest := range manifests {
-			if name, err := parseResourceName(manifest.policy.GetName()); err != nil || name.collection != policiesCollection {
-				t.Errorf("accepted a policy named %q", manifest.policy.GetName())
+			name, err := parseResourceName(manifest.resource.GetName())
+			if err != nil || name.collection != policiesCollection && name.collection != domainSetsCollection {
+				t.Errorf("accepted a resource named %q", manifest.resource.GetName())
 			}
 		}
 	})
 }
 
-// TestExamples holds that the examples are documents that apply takes and policies that the server does.
+// check judges a resource as the server does.
+func check(resource resource) error {
+	switch resource := resource.(type) {
+	case *namewardv1.Policy:
+		_, err := ruleset.ParsePolicy(resource)
+		return err
+	case *namewardv1.DomainSet:
+		errs := []error{ruleset.CheckDomainSetName("name", resource.GetName())}
+		for _, text := range resource.GetDomains() {
+			_, err := domain.ParsePattern(text)
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	}
+	return fmt.Errorf("%T is no resource", resource)
+}
+
+// TestExamples holds that the examples are documents that apply takes and resources that the server does.
 func TestExamples(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join("..", "..", "examples", "*.yaml"))
 	if err != nil || len(files) == 0 {
@@ -110,7 +131,7 @@ func TestExamples(t *testing.T) {
 			t.Error(err)
 		}
 		for _, manifest := range manifests {
-			if _, err := ruleset.ParsePolicy(manifest.policy); err != nil {
+			if err := check(manifest.resource); err != nil {
 				t.Errorf("%s: %v", manifest.document.place(), err)
 			}
 		}

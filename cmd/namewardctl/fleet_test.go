@@ -35,6 +35,7 @@ type fleet struct {
 	mu       sync.Mutex // guards what follows
 	revision int
 	policies map[string]*namewardv1.Policy
+	sets     map[string]*namewardv1.DomainSet
 	nodes    []*namewardv1.Node
 	mappings []*namewardv1.Mapping
 	flows    []*namewardv1.FlowEvent
@@ -51,7 +52,7 @@ func newFleet(moment time.Time) *fleet {
 	}
 	return &fleet{
 		moment: moment, pageLimit: 1000, changed: make(chan struct{}),
-		policies: map[string]*namewardv1.Policy{},
+		policies: map[string]*namewardv1.Policy{}, sets: map[string]*namewardv1.DomainSet{},
 		nodes: []*namewardv1.Node{
 			{Name: "nodes/build-7", Labels: map[string]string{"role": "build"}, Status: &namewardv1.NodeStatus{
 				AgentVersion: "v0.1.0", Kernel: "6.1.0-32-amd64", IptablesBackend: "legacy",
@@ -101,6 +102,7 @@ func (f *fleet) serve(t *testing.T, socket string) (address string) {
 	t.Helper()
 	server := grpc.NewServer()
 	namewardv1.RegisterPolicyServiceServer(server, &policyService{fleet: f})
+	namewardv1.RegisterDomainSetServiceServer(server, &domainSetService{fleet: f})
 	namewardv1.RegisterNodeServiceServer(server, &nodeService{fleet: f})
 	namewardv1.RegisterObservationServiceServer(server, &observationService{fleet: f})
 	agent := grpc.NewServer()
@@ -169,6 +171,9 @@ func (s *policyService) UpdatePolicy(_ context.Context, request *namewardv1.Upda
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := violationsOf(request.GetPolicy()); err != nil {
+		return nil, err
+	}
+	if err := s.missingSets(request.GetPolicy()); err != nil {
 		return nil, err
 	}
 	name := request.GetPolicy().GetName()

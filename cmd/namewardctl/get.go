@@ -12,14 +12,15 @@ import (
 func (p *program) getCommand() *cobra.Command {
 	var filter filter
 	command := &cobra.Command{
-		Use:   "get policies|nodes|mappings|flows [NAME...]",
-		Short: "List policies, nodes, mappings or denied connections",
+		Use:   "get policies|domainsets|nodes|mappings|flows [NAME...]",
+		Short: "List policies, domain sets, nodes, mappings or denied connections",
 		Example: `  namewardctl get policies
   namewardctl get policies web-egress -o yaml
+  namewardctl get domainsets
   namewardctl get mappings --domain '*.docker.io' --node lab
   namewardctl get mappings --agent /run/nameward/agent.sock
   namewardctl get flows --policy web-egress --mode AUDIT`,
-		ValidArgs: []string{policiesCollection, nodesCollection, mappingsCollection, "flows"},
+		ValidArgs: []string{policiesCollection, "domainsets", nodesCollection, mappingsCollection, "flows"},
 		Args:      cobra.ArbitraryArgs,
 		RunE: func(command *cobra.Command, args []string) error {
 			collection, names, err := parseGetArguments(args)
@@ -42,6 +43,9 @@ func (p *program) get(ctx context.Context, collection string, names []string, fi
 	case policiesCollection:
 		policies, err := p.listPolicies(ctx, names)
 		return printResources(p, collection, policies, err, p.policiesTable)
+	case domainSetsCollection:
+		sets, err := p.listDomainSets(ctx, names)
+		return printResources(p, collection, sets, err, p.domainSetsTable)
 	case nodesCollection:
 		nodes, err := p.listNodes(ctx, names)
 		return printResources(p, collection, nodes, err, p.nodesTable)
@@ -78,7 +82,7 @@ func printResources[T proto.Message](p *program, collection string, items []T, f
 // parseGetArguments reads "policies", "policies web-egress" and "policies/web-egress" alike.
 func parseGetArguments(args []string) (collection string, names []string, err error) {
 	if len(args) == 0 {
-		return "", nil, errors.New("what to get must be given: policies, nodes, mappings or flows")
+		return "", nil, errors.New("what to get must be given: policies, domainsets, nodes, mappings or flows")
 	}
 	if name, err := parseResourceName(args[0]); err == nil {
 		args = append([]string{name.collection}, args...)

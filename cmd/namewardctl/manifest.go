@@ -8,15 +8,22 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/cmd/settings"
 )
 
-// manifest is a policy that a document asks for.
+// manifest is a policy or a domain set that a document asks for.
 type manifest struct {
 	document document
-	policy   *namewardv1.Policy
+	resource resource
+}
+
+// resource is a *namewardv1.Policy or a *namewardv1.DomainSet.
+type resource interface {
+	proto.Message
+	GetName() string
 }
 
 // faults are what is wrong with one document, in the order in which they were found.
@@ -48,23 +55,23 @@ func parseManifests(documents []document) ([]manifest, error) {
 	)
 	places := map[string]string{}
 	for _, document := range documents {
-		policy, err := parsePolicy(document)
+		resource, err := parseResource(document)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		if place, taken := places[policy.GetName()]; taken {
-			err := fmt.Errorf("the same policy is in %s", place)
-			errs = append(errs, &faults{place: document.place(), name: policy.GetName(), errs: []error{err}})
+		if place, taken := places[resource.GetName()]; taken {
+			err := fmt.Errorf("the same resource is in %s", place)
+			errs = append(errs, &faults{place: document.place(), name: resource.GetName(), errs: []error{err}})
 			continue
 		}
-		places[policy.GetName()] = document.place()
-		manifests = append(manifests, manifest{document, policy})
+		places[resource.GetName()] = document.place()
+		manifests = append(manifests, manifest{document, resource})
 	}
 	return manifests, errors.Join(errs...)
 }
 
-func parsePolicy(document document) (*namewardv1.Policy, error) {
+func parseResource(document document) (resource, error) {
 	found := &faults{place: document.place()}
 	decoder := json.NewDecoder(bytes.NewReader(document.json))
 	decoder.UseNumber()
@@ -78,43 +85,51 @@ func parsePolicy(document document) (*namewardv1.Policy, error) {
 		found.errs = []error{fmt.Errorf("want a resource with a name, not %s", kindOf(value))}
 		return nil, found
 	}
-	name, err := policyName(object["name"])
+	name, resource, err := newResource(object["name"])
 	if err != nil {
 		found.errs = []error{fmt.Errorf("name: %w", err)}
 		return nil, found
 	}
 	found.name = name
-	policy := &namewardv1.Policy{}
-	if found.errs = checkFields(policy.ProtoReflect().Descriptor(), value); len(found.errs) > 0 {
+	if found.errs = checkFields(resource.ProtoReflect().Descriptor(), value); len(found.errs) > 0 {
 		return nil, found
 	}
-	if err := protojson.Unmarshal(document.json, policy); err != nil {
+	if err := protojson.Unmarshal(document.json, resource); err != nil {
 		found.errs = []error{errors.New(strings.TrimPrefix(err.Error(), "proto:\u00a0"))}
 		return nil, found
 	}
-	// Output only: a document that was read from the server carries what the server will set anew.
-	policy.CreateTime, policy.UpdateTime = nil, nil
-	return policy, nil
+	clearOutput(resource)
+	return resource, nil
 }
 
-// policyName checks that a document is a policy, by the collection in its name.
-func policyName(value any) (string, error) {
+// clearOutput removes what a document carries that was read from the server, and that the server sets anew.
+func clearOutput(resource resource) {
+	switch resource := resource.(type) {
+	case *namewardv1.Policy:
+		resource.CreateTime, resource.UpdateTime = nil, nil
+	case *namewardv1.DomainSet:
+		resource.CreateTime, resource.UpdateTime = nil, nil
+	}
+}
+
+// newResource returns an empty resource of the kind that the collection in a document's name says.
+func newResource(value any) (string, resource, error) {
 	if value == nil || value == "" {
-		return "", errors.New("must be set, such as policies/web-egress")
+		return "", nil, errors.New("must be set, such as policies/web-egress")
 	}
 	text, ok := value.(string)
 	if !ok {
-		return "", fmt.Errorf("want a string such as policies/web-egress, not %s", kindOf(value))
+		return "", nil, fmt.Errorf("want a string such as policies/web-egress, not %s", kindOf(value))
 	}
 	name, err := parseResourceName(text)
 	switch {
 	case err != nil:
-		return "", err
+		return "", nil, err
 	case name.collection == policiesCollection:
-		return text, nil
+		return text, &namewardv1.Policy{}, nil
 	case name.collection == domainSetsCollection:
-		return "", fmt.Errorf("%q: domain sets are not supported by this version; list the domains in the policy's rules", text)
+		return text, &namewardv1.DomainSet{}, nil
 	}
-	return "", fmt.Errorf("%q: only policies can be applied, such as policies/web-egress%s", text,
-		settings.Suggestion(name.collection, []string{policiesCollection}))
+	return "", nil, fmt.Errorf("%q: only policies and domain sets can be applied, such as policies/web-egress%s", text,
+		settings.Suggestion(name.collection, []string{policiesCollection, domainSetsCollection}))
 }

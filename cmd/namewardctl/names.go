@@ -57,16 +57,19 @@ func parseCollection(word string) (string, error) {
 	case "flows", "flow", "flowevents", "flowevent":
 		return flowsCollection, nil
 	case "domainsets", "domainset":
-		return "", fmt.Errorf("%s: not supported by this version", word)
+		return domainSetsCollection, nil
 	}
 	return "", fmt.Errorf("%q is not a kind of resource%s", word,
-		settings.Suggestion(word, []string{policiesCollection, nodesCollection, mappingsCollection, "flows"}))
+		settings.Suggestion(word, []string{policiesCollection, "domainsets", nodesCollection, mappingsCollection, "flows"}))
 }
 
 // plural is the word for resources of a collection on the command line.
 func plural(collection string) string {
-	if collection == flowsCollection {
+	switch collection {
+	case flowsCollection:
 		return "flows"
+	case domainSetsCollection:
+		return "domainsets"
 	}
 	return collection
 }

@@ -75,8 +75,8 @@ func (p *program) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "namewardctl",
 		Short: "Say which domain names the workloads of a fleet may reach",
-		Long: `namewardctl writes policies to a Nameward policy server, and reads policies, nodes and
-mappings from it, or from one node's agent over its Unix socket (--agent).
+		Long: `namewardctl writes policies and domain sets to a Nameward policy server, and reads them, nodes
+and mappings from it, or nodes and mappings from one node's agent over its Unix socket (--agent).
 
 Each global flag is also an environment variable (NAMEWARD_SERVER, NAMEWARD_INSECURE, …)
 and a key of the YAML file that --config names; a flag goes before a variable, and a

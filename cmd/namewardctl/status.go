@@ -13,7 +13,7 @@ import (
 )
 
 // describeError puts an error in an operator's words. It is the only place that knows gRPC codes,
-// beside isNotFound, isInvalid and isStale. Each violated field is on a line of its own, "field: description".
+// beside isNotFound, isInvalid, isUnmet and isStale. Each violated field is on a line of its own, "field: description".
 func describeError(err error, to options) string {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var texts []string
@@ -35,6 +35,12 @@ func describeError(err error, to options) string {
 	if len(found) > 0 {
 		// The message repeats the first of them.
 		text = "the request has faults:"
+	}
+	for _, user := range usersIn(s) {
+		if len(found) == 0 {
+			text = "is in use:"
+		}
+		found = append(found, &errdetails.BadRequest_FieldViolation{Field: user.GetSubject(), Description: user.GetDescription()})
 	}
 	// What wraps the answer says which of several things it was about.
 	if wrapping, wrapped := strings.CutSuffix(err.Error(), s.Err().Error()); wrapped {
@@ -105,6 +111,34 @@ func violations(err error) []*errdetails.BadRequest_FieldViolation {
 	return all
 }
 
+// usersIn returns what an answer says of other resources that refer to the one which was to go.
+func usersIn(s *status.Status) (users []*errdetails.PreconditionFailure_Violation) {
+	for _, detail := range s.Details() {
+		if failure, ok := detail.(*errdetails.PreconditionFailure); ok {
+			for _, violation := range failure.GetViolations() {
+				if violation.GetType() == "IN_USE" {
+					users = append(users, violation)
+				}
+			}
+		}
+	}
+	return users
+}
+
+// missingOf returns the names of the resources that would have to exist.
+func missingOf(err error) (names []string) {
+	for _, detail := range status.Convert(err).Details() {
+		if failure, ok := detail.(*errdetails.PreconditionFailure); ok {
+			for _, violation := range failure.GetViolations() {
+				if violation.GetType() == "MISSING" {
+					names = append(names, violation.GetSubject())
+				}
+			}
+		}
+	}
+	return names
+}
+
 // answerText is what the server said, without how gRPC frames it.
 func answerText(err error) string { return status.Convert(err).Message() }
 
@@ -112,6 +146,9 @@ func isNotFound(err error) bool { return status.Code(err) == codes.NotFound }
 
 // isInvalid says whether the server refused the content of a request, rather than failing to serve it.
 func isInvalid(err error) bool { return status.Code(err) == codes.InvalidArgument }
+
+// isUnmet says whether the server refused a request because of other resources, or of what the resource is now.
+func isUnmet(err error) bool { return status.Code(err) == codes.FailedPrecondition }
 
 // isStale says whether the server refused a change because somebody else's came before it.
 func isStale(err error) bool { return status.Code(err) == codes.Aborted }
