@@ -1,0 +1,219 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/e2e/lab"
+)
+
+// setPolicy lets the client reach, on the service port, the names that domain sets match.
+func setPolicy(sets ...string) *namewardv1.Policy {
+	policy := clientPolicy()
+	policy.Rules[0].DomainSets = sets
+	return policy
+}
+
+func (f *fleet) sets() namewardv1.DomainSetServiceClient {
+	return namewardv1.NewDomainSetServiceClient(f.conn)
+}
+
+// putSet makes or replaces a domain set, and waits until the node has it in force.
+func (f *fleet) putSet(name string, domains ...string) {
+	f.t.Helper()
+	stream, err := f.sets().ReplaceDomains(f.t.Context())
+	f.must(err)
+	request := &namewardv1.ReplaceDomainsRequest{Name: name, AllowMissing: true}
+	f.must(stream.Send(request))
+	for part := range slices.Chunk(domains, 10_000) {
+		f.must(stream.Send(&namewardv1.ReplaceDomainsRequest{Domains: part}))
+	}
+	_, err = stream.CloseAndRecv()
+	f.must(err)
+	f.awaitCurrent()
+}
+
+func (f *fleet) addDomains(name string, domains ...string) {
+	f.t.Helper()
+	_, err := f.sets().AddDomains(f.t.Context(), &namewardv1.AddDomainsRequest{Name: name, Domains: domains})
+	f.must(err)
+	f.awaitCurrent()
+}
+
+func (f *fleet) removeDomains(name string, domains ...string) {
+	f.t.Helper()
+	_, err := f.sets().RemoveDomains(f.t.Context(), &namewardv1.RemoveDomainsRequest{Name: name, Domains: domains})
+	f.must(err)
+	f.awaitCurrent()
+}
+
+// apply lets namewardctl apply a document.
+func (f *fleet) apply(document string) string {
+	f.t.Helper()
+	file := filepath.Join(f.Dir, "document.yaml")
+	f.must(os.WriteFile(file, []byte(document), 0o600))
+	out, err := f.command(f.t.Context(), f.Program("namewardctl"), "--server", lab.ServerAddress, "--insecure", "apply", "-f", file)
+	if err != nil {
+		f.t.Fatalf("namewardctl: %v\n%s", err, out)
+	}
+	f.awaitCurrent()
+	return out
+}
+
+// expect fails the test unless an address opens, or is refused at once.
+func (f *fleet) expect(t *testing.T, from *lab.Namespace, address netip.Addr, opens bool, when string) {
+	t.Helper()
+	switch err := from.Connect(address, lab.ServicePort); {
+	case opens && err != nil:
+		t.Errorf("%s: %s: got %v, want it open", when, address, err)
+	case !opens && !lab.Refused(err):
+		t.Errorf("%s: %s: got %v, want it refused", when, address, err)
+	}
+}
+
+// TestDomainSet: a set opens its names and no others. What is added to it opens at once, also an address that
+// was resolved before; what is removed closes.
+func TestDomainSet(t *testing.T) {
+	f := newFleet(t)
+	out := f.apply(`
+name: policies/client
+workloads: [{cidrs: [` + lab.ClientV4.String() + `, "` + lab.ClientV6.String() + `"]}]
+rules: [{action: ALLOW, domainSets: [domainSets/saas], ports: [{protocol: TCP, port: ` + fmt.Sprint(lab.ServicePort) + `}]}]
+---
+name: domainSets/saas
+domains: [api.example, "*.shop.example"]
+`)
+	if out != "domainSets/saas created\npolicies/client created\n" {
+		t.Fatalf("namewardctl printed %q", out)
+	}
+	forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+		f.expectOpen(t, resolver, "api.example")
+		f.expectOpen(t, resolver, "www.shop.example")
+		f.expectRefused(t, resolver, "shop.example")
+		late, evil := f.learn(t, resolver, "late.example"), f.learn(t, resolver, "evil.example")
+		f.expect(t, f.Client, late, false, "in no set")
+
+		f.addDomains("domainSets/saas", "late.example", "ev*.example")
+		f.expect(t, f.Client, late, true, "added after it was resolved")
+		f.expect(t, f.Client, evil, true, "added as a general pattern")
+		f.expectOpen(t, resolver, "api.example")
+		f.removeDomains("domainSets/saas", "late.example", "ev*.example")
+		f.expect(t, f.Client, late, false, "removed")
+		f.expect(t, f.Client, evil, false, "removed as a general pattern")
+		f.expectOpen(t, resolver, "api.example")
+	})
+	api := f.learn(t, lab.ResolverV4, "api.example")
+	if out := f.apply("name: domainSets/saas\ndomains: [late.example]\n"); out != "domainSets/saas configured\n" {
+		t.Errorf("namewardctl printed %q", out)
+	}
+	f.expect(t, f.Client, api, false, "replaced by another name")
+	f.expectOpen(t, lab.ResolverV4, "late.example")
+	f.apply("name: domainSets/saas\n")
+	f.expectRefused(t, lab.ResolverV4, "late.example")
+
+	out, err := f.command(t.Context(), f.Program("namewardctl"), "--server", lab.ServerAddress, "--insecure", "delete", "domainSets/saas")
+	if err == nil || !strings.Contains(out, "policies/client: names it in rules[0]") {
+		t.Errorf("deletion of a set that is named: %v, %q, want it refused and by whom it is named", err, out)
+	}
+}
+
+// TestDomainSetIsShared: policies of different workloads name one set, beside domains of their own; the set
+// changes for all of them.
+func TestDomainSetIsShared(t *testing.T) {
+	f := newFleet(t)
+	f.putSet("domainSets/shared", "api.example")
+	client, host := setPolicy("domainSets/shared"), setPolicy("domainSets/shared")
+	client.Rules[0].Domains = []string{"shop.example"}
+	host.Name, host.Workloads = "policies/host", []*namewardv1.Workload{{Host: true}}
+	f.put(client)
+	f.put(host)
+	forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+		api, late, shop := f.learn(t, resolver, "api.example"), f.learn(t, resolver, "late.example"), f.learn(t, resolver, "shop.example")
+		for _, from := range []*lab.Namespace{f.Client, f.Node} {
+			f.expect(t, from, api, true, "a name of the set")
+			f.expect(t, from, late, false, "no name of the set")
+			f.expect(t, from, shop, from == f.Client, "a name of the client's policy alone")
+		}
+		f.addDomains("domainSets/shared", "late.example")
+		for _, from := range []*lab.Namespace{f.Client, f.Node} {
+			f.expect(t, from, late, true, "added")
+			f.expect(t, from, shop, from == f.Client, "a name of the client's policy alone")
+		}
+		f.removeDomains("domainSets/shared", "late.example")
+		for _, from := range []*lab.Namespace{f.Client, f.Node} {
+			f.expect(t, from, api, true, "a name that stayed")
+			f.expect(t, from, late, false, "removed")
+		}
+	})
+}
+
+// TestDomainSetsInOrder: of the rules that match a name by their sets the first decides, about connections and
+// about questions.
+func TestDomainSetsInOrder(t *testing.T) {
+	f := newFleet(t)
+	f.putSet("domainSets/bad", "evil.example", "*.shop.example")
+	f.putSet("domainSets/all", "*.example")
+	f.putSet("domainSets/unasked", "tracker.shop.example")
+	policy := setPolicy("domainSets/all")
+	policy.Rules = append([]*namewardv1.Rule{
+		{Action: namewardv1.Rule_DENY, DomainSets: []string{"domainSets/unasked"}, QueryAction: namewardv1.Rule_REFUSE},
+		{Action: namewardv1.Rule_DENY, DomainSets: []string{"domainSets/bad"}},
+	}, policy.Rules...)
+	f.put(policy)
+	forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+		f.expectOpen(t, resolver, "api.example")
+		f.expectRefused(t, resolver, "evil.example")
+		f.expectRefused(t, resolver, "www.shop.example")
+		if addresses, err := f.Resolve(resolver, "tracker.shop.example"); err == nil {
+			t.Errorf("tracker.shop.example resolves to %v, want the question refused", addresses)
+		}
+		api, evil := f.learn(t, resolver, "api.example"), f.learn(t, resolver, "evil.example")
+		f.removeDomains("domainSets/bad", "evil.example")
+		f.addDomains("domainSets/bad", "api.example")
+		f.removeDomains("domainSets/unasked", "tracker.shop.example")
+		f.expect(t, f.Client, evil, true, "no longer denied")
+		f.expect(t, f.Client, api, false, "denied since")
+		f.expectRefused(t, resolver, "tracker.shop.example")
+		f.addDomains("domainSets/bad", "evil.example")
+		f.removeDomains("domainSets/bad", "api.example")
+		f.addDomains("domainSets/unasked", "tracker.shop.example")
+		f.expect(t, f.Client, evil, false, "denied again")
+		f.expect(t, f.Client, api, true, "no longer denied")
+	})
+}
+
+// TestLargeDomainSet: a set of 100,000 domains changes by one of them, while connections to its other names
+// are made and none is refused.
+func TestLargeDomainSet(t *testing.T) {
+	f := newFleet(t)
+	domains := []string{"api.example"}
+	for i := range 99_999 {
+		domains = append(domains, fmt.Sprintf("n%05d.fresh.example", i))
+	}
+	f.putSet("domainSets/large", domains...)
+	f.put(setPolicy("domainSets/large"))
+	late := f.learn(t, lab.ResolverV4, "late.example")
+	f.expect(t, f.Client, late, false, "in no set")
+	for i := range 10 {
+		began := time.Now()
+		f.addDomains("domainSets/large", "late.example")
+		added := time.Since(began)
+		f.expect(t, f.Client, late, true, "added")
+		began = time.Now()
+		f.removeDomains("domainSets/large", "late.example")
+		t.Logf("in force: added after %v, removed after %v", added, time.Since(began))
+		f.expect(t, f.Client, late, false, "removed")
+		f.expectOpen(t, lab.ResolverV4, lab.FreshName(i*1000))
+		f.expectOpen(t, lab.ResolverV6, "api.example")
+	}
+	f.putSet("domainSets/large", domains[1:]...)
+	f.expectRefused(t, lab.ResolverV4, "api.example")
+	f.expectOpen(t, lab.ResolverV4, lab.FreshName(11_999))
+}
