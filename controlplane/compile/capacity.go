@@ -118,7 +118,17 @@ func isDisabled(p *policy.Policy) bool { return p.Rules.Mode == ruleset.Disabled
 
 // AsksForMore reports whether any node could get more by a policy than by the one that it replaces.
 func AsksForMore(before, added *policy.Policy) bool {
-	return isDisabled(before) || !maps.Equal(before.Selector, added.Selector) || !demandOf(before).contains(demandOf(added))
+	return isDisabled(before) || !maps.Equal(before.Selector, added.Selector) ||
+		!asksForSame(before, added) && !demandOf(before).contains(demandOf(added))
+}
+
+// asksForSame is quicker than to gather what both hold, and true of most writes.
+func asksForSame(before, added *policy.Policy) bool {
+	return slices.EqualFunc(before.Rules.Rules, added.Rules.Rules, func(a, b ruleset.Rule) bool {
+		return slices.Equal(a.Domains, b.Domains) && slices.Equal(a.DomainSets, b.DomainSets) && slices.Equal(a.CIDRs, b.CIDRs)
+	}) && slices.EqualFunc(before.Rules.Workloads, added.Rules.Workloads, func(a, b ruleset.Workload) bool {
+		return slices.Equal(a.CIDRs, b.CIDRs)
+	})
 }
 
 // demand is what policies hold themselves, and which domain sets they name.
