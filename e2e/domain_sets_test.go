@@ -217,3 +217,33 @@ func TestLargeDomainSet(t *testing.T) {
 	f.expectRefused(t, lab.ResolverV4, "api.example")
 	f.expectOpen(t, lab.ResolverV4, lab.FreshName(11_999))
 }
+
+// TestDomainSetOutlivesServerAndAgent: with the server gone and the kernel's state too, a set is enforced from
+// the node's disk; the server's restart loses nothing of it.
+func TestDomainSetOutlivesServerAndAgent(t *testing.T) {
+	f := newFleet(t)
+	f.putSet("domainSets/kept", "*.fresh.example")
+	f.put(setPolicy("domainSets/kept"))
+	f.addDomains("domainSets/kept", "api.example")
+	f.must(f.server.Kill())
+	f.must(f.agent.Kill())
+	f.must(f.ForgetKernelState(t.Context()))
+	agent, err := f.StartAgentAlone(t.Context())
+	f.must(err)
+	f.agent = agent
+	forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+		f.expectOpen(t, resolver, lab.FreshName(1))
+		f.expectOpen(t, resolver, "api.example")
+		f.expectRefused(t, resolver, "evil.example")
+	})
+	f.startServer()
+	f.awaitCurrent()
+	evil := f.learn(t, lab.ResolverV4, "evil.example")
+	f.addDomains("domainSets/kept", "evil.example")
+	f.expect(t, f.Client, evil, true, "added after both were gone")
+	got, err := f.sets().GetDomainSet(t.Context(), &namewardv1.GetDomainSetRequest{Name: "domainSets/kept"})
+	f.must(err)
+	if want := []string{"*.fresh.example", "api.example", "evil.example"}; !slices.Equal(got.GetDomains(), want) {
+		t.Errorf("the set has %v, want %v", got.GetDomains(), want)
+	}
+}
