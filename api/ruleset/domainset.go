@@ -54,33 +54,47 @@ func comparePatterns(a, b domain.Pattern) int { return cmp.Compare(a.String(), b
 // Edited returns the set that has what the map says true of, and has not what it says false of. It costs
 // a copy of the list, and a digest of each domain that comes or goes.
 func (s DomainSet) Edited(edits map[domain.Pattern]bool) DomainSet {
-	digest := s.contents().digest
-	var added []domain.Pattern
-	removed := make(map[domain.Pattern]bool, len(edits))
+	known := *s.contents()
+	var changes, general []domain.Pattern
 	for pattern, wanted := range edits {
-		switch has := s.Has(pattern); {
-		case wanted && !has:
-			added = append(added, pattern)
-			digest.add(pattern)
-		case !wanted && has:
-			removed[pattern] = true
-			digest.remove(pattern)
+		if s.Has(pattern) == wanted {
+			continue
+		}
+		changes = append(changes, pattern)
+		if pattern.General() {
+			general = append(general, pattern)
+		}
+		if wanted {
+			known.digest.add(pattern)
+		} else {
+			known.digest.remove(pattern)
 		}
 	}
-	if len(added)+len(removed) == 0 {
+	if len(changes) == 0 {
 		return s
 	}
-	slices.SortFunc(added, comparePatterns)
-	next := make([]domain.Pattern, 0, len(s.Domains)+len(added)-len(removed))
-	for _, pattern := range s.Domains {
-		for len(added) > 0 && comparePatterns(added[0], pattern) < 0 {
-			next, added = append(next, added[0]), added[1:]
-		}
-		if len(removed) == 0 || !removed[pattern] {
+	if len(general) > 0 {
+		known.general = toggled(known.general, general)
+	}
+	return DomainSet{s.Name, toggled(s.Domains, changes), &known}
+}
+
+// toggled returns a sorted list without those of the changes that it has, and with the others. It copies what
+// is between them, whose texts it does not compare.
+func toggled(list, changes []domain.Pattern) []domain.Pattern {
+	slices.SortFunc(changes, comparePatterns)
+	next := make([]domain.Pattern, 0, len(list)+len(changes))
+	for _, pattern := range changes {
+		at, has := slices.BinarySearchFunc(list, pattern, comparePatterns)
+		next = append(next, list[:at]...)
+		if has {
+			at++
+		} else {
 			next = append(next, pattern)
 		}
+		list = list[at:]
 	}
-	return withContents(s.Name, append(next, added...), digest)
+	return append(next, list...)
 }
 
 // Has reports whether the set has the pattern itself.

@@ -58,6 +58,11 @@ func TestChangesMakeTheNextDomainSets(t *testing.T) {
 		if got.ID() != next.ID() {
 			t.Fatal("the id of what changes made is not that of what was wanted")
 		}
+		for i, set := range next.DomainSets {
+			if !slices.Equal(got.DomainSets[i].General(), set.General()) {
+				t.Fatalf("%s: general patterns are %v, want %v", set.Name, got.DomainSets[i].General(), set.General())
+			}
+		}
 		if same := before.ID() == next.ID(); same != (len(changes) == 0) {
 			t.Fatalf("equal ids: %t, changes: %v", same, changes)
 		}
