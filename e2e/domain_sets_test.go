@@ -218,6 +218,30 @@ func TestLargeDomainSet(t *testing.T) {
 	f.expectOpen(t, lab.ResolverV4, lab.FreshName(11_999))
 }
 
+// TestDomainSetAtTheLimit: a node holds as many domains as the server lets it have, also when many of them change
+// at once, and back.
+func TestDomainSetAtTheLimit(t *testing.T) {
+	f := newFleet(t)
+	// A quarter more than the limit has room, for the names of two rule sets at once.
+	const limit, room = 131_072, 30_000
+	domains := make([]string, limit+room)
+	for i := range domains {
+		domains[i] = fmt.Sprintf("n%06d.fresh.example", i)
+	}
+	domains[0], domains[limit+room-1] = "api.example", "late.example"
+	first, second := domains[:limit], domains[room:]
+	f.putSet("domainSets/full", first...)
+	f.put(setPolicy("domainSets/full"))
+	for range 2 {
+		f.expectOpen(t, lab.ResolverV4, "api.example")
+		f.expectRefused(t, lab.ResolverV4, "late.example")
+		f.putSet("domainSets/full", second...)
+		f.expectRefused(t, lab.ResolverV4, "api.example")
+		f.expectOpen(t, lab.ResolverV4, "late.example")
+		f.putSet("domainSets/full", first...)
+	}
+}
+
 // TestDomainSetOutlivesServerAndAgent: with the server gone and the kernel's state too, a set is enforced from
 // the node's disk; the server's restart loses nothing of it.
 func TestDomainSetOutlivesServerAndAgent(t *testing.T) {

@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -87,6 +88,23 @@ func TestIndexIsFull(t *testing.T) {
 	}
 	if !errors.Is(err, enforce.ErrFull) || !strings.Contains(err.Error(), "n4.example") {
 		t.Errorf("fifth name in four cells: got %v, want ErrFull that names it", err)
+	}
+}
+
+// Whatever the hash key of a node, its index has a place for each name that its cells have room for.
+func TestIndexHoldsWhatTheCellsHold(t *testing.T) {
+	const patterns = 131_072
+	for seed := range uint64(4) {
+		key := testKey
+		for i := range key {
+			key[i] = rand.New(rand.NewPCG(seed, uint64(i))).Uint64() | 1
+		}
+		x := newNameIndex(key, indexBuckets(patterns), nameCells(patterns))
+		for i := range nameCells(patterns) {
+			if _, err := x.add(fmt.Sprintf("n%06d.example", i)); err != nil {
+				t.Fatalf("key %d: name %d of %d: %v", seed, i, nameCells(patterns), err)
+			}
+		}
 	}
 }
 

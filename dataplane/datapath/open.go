@@ -72,9 +72,8 @@ func size(spec *ebpf.CollectionSpec, cfg Config) error {
 	spec.Maps[bpf.DatapathMapAnswers].MaxEntries = max(cfg.MaxMappings/4, 1024)
 	spec.Maps[bpf.DatapathMapQueries].MaxEntries = cfg.MaxQueries
 	spec.Maps[bpf.DatapathMapInterfaces].MaxEntries = maxLinks
-	// A quarter more cells than names: for long names, and for those of two rule sets at once.
-	spec.Maps[bpf.DatapathMapNameCells].MaxEntries = min(cfg.MaxPatterns+cfg.MaxPatterns/4+64, slotCellMask)
-	spec.Maps[bpf.DatapathMapNameIndex].MaxEntries = max(powerOfTwo(cfg.MaxPatterns)/4, 64)
+	spec.Maps[bpf.DatapathMapNameCells].MaxEntries = nameCells(cfg.MaxPatterns)
+	spec.Maps[bpf.DatapathMapNameIndex].MaxEntries = indexBuckets(cfg.MaxPatterns)
 	for name, m := range spec.Maps {
 		if m.Pinning != ebpf.PinByName {
 			continue
@@ -101,6 +100,14 @@ func size(spec *ebpf.CollectionSpec, cfg Config) error {
 	}
 	return nil
 }
+
+// nameCells makes a quarter more cells than names: for long names, and for those of two rule sets at once.
+func nameCells(patterns uint32) uint32 { return min(patterns+patterns/4+64, slotCellMask) }
+
+// indexBuckets makes three times as many slots as there can be names, or more. With half as many, the buckets
+// that the hash of some name may lead to are full long before the cells are taken: in every other node before
+// there are as many names as patterns.
+func indexBuckets(patterns uint32) uint32 { return max(powerOfTwo(patterns)/2, 64) }
 
 // powerOfTwo rounds up.
 func powerOfTwo(n uint32) uint32 { return 1 << bits.Len32(max(n, 1)-1) }
