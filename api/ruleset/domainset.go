@@ -26,6 +26,7 @@ type DomainSet struct {
 type contents struct {
 	digest  setDigest
 	general []domain.Pattern
+	room    int
 }
 
 // domainSetName is the constraint of domain_set.proto on `name`.
@@ -66,8 +67,10 @@ func (s DomainSet) Edited(edits map[domain.Pattern]bool) DomainSet {
 		}
 		if wanted {
 			known.digest.add(pattern)
+			known.room += Room(pattern)
 		} else {
 			known.digest.remove(pattern)
+			known.room -= Room(pattern)
 		}
 	}
 	if len(changes) == 0 {
@@ -105,6 +108,9 @@ func (s DomainSet) Has(pattern domain.Pattern) bool {
 
 // General returns the patterns of the set that names are held against one by one. The slice is the set's.
 func (s DomainSet) General() []domain.Pattern { return s.contents().general }
+
+// Room returns the sum of the Room of the domains.
+func (s DomainSet) Room() int { return s.contents().room }
 
 // Match returns the first pattern found that matches the name.
 func (s DomainSet) Match(name domain.Name) (domain.Pattern, bool) {
@@ -147,13 +153,14 @@ func (s DomainSet) contents() *contents {
 }
 
 func withContents(name string, domains []domain.Pattern, digest setDigest) DomainSet {
-	var general []domain.Pattern
+	known := &contents{digest: digest}
 	for _, pattern := range domains {
+		known.room += Room(pattern)
 		if pattern.General() {
-			general = append(general, pattern)
+			known.general = append(known.general, pattern)
 		}
 	}
-	return DomainSet{name, domains, &contents{digest, general}}
+	return DomainSet{name, domains, known}
 }
 
 // setDigest identifies the domains of a set: the sum, modulo 2^256, of the SHA-256 digests of their texts.

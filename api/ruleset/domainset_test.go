@@ -59,6 +59,9 @@ func TestChangesMakeTheNextDomainSets(t *testing.T) {
 			t.Fatal("the id of what changes made is not that of what was wanted")
 		}
 		for i, set := range next.DomainSets {
+			if got.DomainSets[i].Room() != set.Room() {
+				t.Fatalf("%s: takes room %d, want %d", set.Name, got.DomainSets[i].Room(), set.Room())
+			}
 			if !slices.Equal(got.DomainSets[i].General(), set.General()) {
 				t.Fatalf("%s: general patterns are %v, want %v", set.Name, got.DomainSets[i].General(), set.General())
 			}

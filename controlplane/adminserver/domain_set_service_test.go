@@ -564,7 +564,7 @@ func TestASetThatNoNodeCouldHoldIsRefused(t *testing.T) {
 	add := &namewardv1.AddDomainsRequest{Name: set.GetName(), Domains: []string{"one.more.example"}}
 	_, err = s.sets.AddDomains(t.Context(), add)
 	wantCode(t, err, codes.ResourceExhausted, "CAPACITY_EXCEEDED")
-	if message := status.Convert(err).Message(); !strings.Contains(message, "131073 domain patterns, more than 131072") || !strings.Contains(message, set.GetName()) {
+	if message := status.Convert(err).Message(); !strings.Contains(message, "131073 domain patterns: more than 131072") || !strings.Contains(message, set.GetName()) {
 		t.Errorf("message = %q, want the set and the limit", message)
 	}
 	if _, err := s.sets.RemoveDomains(t.Context(), &namewardv1.RemoveDomainsRequest{Name: set.GetName(), Domains: numbered(1)}); err != nil {

@@ -13,7 +13,8 @@ import (
 
 // What a node's datapath holds by default, per rule set.
 const (
-	// MaxPatterns bounds the distinct domain patterns, those of domain sets among them.
+	// MaxPatterns bounds the room (ruleset.Room) of the distinct domain patterns, those of domain sets among
+	// them.
 	MaxPatterns = 131072
 	// MaxCIDRs bounds the distinct destination CIDRs, and the distinct source CIDRs of workloads.
 	MaxCIDRs = 32768
@@ -28,7 +29,7 @@ type CapacityError struct {
 
 // Error returns count and limit.
 func (e *CapacityError) Error() string {
-	return fmt.Sprintf("a node would hold %d %s, more than %d", e.Count, e.What, e.Limit)
+	return fmt.Sprintf("a node would hold %d %s: more than %d", e.Count, e.What, e.Limit)
 }
 
 // Check returns a *CapacityError when the policies, and the domain sets that they name, are together more
@@ -42,8 +43,15 @@ func Check(selected []*policy.Policy, snapshot policy.Snapshot) error {
 	for _, set := range sets {
 		all.patterns.add(set.Domains)
 	}
+	room, what := 0, "domain patterns"
+	for pattern := range all.patterns {
+		room += ruleset.Room(pattern)
+	}
+	if room > len(all.patterns) {
+		what += ", long ones counted as two or more"
+	}
 	for _, part := range []CapacityError{
-		{"domain patterns", len(all.patterns), MaxPatterns},
+		{what, room, MaxPatterns},
 		{"destination CIDRs", len(all.destinations), MaxCIDRs},
 		{"source CIDRs", len(all.sources), MaxCIDRs},
 	} {
@@ -62,8 +70,10 @@ type size struct {
 func sizeOf(policies []*policy.Policy, sets []*policy.DomainSet) (sum size) {
 	for _, p := range policies {
 		for _, rule := range p.Rules.Rules {
-			sum.patterns += len(rule.Domains)
 			sum.general += countGeneral(rule.Domains)
+			for _, pattern := range rule.Domains {
+				sum.patterns += ruleset.Room(pattern)
+			}
 			sum.destinations += len(rule.CIDRs)
 		}
 		for _, workload := range p.Rules.Workloads {
@@ -71,7 +81,7 @@ func sizeOf(policies []*policy.Policy, sets []*policy.DomainSet) (sum size) {
 		}
 	}
 	for _, set := range sets {
-		sum.patterns += len(set.Domains)
+		sum.patterns += set.Room()
 		sum.general += len(set.General())
 	}
 	return sum

@@ -176,6 +176,8 @@ func TestAdmit(t *testing.T) {
 		"other":   texts(half, "h%d.other.example"),
 		"twin":    texts(half, "h%d.half.example"),
 		"huge":    texts(compile.MaxPatterns+1, "h%d.huge.example"),
+		"long":    texts(half+1, "h%d."+strings.Repeat("x", 60)+".example"),
+		"fewer":   texts(half, "h%d."+strings.Repeat("x", 60)+".example"),
 		"general": texts(of, "n%d-*.example.com"),
 	} {
 		sets["domainSets/"+name] = domainSet(t, name, domains)
@@ -210,6 +212,8 @@ func TestAdmit(t *testing.T) {
 		{"no node has the sets of both", []*policy.Policy{withSet("a", nil, nil, "domainSets/half")}, withSet("b", web, []string{"one.more.example"}, "domainSets/other"), []map[string]string{nil}, false},
 		{"another set in place of one that is shared", []*policy.Policy{big, withSet("b", nil, nil, "domainSets/twin"), withSet("c", nil, nil, "domainSets/half")}, withSet("b", nil, nil, "domainSets/other"), []map[string]string{nil}, true},
 		{"other patterns in place of as many that are shared", []*policy.Policy{big, renamed(t, big)}, named(t, withPatterns(t, "x", half+1, nil), "policies/copy"), []map[string]string{nil}, true},
+		{"long names take more room", nil, withSet("a", nil, nil, "domainSets/long"), nil, true},
+		{"so many long names as there is room for", nil, withSet("a", nil, nil, "domainSets/fewer"), nil, false},
 		{"general patterns of a set count", nil, withSet("a", nil, []string{"one-*.example.com"}, "domainSets/general"), nil, true},
 		{"a star for every name is no general pattern", []*policy.Policy{general("g", of, "n%d-*.example.com")}, general("a", 1, "*"), []map[string]string{nil}, false},
 	}

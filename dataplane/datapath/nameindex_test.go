@@ -9,6 +9,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/nameward/nameward/api/domain"
+	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/bpf"
 	"github.com/nameward/nameward/dataplane/enforce"
 )
@@ -104,6 +106,21 @@ func TestIndexHoldsWhatTheCellsHold(t *testing.T) {
 			if _, err := x.add(fmt.Sprintf("n%06d.example", i)); err != nil {
 				t.Fatalf("key %d: name %d of %d: %v", seed, i, nameCells(patterns), err)
 			}
+		}
+	}
+}
+
+// The policy server lets a node have so many patterns by the room that it thinks a name takes.
+func TestRoomIsWhatNamesTake(t *testing.T) {
+	long := strings.Repeat("abcdefg.", 31) + "abcde"
+	for length := 1; length <= len(long); length++ {
+		name := long[len(long)-length:]
+		pattern, err := domain.ParsePattern("*." + name)
+		if err != nil {
+			continue // begins with a dot, or is too long with the label before it
+		}
+		if got, want := ruleset.Room(pattern), cellsOf(len(wireText(name))); got != want {
+			t.Errorf("a name of %d characters: room %d, takes %d cells", length, got, want)
 		}
 	}
 }
