@@ -200,8 +200,8 @@ func TestLargePolicyPasses(t *testing.T) {
 	defer a.leave()
 	a.complete()
 	rule := &namewardv1.Rule{Action: namewardv1.Rule_ALLOW}
-	for i := range 90_000 {
-		rule.Domains = append(rule.Domains, fmt.Sprintf("host-%d.%s.example.com", i, strings.Repeat("long", 10)))
+	for i := range 60_000 { // more bytes than a message may have by default
+		rule.Domains = append(rule.Domains, fmt.Sprintf("host-%d.%s.example.com", i, strings.Repeat("long", 13)))
 	}
 	if _, err := s.policies.CreatePolicy(t.Context(), &namewardv1.CreatePolicyRequest{PolicyId: "large", Policy: &namewardv1.Policy{Rules: []*namewardv1.Rule{rule}}}); err != nil {
 		t.Fatal(err)
