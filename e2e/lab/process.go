@@ -12,7 +12,7 @@ import (
 )
 
 // Patience is how long the lab waits for a process to do what it should.
-const Patience = 20 * time.Second
+const Patience = 60 * time.Second
 
 // Process is a program that runs in a namespace of the lab.
 type Process struct {
