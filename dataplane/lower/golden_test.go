@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -78,7 +79,7 @@ func parse(t *testing.T, text []byte) *ruleset.RuleSet {
 
 func describe(s *lower.State, t *lower.Tables) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "flags %+v\nchanged %v\n", t.Flags, t.Changed)
+	fmt.Fprintf(&b, "flags %v\nchanged %v\n", flagNames(t.Flags), t.Changed)
 	for _, name := range slices.Sorted(s.Names()) {
 		sets := s.Sets(name)
 		fmt.Fprintf(&b, "name %s exact %d below %d list %d\n", name, sets.Exact, sets.Below, sets.List)
@@ -96,6 +97,16 @@ func describe(s *lower.State, t *lower.Tables) string {
 	for _, link := range []string{"lo", "eth0", "eth1", "veth12"} {
 		fmt.Fprintf(&b, "interface %s class %d\n", link, t.Interfaces.Class(link))
 	}
+	for _, key := range slices.SortedFunc(maps.Keys(t.Cgroups.Nodes), func(a, b lower.CgroupKey) int {
+		return cmp.Or(cmp.Compare(a.Parent, b.Parent), cmp.Compare(a.Name, b.Name))
+	}) {
+		fmt.Fprintf(&b, "cgroup %q of %d is %+v\n", key.Name, key.Parent, t.Cgroups.Nodes[key])
+	}
+	for _, pair := range slices.SortedFunc(maps.Keys(t.Cgroups.Pairs), func(a, b lower.CgroupPair) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Unit, b.Unit))
+	}) {
+		fmt.Fprintf(&b, "cgroups %+v class %d\n", pair, t.Cgroups.Pairs[pair])
+	}
 	for _, key := range slices.SortedFunc(maps.Keys(t.Workloads), func(a, b lower.WorkloadKey) int {
 		return cmp.Or(cmp.Compare(fmt.Sprint(a.Local), fmt.Sprint(b.Local)), cmp.Compare(a.Source, b.Source), cmp.Compare(a.Interface, b.Interface))
 	}) {
@@ -110,4 +121,15 @@ func describe(s *lower.State, t *lower.Tables) string {
 		}
 	}
 	return b.String()
+}
+
+// flagNames are the flags that are set.
+func flagNames(flags lower.Flags) (names []string) {
+	value := reflect.ValueOf(flags)
+	for i := range value.NumField() {
+		if value.Field(i).Bool() {
+			names = append(names, value.Type().Field(i).Name)
+		}
+	}
+	return names
 }

@@ -19,13 +19,18 @@ type Flags struct {
 	Interfaces   bool // some workload is selected by interface
 	Destinations bool // some rule has a CIDR destination
 	Refuses      bool // some rule refuses questions
+	Users        bool // some workload is selected by user
+	Cgroups      bool // some workload is selected by control group or unit
+	// CgroupsEnforced: by a policy in mode ENFORCE.
+	CgroupsEnforced bool
 }
 
-// WorkloadKey is all that is known of who opens a connection.
+// WorkloadKey is all that is known of who opens a connection. A process of the node may be in control
+// groups of several classes, and has a key for each and one without.
 type WorkloadKey struct {
-	Local     bool // a process of the node; no classes then
-	Source    Class
-	Interface Class
+	Local     bool  // a process of the node
+	Source    Class // of the address; of a process: the user's id + 1, or 0
+	Interface Class // or of a control group
 }
 
 // Workload is a set of policies that select the same connections.
@@ -71,6 +76,7 @@ type Tables struct {
 	Sources      []PrefixClass
 	Destinations []PrefixClass
 	Interfaces   Interfaces
+	Cgroups      Cgroups
 	Patterns     GeneralPatterns
 	Workloads    map[WorkloadKey]Workload
 	// Verdicts are in order of position, without what an earlier entry of the same mode covers.
@@ -113,6 +119,10 @@ func (s *State) Lower(rules *ruleset.RuleSet) (*Tables, error) {
 	t.Flags.Sources = len(t.Sources) > 0
 	t.Flags.Interfaces = t.Interfaces.Len() > 0
 	t.Flags.Destinations = len(t.Destinations) > 0
+	if t.Cgroups, err = layOutCgroups(rules); err != nil {
+		return t, err
+	}
+	t.Flags.byProcess(rules)
 
 	selections, err := selectWorkloads(rules, sourceClasses, t)
 	if err != nil {
@@ -120,4 +130,17 @@ func (s *State) Lower(rules *ruleset.RuleSet) (*Tables, error) {
 	}
 	t.Flags.Enforces = len(selections) > 0
 	return t, s.judge(rules, selections, destinationClasses, t)
+}
+
+// byProcess says what of the node's own processes some policy goes by.
+func (f *Flags) byProcess(rules *ruleset.RuleSet) {
+	for _, policy := range rules.Policies {
+		for _, w := range policy.Workloads {
+			f.Users = f.Users || w.UID != nil
+			if placeOf(w) != (place{}) {
+				f.Cgroups = true
+				f.CgroupsEnforced = f.CgroupsEnforced || policy.Mode == ruleset.Enforce
+			}
+		}
+	}
 }

@@ -38,9 +38,11 @@ func drawPrefixes(t *rapid.T, least int) []netip.Prefix {
 }
 
 func drawWorkload(t *rapid.T) ruleset.Workload {
-	switch rapid.IntRange(0, 3).Draw(t, "workload") {
+	switch rapid.IntRange(0, 5).Draw(t, "workload") {
 	case 0:
 		return ruleset.Workload{Host: true}
+	case 4, 5:
+		return drawProcesses(t)
 	case 1:
 		return ruleset.Workload{CIDRs: drawPrefixes(t, 1)}
 	case 2:
@@ -48,6 +50,40 @@ func drawWorkload(t *rapid.T) ruleset.Workload {
 	default:
 		return ruleset.Workload{CIDRs: drawPrefixes(t, 1), Interface: rapid.SampledFrom(interfaces).Draw(t, "interface")}
 	}
+}
+
+// Few users and names of control groups, so that they meet; some of the units stand above one another,
+// and one is called like a control group that systemd does not know.
+var (
+	users   = []uint32{0, 1, 1<<32 - 2}
+	cgroups = []string{"/", "/a.slice", "/a.slice/a.slice", "/a.slice/b.service", "/a.slice/b.service/x", "/x", "/x/b.service", "/_cpu.service", "/a.slice/_cpu.service/b.service"}
+	units   = []string{"a.slice", "b.service", "cpu.service", "_cpu.service"}
+)
+
+func drawProcesses(t *rapid.T) ruleset.Workload {
+	var w ruleset.Workload
+	for w.UID == nil && w.Cgroup == "" && w.Unit == "" {
+		if rapid.Bool().Draw(t, "by user") {
+			w.UID = new(uint32)
+			*w.UID = rapid.SampledFrom(users).Draw(t, "user")
+		}
+		if rapid.Bool().Draw(t, "by path") {
+			w.Cgroup = rapid.SampledFrom(cgroups).Draw(t, "path")
+		}
+		if rapid.Bool().Draw(t, "by unit") {
+			w.Unit = rapid.SampledFrom(units).Draw(t, "unit")
+		}
+	}
+	return w
+}
+
+// drawProcess says which process opens a connection, or that none does.
+func drawProcess(t *rapid.T, c *ruleset.Connection) {
+	if !rapid.Bool().Draw(t, "process") {
+		return
+	}
+	uid := rapid.SampledFrom(append(users, 7)).Draw(t, "uid")
+	c.UID, c.Cgroup = &uid, rapid.SampledFrom(append(cgroups, "/a.slice/y", "/x/y")).Draw(t, "cgroup")
 }
 
 // drawPattern draws a pattern of any form, around or before a name.
@@ -108,6 +144,9 @@ func drawConnection(t *rapid.T) ruleset.Connection {
 	}
 	if c.Protocol.HasPorts() {
 		c.Port = rapid.Uint16Range(1, 9).Draw(t, "port")
+	}
+	if c.Local {
+		drawProcess(t, &c)
 	}
 	c.Names = rapid.SliceOfN(rapid.Custom(drawName), 0, 3).Draw(t, "names")
 	return c

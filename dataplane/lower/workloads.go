@@ -1,8 +1,10 @@
 package lower
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/nameward/nameward/api/ruleset"
@@ -20,7 +22,9 @@ type selection []uint32
 // only one of its classes matters. The result holds the selection of each workload id.
 func selectWorkloads(rules *ruleset.RuleSet, sources *prefixClasses, t *Tables) ([]selection, error) {
 	w := workloads{rules: rules, tables: t, ids: map[string]uint32{}}
-	w.put(WorkloadKey{Local: true}, w.selected(func(w ruleset.Workload) bool { return w.Host }))
+	if err := w.putLocal(); err != nil {
+		return nil, err
+	}
 	for source := range sources.members {
 		bySource := w.forwarded(func(w ruleset.Workload) bool {
 			return len(w.CIDRs) == 0 || sources.has(Class(source), w.CIDRs) //nolint:gosec // a class
@@ -31,14 +35,21 @@ func selectWorkloads(rules *ruleset.RuleSet, sources *prefixClasses, t *Tables) 
 		for class := range t.Interfaces.Len() + 1 {
 			key := WorkloadKey{Source: Class(source), Interface: Class(class)} //nolint:gosec // classes
 			w.put(key, w.byInterface(bySource, key.Interface))
-			if len(t.Workloads) > MaxWorkloads {
-				last := rules.Policies[len(rules.Policies)-1].Name
-				return nil, fmt.Errorf("select workloads up to policy %s: more than %d combinations of sources and interfaces: %w",
-					last, MaxWorkloads, enforce.ErrFull)
+			if err := w.full(); err != nil {
+				return nil, err
 			}
 		}
 	}
 	return w.selections, nil
+}
+
+func (w *workloads) full() error {
+	if len(w.tables.Workloads) <= MaxWorkloads {
+		return nil
+	}
+	last := w.rules.Policies[len(w.rules.Policies)-1].Name
+	return fmt.Errorf("select workloads up to policy %s: more than %d combinations of sources and interfaces, or of users and control groups: %w",
+		last, MaxWorkloads, enforce.ErrFull)
 }
 
 type workloads struct {
@@ -54,14 +65,40 @@ type candidate struct {
 	netdevice string
 }
 
-func (w *workloads) selected(selects func(ruleset.Workload) bool) selection {
-	var policies selection
+// processes are what a workload says of the node's own processes.
+type processes struct {
+	place
+	user uint32 // id + 1; 0: every user
+}
+
+// putLocal puts the keys of all of the node's own processes, of each user, of each place, and of users in
+// places where a workload names both. A key with a user selects what the same one without does too: the
+// kernel looks up no more than one of the two.
+func (w *workloads) putLocal() error {
+	selected := map[processes]selection{}
 	for i, policy := range w.rules.Policies {
-		if slices.ContainsFunc(policy.Workloads, selects) {
-			policies = append(policies, uint32(i)) //nolint:gosec // a place in the rule set
+		for _, workload := range policy.Workloads {
+			if !workload.SelectsProcesses() {
+				continue
+			}
+			p := processes{place: placeOf(workload)}
+			if workload.UID != nil {
+				p.user = *workload.UID + 1
+			}
+			selected[p] = append(selected[p], uint32(i)) //nolint:gosec // a place in the rule set
 		}
 	}
-	return policies
+	for _, p := range slices.SortedFunc(maps.Keys(selected), func(a, b processes) int {
+		return cmp.Or(comparePlaces(a.place, b.place), cmp.Compare(a.user, b.user))
+	}) {
+		policies := slices.Concat(selected[p], selected[processes{place: p.place}])
+		slices.Sort(policies)
+		w.put(WorkloadKey{Local: true, Source: Class(p.user), Interface: w.tables.Cgroups.classes[p.place]}, slices.Compact(policies))
+		if err := w.full(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *workloads) forwarded(selects func(ruleset.Workload) bool) []candidate {

@@ -20,26 +20,30 @@ type Verdict struct {
 
 // Judge looks a connection up in the tables.
 func Judge(s *lower.State, t *lower.Tables, c ruleset.Connection) Verdict {
-	w, selected := workload(t, c)
-	if !t.Flags.Enforces || !selected {
+	if !t.Flags.Enforces {
 		return Verdict{}
 	}
-	components := []lower.VerdictKey{{Workload: w.ID, Kind: lower.AnyDestination}}
+	components := []lower.VerdictKey{{Kind: lower.AnyDestination}}
 	if t.Flags.Destinations && c.Destination.IsValid() {
 		class := longest(t.Destinations, c.Destination)
-		components = append(components, lower.VerdictKey{Workload: w.ID, Kind: lower.CIDRDestination, ID: uint32(class)})
+		components = append(components, lower.VerdictKey{Kind: lower.CIDRDestination, ID: uint32(class)})
 	}
 	for _, name := range c.Names {
 		for _, set := range s.Match(name) {
-			components = append(components, lower.VerdictKey{Workload: w.ID, Kind: lower.DomainDestination, ID: uint32(set)})
+			components = append(components, lower.VerdictKey{Kind: lower.DomainDestination, ID: uint32(set)})
 		}
 	}
-	v := Verdict{Enforced: w.Enforced, Audited: w.Audited}
-	if w.Enforced {
-		v.Action = action(first(t, components, c, false))
+	var v Verdict
+	selected := workloads(t, c)
+	for _, w := range selected {
+		v.Enforced = v.Enforced || w.Enforced
+		v.Audited = v.Audited || w.Audited
 	}
-	if w.Audited {
-		v.AuditVerdict = action(first(t, components, c, true))
+	if v.Enforced {
+		v.Action = action(first(t, selected, components, c, false))
+	}
+	if v.Audited {
+		v.AuditVerdict = action(first(t, selected, components, c, true))
 	}
 	return v
 }
@@ -52,45 +56,55 @@ type Refusal struct {
 
 // JudgeQuestion looks a question for a name up in the tables.
 func JudgeQuestion(s *lower.State, t *lower.Tables, c ruleset.Connection, name domain.Name) Refusal {
-	w, selected := workload(t, c)
-	if !t.Flags.Refuses || !selected {
+	if !t.Flags.Refuses {
 		return Refusal{}
 	}
-	components := []lower.VerdictKey{{Workload: w.ID, Kind: lower.AnyQuestion}}
+	components := []lower.VerdictKey{{Kind: lower.AnyQuestion}}
 	for _, set := range s.Match(name) {
-		components = append(components, lower.VerdictKey{Workload: w.ID, Kind: lower.DomainQuestion, ID: uint32(set)})
+		components = append(components, lower.VerdictKey{Kind: lower.DomainQuestion, ID: uint32(set)})
 	}
 	refuses := func(e *lower.Entry) bool { return e != nil && e.Deny }
-	return Refusal{
-		Refused:      w.Enforced && refuses(first(t, components, c, false)),
-		AuditRefused: w.Audited && refuses(first(t, components, c, true)),
+	var r Refusal
+	selected := workloads(t, c)
+	for _, w := range selected {
+		r.Refused = r.Refused || w.Enforced && refuses(first(t, selected, components, c, false))
+		r.AuditRefused = r.AuditRefused || w.Audited && refuses(first(t, selected, components, c, true))
 	}
+	return r
 }
 
-func workload(t *lower.Tables, c ruleset.Connection) (lower.Workload, bool) {
-	key := lower.WorkloadKey{Local: c.Local}
-	if !c.Local && t.Flags.Sources {
+func workloads(t *lower.Tables, c ruleset.Connection) []lower.Workload {
+	if c.Local {
+		return processWorkloads(t, c)
+	}
+	var key lower.WorkloadKey
+	if t.Flags.Sources {
 		key.Source = longest(t.Sources, c.Source)
 	}
-	if !c.Local && t.Flags.Interfaces {
+	if t.Flags.Interfaces {
 		key.Interface = t.Interfaces.Class(c.Interface)
 	}
-	w, selected := t.Workloads[key]
-	return w, selected
+	if w, ok := t.Workloads[key]; ok {
+		return []lower.Workload{w}
+	}
+	return nil
 }
 
-// first takes of each component the first entry that fits, and of those the one with the lowest position.
-func first(t *lower.Tables, components []lower.VerdictKey, c ruleset.Connection, audit bool) *lower.Entry {
+// first takes of each workload and component the first entry that fits, and of those the one with the lowest position.
+func first(t *lower.Tables, workloads []lower.Workload, components []lower.VerdictKey, c ruleset.Connection, audit bool) *lower.Entry {
 	var best *lower.Entry
-	for _, key := range components {
-		for _, e := range t.Verdicts[key] {
-			if e.Audit != audit || !fits(e, c) {
-				continue
+	for _, w := range workloads {
+		for _, key := range components {
+			key.Workload = w.ID
+			for _, e := range t.Verdicts[key] {
+				if e.Audit != audit || !fits(e, c) {
+					continue
+				}
+				if best == nil || e.Position < best.Position {
+					best = &e
+				}
+				break
 			}
-			if best == nil || e.Position < best.Position {
-				best = &e
-			}
-			break
 		}
 	}
 	return best
