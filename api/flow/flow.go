@@ -58,6 +58,8 @@ const (
 	RuleUnknown                        // a rule that cannot be named any more
 	Unreadable                         // the packet's headers cannot be read
 	UnknownInterface                   // policies select by interface, and that one is not known
+	UnknownCgroup                      // policies select by control group, and that one cannot be told
+	TooManyCgroups                     // policies select too many control groups around that one
 )
 
 // Event is connections that agree in a key. It is immutable.

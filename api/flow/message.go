@@ -97,7 +97,7 @@ func KeyFromProto(message *namewardv1.FlowEvent) (Key, error) {
 	default:
 		return k, fmt.Errorf("read mode: %v is neither ENFORCE nor AUDIT", message.GetMode())
 	}
-	if message.GetReason() < namewardv1.FlowEvent_RULE || message.GetReason() > namewardv1.FlowEvent_UNKNOWN_INTERFACE {
+	if message.GetReason() < namewardv1.FlowEvent_RULE || message.GetReason() > namewardv1.FlowEvent_TOO_MANY_CGROUPS {
 		return k, fmt.Errorf("read reason: %v is not known", message.GetReason())
 	}
 	if (k.Reason == Rule) != (k.Policy != "") || k.Policy == "" && k.Rule != 0 || k.Rule < 0 {

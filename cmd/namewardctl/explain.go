@@ -29,7 +29,7 @@ func (p *program) explainCommand() *cobra.Command {
 reported, and prints the verdict, the rule that decides, and why each other rule does not match.
 It exits with 0 for ALLOW and 3 for DENY.`,
 		Example: `  namewardctl explain --node lab --workload 10.1.0.7 --destination api.example.com --protocol TCP --port 443
-  namewardctl explain --agent /run/nameward/agent.sock --workload host --destination 192.0.2.7 --port 443`,
+  namewardctl explain --agent /run/nameward/agent.sock --workload uid:1000,unit:web.service --destination 192.0.2.7 --port 443`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			request, err := q.request(p.options.agent != "")
@@ -49,7 +49,7 @@ It exits with 0 for ALLOW and 3 for DENY.`,
 	flags := command.Flags()
 	flags.StringVar(&q.node, "node", "", "node whose rules decide")
 	flags.StringToStringVar(&q.labels, "label", nil, "instead of a node: labels that one could have, key=value (repeatable)")
-	flags.StringVar(&q.workload, "workload", "host", "who connects: an address, uid:N or host")
+	flags.StringVar(&q.workload, "workload", "host", "who connects: an address, host, or a process by uid:N, unit:NAME and cgroup:/PATH, with commas between")
 	flags.StringVar(&q.incoming, "interface", "", "interface at which the node receives the connection, if policies select by it")
 	flags.StringVar(&q.destination, "destination", "", "domain name or address that it connects to")
 	flags.StringVar(&q.protocol, "protocol", "TCP", "TCP, UDP, SCTP or ICMP")

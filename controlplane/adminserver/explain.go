@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/nameward/nameward/api/domain"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
@@ -25,19 +24,11 @@ func parseConnection(request *namewardv1.ExplainConnectionRequest) (ruleset.Conn
 		faults = append(faults, &ruleset.FieldError{Field: field, Value: value, Reason: reason})
 	}
 	var err error
-	switch workload := request.GetWorkload(); {
-	case workload == "" || workload == "host":
-		c.Local = true
-		if c.Interface != "" {
-			fault("interface", c.Interface, "the node's own processes have no incoming interface")
-		}
-	case strings.HasPrefix(workload, "uid:"):
-		fault("workload", workload, "a workload by uid is not supported by this version")
-	default:
-		if c.Source, err = netip.ParseAddr(workload); err != nil {
-			fault("workload", workload, "is neither an address, nor `host`")
-		}
-		c.Source = c.Source.Unmap().WithZone("")
+	if err = c.ParseSource(request.GetWorkload()); err != nil {
+		fault("workload", request.GetWorkload(), err.Error())
+	}
+	if c.Local && c.Interface != "" {
+		fault("interface", c.Interface, "the node's own processes have no incoming interface")
 	}
 	destination := request.GetDestination()
 	if address, err := netip.ParseAddr(destination); err == nil {

@@ -48,7 +48,7 @@ func (s *Server) parseConnection(request *namewardv1.ExplainConnectionRequest) (
 	}
 	c := ruleset.Connection{Interface: request.GetInterface()}
 	var err error
-	if c.Local, c.Source, err = parseWorkload(request.GetWorkload()); err != nil {
+	if err = c.ParseSource(request.GetWorkload()); err != nil {
 		fault("workload", request.GetWorkload(), err.Error())
 	}
 	if c.Protocol, err = ruleset.ParseProtocol(request.GetProtocol()); err != nil {
@@ -66,25 +66,6 @@ func (s *Server) parseConnection(request *namewardv1.ExplainConnectionRequest) (
 		fault("destination", request.GetDestination(), "is neither an address nor a domain name")
 	}
 	return c, errors.Join(errs...)
-}
-
-// parseWorkload reads `host`, `uid:N` or a source address. No rule of this version selects by user, so a
-// user's connection is one of the node.
-func parseWorkload(text string) (local bool, source netip.Addr, err error) {
-	if text == "" || text == "host" {
-		return true, netip.Addr{}, nil
-	}
-	if number, ok := strings.CutPrefix(text, "uid:"); ok {
-		if _, err := strconv.ParseUint(number, 10, 32); err != nil {
-			return false, netip.Addr{}, errors.New("has no user id behind the colon")
-		}
-		return true, netip.Addr{}, nil
-	}
-	source, err = netip.ParseAddr(text)
-	if err != nil {
-		return false, netip.Addr{}, errors.New("is neither an address nor uid:N nor host")
-	}
-	return false, source.Unmap().WithZone(""), nil
 }
 
 // judgeBy adds the names of the destination's live mappings and returns those; of a name that is judged,
