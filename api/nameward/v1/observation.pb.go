@@ -91,6 +91,10 @@ const (
 	FlowEvent_UNREADABLE FlowEvent_Reason = 4
 	// Policies select by interface, and the agent does not know the one that it came through.
 	FlowEvent_UNKNOWN_INTERFACE FlowEvent_Reason = 5
+	// Policies select by control group, and that of the process cannot be told.
+	FlowEvent_UNKNOWN_CGROUP FlowEvent_Reason = 6
+	// Policies select more control groups around that of the process than the node takes into account.
+	FlowEvent_TOO_MANY_CGROUPS FlowEvent_Reason = 7
 )
 
 // Enum value maps for FlowEvent_Reason.
@@ -102,6 +106,8 @@ var (
 		3: "RULE_UNKNOWN",
 		4: "UNREADABLE",
 		5: "UNKNOWN_INTERFACE",
+		6: "UNKNOWN_CGROUP",
+		7: "TOO_MANY_CGROUPS",
 	}
 	FlowEvent_Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED": 0,
@@ -110,6 +116,8 @@ var (
 		"RULE_UNKNOWN":       3,
 		"UNREADABLE":         4,
 		"UNKNOWN_INTERFACE":  5,
+		"UNKNOWN_CGROUP":     6,
+		"TOO_MANY_CGROUPS":   7,
 	}
 )
 
@@ -568,7 +576,7 @@ const file_nameward_v1_observation_proto_rawDesc = "" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12B\n" +
 	"\x0ffirst_seen_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12@\n" +
-	"\x0elast_seen_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xb4\a\n" +
+	"\x0elast_seen_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xdf\a\n" +
 	"\tFlowEvent\x12.\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x14.nameward.v1.VerdictR\averdict\x12,\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\x18.nameward.v1.Policy.ModeR\x04mode\x12\x12\n" +
@@ -595,7 +603,7 @@ const file_nameward_v1_observation_proto_rawDesc = "" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x121\n" +
 	"\bprotocol\x18\x03 \x01(\x0e2\x15.nameward.v1.ProtocolR\bprotocol\x12'\n" +
-	"\x0fprotocol_number\x18\x04 \x01(\rR\x0eprotocolNumber\"p\n" +
+	"\x0fprotocol_number\x18\x04 \x01(\rR\x0eprotocolNumber\"\x9a\x01\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04RULE\x10\x01\x12\v\n" +
@@ -603,7 +611,9 @@ const file_nameward_v1_observation_proto_rawDesc = "" +
 	"\fRULE_UNKNOWN\x10\x03\x12\x0e\n" +
 	"\n" +
 	"UNREADABLE\x10\x04\x12\x15\n" +
-	"\x11UNKNOWN_INTERFACE\x10\x05B\a\n" +
+	"\x11UNKNOWN_INTERFACE\x10\x05\x12\x12\n" +
+	"\x0eUNKNOWN_CGROUP\x10\x06\x12\x14\n" +
+	"\x10TOO_MANY_CGROUPS\x10\aB\a\n" +
 	"\x05_rule*7\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\t\n" +

@@ -494,13 +494,18 @@ type Workload struct {
 	Cidrs []string `protobuf:"bytes,1,rep,name=cidrs,proto3" json:"cidrs,omitempty"`
 	// Incoming interface of forwarded connections. A final `+` stands for any ending; `+` is any interface.
 	Interface string `protobuf:"bytes,2,opt,name=interface,proto3" json:"interface,omitempty"`
-	// The node's own processes that run under this user id.
+	// The node's own processes that run under this user id: that of the socket, as it was made.
 	Uid *uint32 `protobuf:"varint,3,opt,name=uid,proto3,oneof" json:"uid,omitempty"`
-	// The node's own processes in this control group or below, as a path from the cgroup root.
+	// The node's own processes in this control group or below, as a path from the root of the cgroup2 hierarchy
+	// (`/batch.slice`), of at most 32 levels. It need not exist. What counts is where the process was when it made its
+	// socket.
 	Cgroup string `protobuf:"bytes,4,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
-	// The node's own processes of this systemd unit.
+	// The node's own processes of this systemd unit: in the control group of that name, wherever systemd puts it, or
+	// below. A unit of the system, with its ending (`web.service`, `batch.slice`); those of a user's own manager are
+	// below `user@UID.service`, and are selected by path. It need not exist.
 	SystemdUnit string `protobuf:"bytes,5,opt,name=systemd_unit,json=systemdUnit,proto3" json:"systemd_unit,omitempty"`
-	// All of the node's own processes.
+	// All of the node's own processes, and what the kernel sends of itself. Beside `uid`, `cgroup` or `systemd_unit`
+	// it says nothing more.
 	Host          bool `protobuf:"varint,6,opt,name=host,proto3" json:"host,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
