@@ -3,8 +3,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
  * Judges new connections: 1 for what is denied, 0 for all else. Fails closed for a selected
- * workload: a packet that cannot be read, or comes from an interface that is not known yet, is
- * denied.
+ * workload: a packet that cannot be read, comes from an interface that is not known yet or from a
+ * process whose control group cannot be told, is denied.
  */
 #include "flow.h"
 #include "mapping.h"
@@ -83,16 +83,31 @@ static __always_inline int allow(void)
 	return 0;
 }
 
-/* Denies what the rules cannot judge, of which one field of flow says why. */
+/* Denies what the rules cannot judge; the flow's reason says why. */
 static __always_inline int deny_for(struct __sk_buff *skb, const struct packet *packet,
-				    struct flow *flow, enum counter counter,
-				    enum flow_reason reason)
+				    struct flow *flow)
 {
-	count(counter);
 	flow->flags |= FLOW_DENIED;
-	flow->reason = reason;
 	tell_flow(skb, packet, flow);
 	return deny();
+}
+
+static __always_inline int deny_unreadable(struct __sk_buff *skb, const struct packet *packet,
+					   struct flow *flow)
+{
+	count(COUNTER_VERDICT_MALFORMED);
+	flow->reason = FLOW_UNREADABLE;
+	return deny_for(skb, packet, flow);
+}
+
+/* Why the workload of a connection is not known; it is counted. */
+static __always_inline enum flow_reason reason_of(enum identity identity)
+{
+	if (identity == IDENTITY_UNKNOWN_INTERFACE) {
+		count(COUNTER_UNKNOWN_INTERFACE);
+		return FLOW_UNKNOWN_INTERFACE;
+	}
+	return identity == IDENTITY_TOO_MANY_CGROUPS ? FLOW_TOO_MANY_CGROUPS : FLOW_UNKNOWN_CGROUP;
 }
 
 static __always_inline int audit(struct __sk_buff *skb, const struct packet *packet,
@@ -151,11 +166,11 @@ static __always_inline int judge_connection(struct __sk_buff *skb, struct packet
 
 	begin(&judgement, flow->generation);
 	identity = identify(skb, packet, origin, flags, &judgement);
-	if (identity == IDENTITY_UNKNOWN_INTERFACE) {
+	if (identity != IDENTITY_KNOWN) {
 		if (read_transport(skb, packet) && always_allowed(packet, origin))
 			return allow();
-		return deny_for(skb, packet, flow, COUNTER_UNKNOWN_INTERFACE,
-				FLOW_UNKNOWN_INTERFACE);
+		flow->reason = reason_of(identity);
+		return deny_for(skb, packet, flow);
 	}
 	if (judgement.workload_count == 0)
 		return 0;
@@ -163,7 +178,7 @@ static __always_inline int judge_connection(struct __sk_buff *skb, struct packet
 	if (readable)
 		return judge(skb, packet, origin, &judgement, flags, flow);
 	if (judgement.flags & WORKLOAD_ENFORCED)
-		return deny_for(skb, packet, flow, COUNTER_VERDICT_MALFORMED, FLOW_UNREADABLE);
+		return deny_unreadable(skb, packet, flow);
 	flow->reason = FLOW_UNREADABLE;
 	return audit(skb, packet, flow);
 }
@@ -185,7 +200,7 @@ static __always_inline int egress(struct __sk_buff *skb, enum origin origin)
 		return 0;
 	flow.flags = origin == ORIGIN_LOCAL ? FLOW_LOCAL : 0;
 	if (!read_addresses(skb, &packet))
-		return deny_for(skb, &packet, &flow, COUNTER_VERDICT_MALFORMED, FLOW_UNREADABLE);
+		return deny_unreadable(skb, &packet, &flow);
 	return judge_connection(skb, &packet, origin, generation->flags, &flow);
 }
 

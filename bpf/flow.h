@@ -8,9 +8,9 @@
 
 #include "count.h"
 #include "packet.h"
+#include "process.h"
 
-#define SOCKET_TIME_WAIT 6 /* TCP_TIME_WAIT */
-#define TOKEN_TRIES 4	   /* so often may an interrupt on this CPU be faster */
+#define TOKEN_TRIES 4 /* so often may an interrupt on this CPU be faster */
 
 /* What became of a connection. */
 struct flow {
@@ -57,9 +57,7 @@ static __always_inline bool ring_has_room(void)
  */
 __attribute__((noinline)) int tell_uid(struct __sk_buff *skb, struct flow_event *event)
 {
-	const struct bpf_sock *socket = skb->sk;
-
-	if (!event || !(event->flags & FLOW_LOCAL) || !socket || socket->state == SOCKET_TIME_WAIT)
+	if (!event || !(event->flags & FLOW_LOCAL) || !of_process(skb))
 		return 0;
 	event->uid = bpf_get_socket_uid(skb);
 	event->flags |= FLOW_UID;

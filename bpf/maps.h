@@ -42,6 +42,10 @@ MAP(patterns, BPF_MAP_TYPE_ARRAY, GENERATIONS *GENERAL_PATTERNS, enum general_li
 /* Who opens a connection. */
 TABLE(interfaces, 4096, __u32, struct interface_classes);
 TABLE(workloads, 65536, struct workload_key, struct workload);
+MAP(cgroup_tables, BPF_MAP_TYPE_ARRAY, GENERATIONS, __u32, struct cgroup_table);
+TABLE(cgroups, 65536, struct cgroup_key, struct cgroup_node);
+TABLE(cgroup_pairs, 65536, struct cgroup_pair, __u32);
+MAP(cgroups_known, BPF_MAP_TYPE_LRU_HASH, 4096, struct cgroup_known_key, struct cgroup_known);
 
 /* What it may do. */
 TABLE(verdicts, 131072, struct verdict_key, struct verdict);

@@ -47,6 +47,22 @@ struct response {
 	__u64 lifetime;	  /* ticks */
 };
 
+/* The walk from the root of the control groups to that of a process. */
+struct cgroup_walk {
+	__u64 cgroup;	/* of the process: the kernel's pointer */
+	__u64 root;	/* id of the group that paths begin at */
+	__u32 below;	/* the group that paths begin at was passed */
+	__u32 node;	/* of the group above; 0: no workload names a group below it */
+	__u32 slices;	/* all groups above are slices: the next one may be a unit */
+	__u32 too_many; /* more parts than there is room for */
+	__u32 paths;	/* parts that were found */
+	__u32 units;	/* the same */
+	__u32 path[CGROUP_PARTS];
+	__u32 unit[CGROUP_PARTS];
+	struct cgroup_classes classes;
+	struct cgroup_key key; /* of the group that is looked at */
+};
+
 enum scratch_limit {
 	SCRATCH_LEVELS = 4 /* programs that may interrupt one another on one CPU */
 };
@@ -102,6 +118,8 @@ struct scratch {
 	__u32 stream_done;   /* of these, in whole messages */
 	struct stream_piece new_piece;
 	__u32 joined; /* it is part of another */
+
+	struct cgroup_walk walk;
 
 	__u64 aligned[0];
 	__u8 message[MESSAGE_MAX + 1 + 8]; /* words may be read up to its last byte */

@@ -20,6 +20,9 @@
 #define VERDICT_ENTRIES 10     /* ordered rules in one page of a verdict */
 #define REMAP_ENTRIES 64       /* entries of one call of remap */
 #define CONNECTION_WORKLOADS 8 /* workloads that one connection may be of */
+#define CGROUP_CLASSES 7       /* classes of one control group: a workload each, and one besides */
+#define CGROUP_LEVELS 64       /* groups above a control group that are looked at */
+#define CGROUP_PARTS 8	       /* of a kind, that one control group has */
 #define GENERATIONS 2
 #define SETS_OF_NAME (GENERAL_OF_NAME + 2) /* besides: of the suffix, of every name */
 #define LEARNED_SETS 256		   /* match sets of all names of one response */
@@ -55,11 +58,14 @@ struct state {
 _Static_assert(sizeof(struct state) == 8, "state is one word");
 
 enum generation_flag {
-	GENERATION_ENFORCES = 1,     /* a rule set is in force at all */
-	GENERATION_SOURCES = 2,	     /* some workload is selected by source address */
-	GENERATION_INTERFACES = 4,   /* some workload is selected by interface */
-	GENERATION_DESTINATIONS = 8, /* some rule has a CIDR destination */
-	GENERATION_REFUSES = 16	     /* some rule refuses questions */
+	GENERATION_ENFORCES = 1,	  /* a rule set is in force at all */
+	GENERATION_SOURCES = 2,		  /* some workload is selected by source address */
+	GENERATION_INTERFACES = 4,	  /* some workload is selected by interface */
+	GENERATION_DESTINATIONS = 8,	  /* some rule has a CIDR destination */
+	GENERATION_REFUSES = 16,	  /* some rule refuses questions */
+	GENERATION_USERS = 32,		  /* some workload is selected by user */
+	GENERATION_CGROUPS = 64,	  /* some workload is selected by control group or unit */
+	GENERATION_CGROUPS_ENFORCED = 128 /* by a policy in mode ENFORCE */
 };
 
 /* What holds for a generation as a whole: what may be passed over, and what every name matches. */
@@ -145,10 +151,66 @@ enum origin { ORIGIN_FORWARDED = 0, ORIGIN_LOCAL = 1 };
 struct workload_key {
 	__u32 generation;
 	enum origin origin;
-	__u32 source;	 /* class of the source address, or of the user id; 0: none */
+	__u32 source;	 /* class of the source address, or user id + 1; 0: none */
 	__u32 interface; /* class of the incoming interface, or of the control group; 0: none */
 };
 _Static_assert(sizeof(struct workload_key) == 16, "workload_key has no hidden padding");
+
+enum cgroup_limit {
+	CGROUP_UNIT = 0,   /* in place of the group above: a unit's name, wherever it is */
+	CGROUP_NAME = 256, /* bytes of a name with its end: NAME_MAX + 1 */
+};
+
+/* A control group that workloads name, or one on the way to it. The root's name is empty. */
+struct cgroup_key {
+	__u32 generation;
+	enum cgroup_limit parent; /* node of the group above */
+	__u8 name[CGROUP_NAME];	  /* as the kernel has it, then zeros */
+};
+_Static_assert(sizeof(struct cgroup_key) == 264, "cgroup_key has no hidden padding");
+
+struct cgroup_node {
+	__u32 node;  /* by which groups below name their parent; 0: none is named */
+	__u32 class; /* of whatever is in the group or below; 0: no workload is selected by it alone
+		      */
+	__u32 part;  /* of what workloads select by path and unit at once; 0: of none */
+};
+_Static_assert(sizeof(struct cgroup_node) == 12, "cgroup_node has no hidden padding");
+
+/* What is in the group of a path and in that of a unit. The value is its class. */
+struct cgroup_pair {
+	__u32 generation;
+	__u32 path; /* parts */
+	__u32 unit;
+};
+_Static_assert(sizeof(struct cgroup_pair) == 12, "cgroup_pair has no hidden padding");
+
+/* The control groups that a generation names. */
+struct cgroup_table {
+	__u64 epoch; /* another whenever they change */
+	__u64 root;  /* id of the group that paths begin at: that of the agent's namespace */
+};
+_Static_assert(sizeof(struct cgroup_table) == 16, "cgroup_table has no hidden padding");
+
+/* A control group, for as long as the tables are the same. An id is never used again. */
+struct cgroup_known_key {
+	__u64 epoch;
+	__u64 cgroup;
+};
+_Static_assert(sizeof(struct cgroup_known_key) == 16, "cgroup_known_key has no hidden padding");
+
+struct cgroup_classes {
+	__u32 count; /* above CGROUP_CLASSES: there are too many */
+	__u32 class[CGROUP_CLASSES];
+};
+_Static_assert(sizeof(struct cgroup_classes) == 32, "cgroup_classes has no hidden padding");
+
+/* What a walk found out. */
+struct cgroup_known {
+	struct cgroup_classes classes;
+	__u64 seal; /* of key and classes: what is read while it changes does not fit */
+};
+_Static_assert(sizeof(struct cgroup_known) == 40, "cgroup_known has no hidden padding");
 
 enum workload_flag {
 	WORKLOAD_ENFORCED = 1, /* some policy in mode ENFORCE selects it */
@@ -353,9 +415,11 @@ enum flow_flag {
 };
 
 enum flow_reason {
-	FLOW_JUDGED = 0,	   /* by the rules */
-	FLOW_UNREADABLE = 1,	   /* headers that cannot be read */
-	FLOW_UNKNOWN_INTERFACE = 2 /* policies select by interface and this one is not known yet */
+	FLOW_JUDGED = 0,	    /* by the rules */
+	FLOW_UNREADABLE = 1,	    /* headers that cannot be read */
+	FLOW_UNKNOWN_INTERFACE = 2, /* policies select by interface and this one is not known yet */
+	FLOW_UNKNOWN_CGROUP = 3,    /* policies select by control group and it cannot be told */
+	FLOW_TOO_MANY_CGROUPS = 4   /* policies select too many groups around this one */
 };
 
 /*
@@ -449,6 +513,8 @@ enum counter {
 	COUNTER_VERDICT_MALFORMED, /* denied: the packet's headers cannot be read */
 	COUNTER_UNKNOWN_INTERFACE, /* denied: policies select by interface and this one is not known
 				      yet */
+	COUNTER_UNKNOWN_CGROUP,	   /* policies select by control group and it cannot be told */
+	COUNTER_TOO_MANY_CGROUPS,  /* policies select too many groups around one */
 	COUNTER_FLOW_EVENT,	   /* denied or audited: told to the agent */
 	COUNTER_FLOW_SUPPRESSED,   /* denied or audited: not told, too many at a time */
 	COUNTER_FLOW_LOST, /* denied or audited: not told, the ring buffer is left to answers */

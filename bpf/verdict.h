@@ -37,16 +37,14 @@ static __always_inline void begin(struct judgement *judgement, __u32 generation)
 	judgement->audited = NO_RULE;
 }
 
-/* Adds a workload that the connection is of, if there is one of that key. False: one too many. */
+/* Adds the workload of a key that the connection has. False: no policy selects by that key. */
 static __always_inline bool add_workload(struct judgement *judgement,
 					 const struct workload_key *key)
 {
 	const struct workload *workload = bpf_map_lookup_elem(&workloads, key);
 	__u32 count = judgement->workload_count;
 
-	if (!workload)
-		return true;
-	if (count >= CONNECTION_WORKLOADS)
+	if (!workload || count >= CONNECTION_WORKLOADS)
 		return false;
 	judgement->workloads[count] = workload->id;
 	judgement->workload_count = count + 1;

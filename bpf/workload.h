@@ -3,7 +3,11 @@
 #pragma once
 
 #include "packet.h"
+#include "process.h"
 #include "verdict.h"
+
+_Static_assert(CONNECTION_WORKLOADS == CGROUP_CLASSES + 1,
+	       "a connection has room for all of its workloads");
 
 static __always_inline __u32 classify(void *prefixes, __u32 generation,
 				      const struct address *address)
@@ -17,12 +21,6 @@ static __always_inline __u32 classify(void *prefixes, __u32 generation,
 
 	return class ? *class : 0;
 }
-
-/* What is known of who opens a connection. */
-enum identity {
-	IDENTITY_KNOWN,
-	IDENTITY_UNKNOWN_INTERFACE, /* one that the agent has not told about yet */
-};
 
 static __always_inline enum identity identify_forwarded(struct __sk_buff *skb,
 							const struct packet *packet, __u32 flags,
@@ -47,14 +45,54 @@ static __always_inline enum identity identify_forwarded(struct __sk_buff *skb,
 	return IDENTITY_KNOWN;
 }
 
-static __always_inline enum identity identify_local(struct judgement *judgement)
+/* A key of a user and a class has what the class alone has too. */
+static __always_inline void add_process(struct judgement *judgement, __u32 user, __u32 class)
 {
 	struct workload_key key = {
 		.generation = judgement->generation,
 		.origin = ORIGIN_LOCAL,
+		.source = user,
+		.interface = class,
 	};
 
+	if (user && add_workload(judgement, &key))
+		return;
+	key.source = 0;
 	add_workload(judgement, &key);
+}
+
+/* Verified once, by itself. */
+__attribute__((noinline)) int identify_process(struct __sk_buff *skb, __u32 flags,
+					       struct judgement *judgement)
+{
+	enum identity identity = IDENTITY_KNOWN;
+	struct cgroup_classes classes = {};
+	__u32 user = 0;
+
+	if (!judgement)
+		return IDENTITY_UNKNOWN_CGROUP;
+	if (of_process(skb)) {
+		if (flags & GENERATION_USERS)
+			user = bpf_get_socket_uid(skb) + 1;
+		if (flags & GENERATION_CGROUPS)
+			identity = find_classes(skb, judgement->generation, &classes);
+	}
+	add_process(judgement, user, 0);
+	for (__u32 i = 0; i < CGROUP_CLASSES; i++) {
+		if (i >= classes.count)
+			break;
+		add_process(judgement, user, classes.class[i]);
+	}
+	/* What a policy in mode AUDIT cannot tell stops nothing. */
+	return flags & GENERATION_CGROUPS_ENFORCED ? identity : IDENTITY_KNOWN;
+}
+
+static __always_inline enum identity identify_local(struct __sk_buff *skb, __u32 flags,
+						    struct judgement *judgement)
+{
+	if (flags & (GENERATION_USERS | GENERATION_CGROUPS))
+		return identify_process(skb, flags, judgement);
+	add_process(judgement, 0, 0);
 	return IDENTITY_KNOWN;
 }
 
@@ -64,6 +102,6 @@ static __always_inline enum identity identify(struct __sk_buff *skb, const struc
 					      struct judgement *judgement)
 {
 	if (origin == ORIGIN_LOCAL)
-		return identify_local(judgement);
+		return identify_local(skb, flags, judgement);
 	return identify_forwarded(skb, packet, flags, judgement);
 }

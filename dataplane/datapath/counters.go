@@ -44,6 +44,8 @@ var counterNames = [bpf.DatapathCounterCOUNTER_MAX]string{
 	bpf.DatapathCounterCOUNTER_VERDICT_AUDIT:        "verdicts_audit",
 	bpf.DatapathCounterCOUNTER_VERDICT_MALFORMED:    "verdicts_malformed",
 	bpf.DatapathCounterCOUNTER_UNKNOWN_INTERFACE:    "verdicts_unknown_interface",
+	bpf.DatapathCounterCOUNTER_UNKNOWN_CGROUP:       "verdicts_unknown_cgroup",
+	bpf.DatapathCounterCOUNTER_TOO_MANY_CGROUPS:     "verdicts_too_many_cgroups",
 	bpf.DatapathCounterCOUNTER_FLOW_EVENT:           "flow_events_told",
 	bpf.DatapathCounterCOUNTER_FLOW_SUPPRESSED:      "flow_events_suppressed",
 	bpf.DatapathCounterCOUNTER_FLOW_LOST:            "flow_events_lost",

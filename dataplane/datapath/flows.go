@@ -71,6 +71,10 @@ func (d *Datapath) setReason(key *flow.Key, s *stopped, byRule bool, position ui
 		key.Reason = flow.Unreadable
 	case s.Reason == bpf.DatapathFlowReasonFLOW_UNKNOWN_INTERFACE:
 		key.Reason = flow.UnknownInterface
+	case s.Reason == bpf.DatapathFlowReasonFLOW_UNKNOWN_CGROUP:
+		key.Reason = flow.UnknownCgroup
+	case s.Reason == bpf.DatapathFlowReasonFLOW_TOO_MANY_CGROUPS:
+		key.Reason = flow.TooManyCgroups
 	case !byRule:
 		key.Reason = flow.NoRule
 	default:

@@ -19,6 +19,7 @@ type generation struct {
 	destinations map[bpf.DatapathPrefixKey]uint32
 	workloads    map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload
 	verdicts     map[bpf.DatapathVerdictKey]bpf.DatapathVerdict
+	cgroups      cgroups
 	flags        bpf.DatapathGenerationFlags
 }
 
@@ -29,6 +30,7 @@ func layOut(t *lower.Tables, number uint32) *generation {
 		destinations: prefixes(t.Destinations, number),
 		workloads:    make(map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload, len(t.Workloads)),
 		verdicts:     make(map[bpf.DatapathVerdictKey]bpf.DatapathVerdict, len(t.Verdicts)),
+		cgroups:      layOutCgroups(&t.Cgroups, number),
 		flags: bpf.DatapathGenerationFlags{
 			Flags: flags(t.Flags), Every: uint32(t.Patterns.Every), List: t.Patterns.List,
 		},
@@ -62,6 +64,10 @@ func flags(f lower.Flags) (flags bpf.DatapathGenerationFlag) {
 		bpf.DatapathGenerationFlagGENERATION_INTERFACES:   f.Interfaces,
 		bpf.DatapathGenerationFlagGENERATION_DESTINATIONS: f.Destinations,
 		bpf.DatapathGenerationFlagGENERATION_REFUSES:      f.Refuses,
+		bpf.DatapathGenerationFlagGENERATION_USERS:        f.Users,
+		bpf.DatapathGenerationFlagGENERATION_CGROUPS:      f.Cgroups,
+
+		bpf.DatapathGenerationFlagGENERATION_CGROUPS_ENFORCED: f.CgroupsEnforced,
 	} {
 		if set {
 			flags |= flag
@@ -148,6 +154,9 @@ func (k *kernel) readGeneration(number uint32) (*generation, error) {
 	}, bpf.DatapathVerdict{}); err != nil {
 		return nil, err
 	}
+	if g.cgroups, err = k.readCgroups(number); err != nil {
+		return nil, err
+	}
 	if err := k.Generations.Lookup(number, &g.flags); err != nil {
 		return nil, fmt.Errorf("read generation: %w", err)
 	}
@@ -185,6 +194,9 @@ func (k *kernel) writeGeneration(number uint32, have, want *generation) error {
 		return err
 	}
 	if err := writeMap(k.Verdicts, have.verdicts, want.verdicts); err != nil {
+		return err
+	}
+	if err := k.writeCgroups(number, have.cgroups, want.cgroups); err != nil {
 		return err
 	}
 	if err := k.Generations.Put(number, &want.flags); err != nil {

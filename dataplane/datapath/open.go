@@ -161,6 +161,7 @@ func (k *kernel) adoptPrograms(spec *ebpf.CollectionSpec, cfg Config) error {
 func (k *kernel) takeMaps(c *ebpf.Collection) {
 	for name, to := range map[string]**ebpf.Map{
 		bpf.DatapathMapAnswers: &k.Answers, bpf.DatapathMapCounters: &k.Counters,
+		bpf.DatapathMapCgroups: &k.Cgroups, bpf.DatapathMapCgroupPairs: &k.CgroupPairs, bpf.DatapathMapCgroupTables: &k.CgroupTables,
 		bpf.DatapathMapDestinations: &k.Destinations, bpf.DatapathMapEndpoints: &k.Endpoints,
 		bpf.DatapathMapEvents: &k.Events, bpf.DatapathMapFlowLimits: &k.FlowLimits,
 		bpf.DatapathMapGenerations: &k.Generations,
