@@ -44,6 +44,58 @@ type DatapathAnswerEvent struct {
 	QuestionType uint16
 }
 
+type DatapathCgroupClasses struct {
+	_     structs.HostLayout
+	Count uint32
+	Class [7]uint32
+}
+
+type DatapathCgroupKey struct {
+	_          structs.HostLayout
+	Generation uint32
+	Parent     DatapathCgroupLimit
+	Name       [256]uint8
+}
+
+type DatapathCgroupKnown struct {
+	_       structs.HostLayout
+	Classes DatapathCgroupClasses
+	Seal    uint64
+}
+
+type DatapathCgroupKnownKey struct {
+	_      structs.HostLayout
+	Epoch  uint64
+	Cgroup uint64
+}
+
+type DatapathCgroupLimit uint32
+
+const (
+	DatapathCgroupLimitCGROUP_UNIT DatapathCgroupLimit = 0
+	DatapathCgroupLimitCGROUP_NAME DatapathCgroupLimit = 256
+)
+
+type DatapathCgroupNode struct {
+	_     structs.HostLayout
+	Node  uint32
+	Class uint32
+	Part  uint32
+}
+
+type DatapathCgroupPair struct {
+	_          structs.HostLayout
+	Generation uint32
+	Path       uint32
+	Unit       uint32
+}
+
+type DatapathCgroupTable struct {
+	_     structs.HostLayout
+	Epoch uint64
+	Root  uint64
+}
+
 type DatapathComponent uint32
 
 const (
@@ -94,10 +146,12 @@ const (
 	DatapathCounterCOUNTER_VERDICT_AUDIT        DatapathCounter = 33
 	DatapathCounterCOUNTER_VERDICT_MALFORMED    DatapathCounter = 34
 	DatapathCounterCOUNTER_UNKNOWN_INTERFACE    DatapathCounter = 35
-	DatapathCounterCOUNTER_FLOW_EVENT           DatapathCounter = 36
-	DatapathCounterCOUNTER_FLOW_SUPPRESSED      DatapathCounter = 37
-	DatapathCounterCOUNTER_FLOW_LOST            DatapathCounter = 38
-	DatapathCounterCOUNTER_MAX                  DatapathCounter = 39
+	DatapathCounterCOUNTER_UNKNOWN_CGROUP       DatapathCounter = 36
+	DatapathCounterCOUNTER_TOO_MANY_CGROUPS     DatapathCounter = 37
+	DatapathCounterCOUNTER_FLOW_EVENT           DatapathCounter = 38
+	DatapathCounterCOUNTER_FLOW_SUPPRESSED      DatapathCounter = 39
+	DatapathCounterCOUNTER_FLOW_LOST            DatapathCounter = 40
+	DatapathCounterCOUNTER_MAX                  DatapathCounter = 41
 )
 
 type DatapathEndpointFlag uint32
@@ -165,6 +219,8 @@ const (
 	DatapathFlowReasonFLOW_JUDGED            DatapathFlowReason = 0
 	DatapathFlowReasonFLOW_UNREADABLE        DatapathFlowReason = 1
 	DatapathFlowReasonFLOW_UNKNOWN_INTERFACE DatapathFlowReason = 2
+	DatapathFlowReasonFLOW_UNKNOWN_CGROUP    DatapathFlowReason = 3
+	DatapathFlowReasonFLOW_TOO_MANY_CGROUPS  DatapathFlowReason = 4
 )
 
 type DatapathGeneralForm uint8
@@ -198,11 +254,14 @@ type DatapathGeneralPattern struct {
 type DatapathGenerationFlag uint32
 
 const (
-	DatapathGenerationFlagGENERATION_ENFORCES     DatapathGenerationFlag = 1
-	DatapathGenerationFlagGENERATION_SOURCES      DatapathGenerationFlag = 2
-	DatapathGenerationFlagGENERATION_INTERFACES   DatapathGenerationFlag = 4
-	DatapathGenerationFlagGENERATION_DESTINATIONS DatapathGenerationFlag = 8
-	DatapathGenerationFlagGENERATION_REFUSES      DatapathGenerationFlag = 16
+	DatapathGenerationFlagGENERATION_ENFORCES         DatapathGenerationFlag = 1
+	DatapathGenerationFlagGENERATION_SOURCES          DatapathGenerationFlag = 2
+	DatapathGenerationFlagGENERATION_INTERFACES       DatapathGenerationFlag = 4
+	DatapathGenerationFlagGENERATION_DESTINATIONS     DatapathGenerationFlag = 8
+	DatapathGenerationFlagGENERATION_REFUSES          DatapathGenerationFlag = 16
+	DatapathGenerationFlagGENERATION_USERS            DatapathGenerationFlag = 32
+	DatapathGenerationFlagGENERATION_CGROUPS          DatapathGenerationFlag = 64
+	DatapathGenerationFlagGENERATION_CGROUPS_ENFORCED DatapathGenerationFlag = 128
 )
 
 type DatapathGenerationFlags struct {
@@ -363,7 +422,22 @@ type DatapathScratch struct {
 		Begin uint32
 		End   uint32
 	}
-	Joined         uint32
+	Joined uint32
+	Walk   struct {
+		_       structs.HostLayout
+		Cgroup  uint64
+		Root    uint64
+		Below   uint32
+		Node    uint32
+		Slices  uint32
+		TooMany uint32
+		Paths   uint32
+		Units   uint32
+		Path    [8]uint32
+		Unit    [8]uint32
+		Classes DatapathCgroupClasses
+		Key     DatapathCgroupKey
+	}
 	Aligned        [0]uint64
 	Message        [65544]uint8
 	Text           [16392]uint8
@@ -504,6 +578,10 @@ type DatapathWorkloadKey struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	DatapathMapAnswers            = "answers"
+	DatapathMapCgroupPairs        = "cgroup_pairs"
+	DatapathMapCgroupTables       = "cgroup_tables"
+	DatapathMapCgroups            = "cgroups"
+	DatapathMapCgroupsKnown       = "cgroups_known"
 	DatapathMapCounters           = "counters"
 	DatapathMapDestinations       = "destinations"
 	DatapathMapEndpoints          = "endpoints"
@@ -594,6 +672,10 @@ type DatapathProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathMapSpecs struct {
 	Answers       *ebpf.MapSpec `ebpf:"answers"`
+	CgroupPairs   *ebpf.MapSpec `ebpf:"cgroup_pairs"`
+	CgroupTables  *ebpf.MapSpec `ebpf:"cgroup_tables"`
+	Cgroups       *ebpf.MapSpec `ebpf:"cgroups"`
+	CgroupsKnown  *ebpf.MapSpec `ebpf:"cgroups_known"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Destinations  *ebpf.MapSpec `ebpf:"destinations"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
@@ -646,6 +728,10 @@ func (o *DatapathObjects) Close() error {
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathMaps struct {
 	Answers       *ebpf.Map `ebpf:"answers"`
+	CgroupPairs   *ebpf.Map `ebpf:"cgroup_pairs"`
+	CgroupTables  *ebpf.Map `ebpf:"cgroup_tables"`
+	Cgroups       *ebpf.Map `ebpf:"cgroups"`
+	CgroupsKnown  *ebpf.Map `ebpf:"cgroups_known"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Destinations  *ebpf.Map `ebpf:"destinations"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
@@ -674,6 +760,10 @@ type DatapathMaps struct {
 func (m *DatapathMaps) Close() error {
 	return _DatapathClose(
 		m.Answers,
+		m.CgroupPairs,
+		m.CgroupTables,
+		m.Cgroups,
+		m.CgroupsKnown,
 		m.Counters,
 		m.Destinations,
 		m.Endpoints,

@@ -17,6 +17,10 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	hotMapAnswers       = "answers"
+	hotMapCgroupPairs   = "cgroup_pairs"
+	hotMapCgroupTables  = "cgroup_tables"
+	hotMapCgroups       = "cgroups"
+	hotMapCgroupsKnown  = "cgroups_known"
 	hotMapCounters      = "counters"
 	hotMapDestinations  = "destinations"
 	hotMapEndpoints     = "endpoints"
@@ -103,6 +107,10 @@ type hotProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type hotMapSpecs struct {
 	Answers       *ebpf.MapSpec `ebpf:"answers"`
+	CgroupPairs   *ebpf.MapSpec `ebpf:"cgroup_pairs"`
+	CgroupTables  *ebpf.MapSpec `ebpf:"cgroup_tables"`
+	Cgroups       *ebpf.MapSpec `ebpf:"cgroups"`
+	CgroupsKnown  *ebpf.MapSpec `ebpf:"cgroups_known"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Destinations  *ebpf.MapSpec `ebpf:"destinations"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
@@ -155,6 +163,10 @@ func (o *hotObjects) Close() error {
 // It can be passed to loadHotObjects or ebpf.CollectionSpec.LoadAndAssign.
 type hotMaps struct {
 	Answers       *ebpf.Map `ebpf:"answers"`
+	CgroupPairs   *ebpf.Map `ebpf:"cgroup_pairs"`
+	CgroupTables  *ebpf.Map `ebpf:"cgroup_tables"`
+	Cgroups       *ebpf.Map `ebpf:"cgroups"`
+	CgroupsKnown  *ebpf.Map `ebpf:"cgroups_known"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Destinations  *ebpf.Map `ebpf:"destinations"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
@@ -183,6 +195,10 @@ type hotMaps struct {
 func (m *hotMaps) Close() error {
 	return _HotClose(
 		m.Answers,
+		m.CgroupPairs,
+		m.CgroupTables,
+		m.Cgroups,
+		m.CgroupsKnown,
 		m.Counters,
 		m.Destinations,
 		m.Endpoints,
