@@ -54,39 +54,6 @@ func TestEnforcement(t *testing.T) {
 	})
 }
 
-// TestWorkloads: the other ways of selecting a workload.
-func TestWorkloads(t *testing.T) {
-	f := newFleet(t)
-	tests := []struct {
-		fact      string
-		workload  *namewardv1.Workload
-		namespace *lab.Namespace
-	}{
-		{"by interface", &namewardv1.Workload{Interface: "client0"}, f.Client},
-		{"by the beginning of an interface's name", &namewardv1.Workload{Interface: "cli+"}, f.Client},
-		{"by interface and source together", &namewardv1.Workload{Interface: "client0", Cidrs: []string{"10.91.1.0/24", "fd91:1::/64"}}, f.Client},
-		{"the node's own processes", &namewardv1.Workload{Host: true}, f.Node},
-	}
-	for _, test := range tests {
-		t.Run(test.fact, func(t *testing.T) {
-			policy := clientPolicy("api.example")
-			policy.Workloads = []*namewardv1.Workload{test.workload}
-			f.put(policy)
-			forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
-				for name, refused := range map[string]bool{"api.example": false, "evil.example": true} {
-					addresses, err := test.namespace.Resolve(resolver, name)
-					if err != nil {
-						t.Fatalf("resolve %s: %v", name, err)
-					}
-					if err := test.namespace.Connect(addresses[0], lab.ServicePort); lab.Refused(err) != refused || !refused && err != nil {
-						t.Errorf("connect to %s: got %v, want refused: %v", name, err, refused)
-					}
-				}
-			})
-		})
-	}
-}
-
 // TestRules: order, DENY, CIDR destinations, AUDIT and DISABLED.
 func TestRules(t *testing.T) {
 	f := newFleet(t)

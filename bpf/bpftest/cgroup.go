@@ -103,8 +103,14 @@ func (c *Cgroups) Remove(path string) {
 // Enter moves this process. It is back where it was before anything that was made until then goes.
 func (c *Cgroups) Enter(path string) {
 	c.t.Helper()
-	c.t.Cleanup(func() { c.Move(c.home, os.Getpid()) })
+	c.t.Cleanup(c.Leave)
 	c.Move(path, os.Getpid())
+}
+
+// Leave moves this process back to where it was.
+func (c *Cgroups) Leave() {
+	c.t.Helper()
+	c.Move(c.home, os.Getpid())
 }
 
 // Move moves a process.

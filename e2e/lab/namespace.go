@@ -17,6 +17,7 @@ type Namespace struct {
 	// Name is the name under which `ip netns` knows it.
 	Name string
 	file *os.File
+	uid  int // of what runs in it; 0 for the process's own
 }
 
 func newNamespace(ctx context.Context, name string) (*Namespace, error) {
@@ -27,7 +28,7 @@ func newNamespace(ctx context.Context, name string) (*Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Namespace{name, file}
+	n := &Namespace{name, file, 0}
 	// Duplicate address detection would hold IPv6 back for up to two seconds.
 	if err := n.Do(func() error {
 		return os.WriteFile("/proc/sys/net/ipv6/conf/default/accept_dad", []byte("0"), 0)
@@ -36,6 +37,9 @@ func newNamespace(ctx context.Context, name string) (*Namespace, error) {
 	}
 	return n, run(ctx, "ip", "-n", name, "link", "set", "lo", "up")
 }
+
+// As is the namespace for a user: sockets that Do makes are the user's.
+func (n *Namespace) As(uid int) *Namespace { return &Namespace{n.Name, n.file, uid} }
 
 // remove ends what still runs in the namespace, and the namespace.
 func (n *Namespace) remove() error {
@@ -59,7 +63,11 @@ func (n *Namespace) Do(f func() error) error {
 			result <- fmt.Errorf("enter namespace %s: %w", n.Name, err)
 			return
 		}
+		if n.uid != 0 {
+			_ = unix.Setfsuid(n.uid) // of this thread alone
+		}
 		err = f()
+		_ = unix.Setfsuid(0)
 		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread()
 		}
