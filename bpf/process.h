@@ -8,6 +8,7 @@
 
 #include "count.h"
 #include "scratch.h"
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <linux/bpf.h>
 #include <stdbool.h>
@@ -68,6 +69,9 @@ static __always_inline __u64 read_cgroup(struct __sk_buff *skb)
 	struct sk_buff *packet = (struct sk_buff *)skb;
 	struct sock *socket = (struct sock *)read_word(&packet->sk);
 
+	/* Not in a kernel that was built without: of these programs it takes the rest. */
+	if (!bpf_core_field_exists(socket->sk_cgrp_data))
+		return 0;
 	return socket ? read_word(&socket->sk_cgrp_data.cgroup) : 0;
 }
 

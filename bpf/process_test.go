@@ -24,7 +24,7 @@ func newProcessGate(t testing.TB, groups *bpftest.Cgroups, options ...func(*ebpf
 	t.Helper()
 	g := &gate{Datapath: bpftest.Load(t, 1, options...), t: t}
 	g.flags(byCgroup)
-	g.Put(g.DatapathMaps.CgroupTables, uint32(0), bpf.DatapathCgroupTable{Epoch: epoch, Root: groups.ID("/")})
+	g.Put(g.CgroupTables, uint32(0), bpf.DatapathCgroupTable{Epoch: epoch, Root: groups.ID("/")})
 	return g
 }
 
@@ -33,7 +33,7 @@ func (g *gate) unit(name string, class uint32) {
 	g.t.Helper()
 	var key bpf.DatapathCgroupKey
 	copy(key.Name[:], name)
-	g.Put(g.DatapathMaps.Cgroups, key, bpf.DatapathCgroupNode{Class: class})
+	g.Put(g.Cgroups, key, bpf.DatapathCgroupNode{Class: class})
 }
 
 func localKey(uid, class uint32) bpf.DatapathWorkloadKey {
@@ -98,7 +98,7 @@ func TestQuestionsOfAUnit(t *testing.T) {
 	if ask() != 0 {
 		t.Error("refused though the root is not known")
 	}
-	g.Put(g.DatapathMaps.CgroupTables, uint32(0), bpf.DatapathCgroupTable{Epoch: epoch, Root: groups.ID("/")})
+	g.Put(g.CgroupTables, uint32(0), bpf.DatapathCgroupTable{Epoch: epoch, Root: groups.ID("/")})
 	if ask() != 1 {
 		t.Error("asked, want it refused to the unit")
 	}

@@ -94,7 +94,11 @@ func TestProcessesAreCanonical(t *testing.T) {
 		return ruleset.New([]ruleset.Policy{policy(t, &namewardv1.Policy{Name: "policies/p", Workloads: []*namewardv1.Workload{w}})})
 	}
 	all := []*namewardv1.Workload{
-		{Host: true}, {Uid: proto.Uint32(0)}, {Uid: proto.Uint32(7)}, {Cgroup: "/a.slice"}, {SystemdUnit: "a.slice"},
+		{Host: true},
+		{Uid: proto.Uint32(0)},
+		{Uid: proto.Uint32(7)},
+		{Cgroup: "/a.slice"},
+		{SystemdUnit: "a.slice"},
 		{Uid: proto.Uint32(7), Cgroup: "/a.slice", SystemdUnit: "a.slice"},
 	}
 	var ids []ruleset.ID

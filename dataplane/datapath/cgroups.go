@@ -58,7 +58,7 @@ func (k *kernel) writeCgroups(number uint32, have, want cgroups) error {
 	root := table.Root
 	if len(want.nodes) > 0 {
 		var err error
-		if root, err = cgroupRoot(); err != nil {
+		if _, root, err = cgroupRoot(); err != nil {
 			return fmt.Errorf("select workloads by control group: %w", err)
 		}
 	}
@@ -80,11 +80,11 @@ func (k *kernel) writeCgroups(number uint32, have, want cgroups) error {
 // errNoCgroups says why policies cannot select by control group on this node.
 var errNoCgroups = errors.New("no cgroup2 hierarchy is mounted that begins at the root of this process's control groups")
 
-// cgroupRoot returns the id of the control group that paths begin at: the root that this process sees.
-func cgroupRoot() (uint64, error) {
-	mounts, err := os.Open("/proc/self/mountinfo")
+// cgroupRoot finds the control group that paths begin at: the root that this process sees.
+func cgroupRoot() (dir string, id uint64, err error) {
+	mounts, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
-		return 0, fmt.Errorf("look for the cgroup2 hierarchy: %w", err)
+		return "", 0, fmt.Errorf("look for the cgroup2 hierarchy: %w", err)
 	}
 	defer mounts.Close() //nolint:errcheck // only read
 	lines := bufio.NewScanner(mounts)
@@ -95,14 +95,15 @@ func cgroupRoot() (uint64, error) {
 		if len(fields) < 5 || fields[3] != "/" || !strings.HasPrefix(kind, "cgroup2 ") {
 			continue
 		}
-		if id, ok := cgroupID(unescape(fields[4])); ok {
-			return id, nil
+		dir = unescape(fields[4])
+		if id, ok := cgroupID(dir); ok {
+			return dir, id, nil
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return 0, fmt.Errorf("look for the cgroup2 hierarchy: %w", err)
+		return "", 0, fmt.Errorf("look for the cgroup2 hierarchy: %w", err)
 	}
-	return 0, errNoCgroups
+	return "", 0, errNoCgroups
 }
 
 // cgroupID returns the id of a control group by its directory; false when something else is mounted above.

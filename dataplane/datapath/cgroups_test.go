@@ -1,11 +1,14 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/nameward/nameward/api/ruleset"
@@ -188,9 +191,38 @@ func TestDeepCgroups(t *testing.T) {
 	}
 }
 
+// Where control groups cannot be told, policies that select by them are refused, and the others are not.
+func TestWithoutCgroups(t *testing.T) {
+	f := newFixture(t)
+	dir := bpftest.NewCgroups(t).Dir("/")
+	failed := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with its mounts
+		failed <- func() error {
+			if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Unmount(dir, unix.MNT_DETACH)); err != nil {
+				return err
+			}
+			if err := f.Apply(t.Context(), hostRules(t)); err != nil {
+				return err
+			}
+			rules := policies(t, `{"name": "policies/p", "mode": "ENFORCE", "established": "CUT", "workloads": [{"systemdUnit": "web.service"}], "rules": []}`)
+			if err := f.Apply(t.Context(), rules); !errors.Is(err, errNoCgroups) {
+				return fmt.Errorf("apply a policy of a unit: got %w, want errNoCgroups", err)
+			}
+			return nil
+		}()
+	}()
+	if err := <-failed; err != nil {
+		t.Error(err)
+	}
+	if f.opens(t, "192.0.2.7:443") {
+		t.Error("what was in force before is not any more")
+	}
+}
+
 func TestCgroupRoot(t *testing.T) {
 	groups := bpftest.NewCgroups(t)
-	if got, err := cgroupRoot(); err != nil || got != groups.ID("/") {
-		t.Errorf("got %d, %v, want %d", got, err, groups.ID("/"))
+	if dir, id, err := cgroupRoot(); err != nil || dir != groups.Dir("/") || id != groups.ID("/") {
+		t.Errorf("got %d at %s, %v, want %d at %s", id, dir, err, groups.ID("/"), groups.Dir("/"))
 	}
 }

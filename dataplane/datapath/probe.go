@@ -26,7 +26,8 @@ func Probe(pinDir string) []Requirement {
 		{"locked memory", probeMemory, "raise the limit (LimitMEMLOCK=infinity in the systemd unit)"},
 		{"bpf file system", func() (string, error) { return probePins(pinDir) }, "mount it: mount -t bpf bpf /sys/fs/bpf (and not inside `ip netns exec`, which hides it)"},
 		{"ring buffer", probeRingBuffer, "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL=y"},
-		{"program load", probePrograms, "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL=y and CONFIG_BPF_JIT=y"},
+		{"program load", probePrograms, "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL=y, CONFIG_BPF_JIT=y and CONFIG_DEBUG_INFO_BTF=y, not locked down for confidentiality"},
+		{"control groups", probeCgroups, ""},
 		{"netlink", probeNetlink, "allow netlink sockets (RestrictAddressFamilies=AF_NETLINK in the systemd unit)"},
 	}
 	requirements := make([]Requirement, 0, len(checks))
@@ -127,6 +128,22 @@ func probePrograms() (string, error) {
 		return "", fmt.Errorf("run program: %w", err)
 	}
 	return fmt.Sprintf("the kernel takes all %d programs", len(collection.Programs)), nil
+}
+
+// initialCgroups is the inode of the first namespace of control groups, in every kernel.
+const initialCgroups = 0xeffffffb
+
+// probeCgroups says what policies that select by control group can expect. The others need none.
+func probeCgroups() (string, error) {
+	dir, _, err := cgroupRoot()
+	if errors.Is(err, errNoCgroups) {
+		return "no cgroup2 hierarchy: policies that select by control group or systemd unit are refused", nil
+	}
+	var stat unix.Stat_t
+	if err == nil && unix.Stat("/proc/self/ns/cgroup", &stat) == nil && stat.Ino != initialCgroups {
+		return fmt.Sprintf("cgroup2 at %s, which is not the whole: while a policy in mode ENFORCE selects by control group, processes outside of it are denied", dir), nil
+	}
+	return "cgroup2 at " + dir, err
 }
 
 func probeNetlink() (string, error) {
