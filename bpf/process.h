@@ -103,13 +103,14 @@ static __always_inline bool of_process(struct __sk_buff *skb)
 
 static __always_inline void add_class(struct cgroup_walk *walk, __u32 class)
 {
-	__u32 count = walk->classes.count;
+	struct cgroup_classes *classes = &walk->found.classes;
+	__u32 count = classes->count;
 
 	if (class == 0 || count > CGROUP_CLASSES)
 		return;
 	if (count < CGROUP_CLASSES)
-		walk->classes.class[count] = class;
-	walk->classes.count = count + 1;
+		classes->class[count] = class;
+	classes->count = count + 1;
 }
 
 static __always_inline void add_pair(struct cgroup_walk *walk, __u32 path, __u32 unit)
@@ -221,14 +222,21 @@ static __always_inline void take_root(struct cgroup_walk *walk)
 	take_path(walk, node);
 }
 
-/* Goes one level down. False: a name cannot be read. Verified once, by itself. */
-__attribute__((noinline)) int take_level(struct cgroup_walk *walk, __u32 level)
+/*
+ * Goes one level down, in the scratch of that index: a name is a key, and on Linux 6.1 a key has to
+ * be in a map or on the stack. False: the name cannot be read. Verified once, by itself.
+ */
+__attribute__((noinline)) int take_level(__u32 index, __u32 level)
 {
+	enum scratch_limit key = index;
+	struct scratch *s = bpf_map_lookup_elem(&scratch, &key);
 	struct kernfs_node *node;
+	struct cgroup_walk *walk;
 	long bytes;
 
-	if (!walk)
+	if (!s)
 		return false;
+	walk = &s->walk;
 	node = read_node(read_ancestor(walk->cgroup, level));
 	if (!walk->below) {
 		if (read_id(node) == walk->root)
@@ -245,24 +253,25 @@ __attribute__((noinline)) int take_level(struct cgroup_walk *walk, __u32 level)
 }
 
 /* Finds the classes of a control group by the names on its path. */
-static __always_inline enum identity walk_to(struct cgroup_walk *walk, __u64 cgroup)
+static __always_inline enum identity walk_to(struct scratch *s, __u64 cgroup)
 {
-	__s32 level = -1;
+	struct cgroup_walk *walk = &s->walk;
 
-	bpf_probe_read_kernel(&level, sizeof(level), &((struct cgroup *)cgroup)->level);
-	if (level < 0)
+	walk->cgroup = cgroup;
+	if (bpf_probe_read_kernel(&walk->level, sizeof(walk->level),
+				  &((struct cgroup *)cgroup)->level))
 		return IDENTITY_UNKNOWN_CGROUP;
 	for (__u32 i = 0; i < CGROUP_LEVELS; i++) {
-		if ((__s32)i > level || (walk->below && !walk->node && !walk->slices))
+		if ((__s32)i > walk->level || (walk->below && !walk->node && !walk->slices))
 			break;
-		if (!take_level(walk, i))
+		if (!take_level(s->index, i))
 			return IDENTITY_UNKNOWN_CGROUP;
 	}
 	/* Deeper than anyone needs, or outside of the agent's namespace. */
-	if (!walk->below || (level >= CGROUP_LEVELS && (walk->node || walk->slices)))
+	if (!walk->below || (walk->level >= CGROUP_LEVELS && (walk->node || walk->slices)))
 		return IDENTITY_UNKNOWN_CGROUP;
 	if (walk->too_many)
-		walk->classes.count = CGROUP_CLASSES + 1;
+		walk->found.classes.count = CGROUP_CLASSES + 1;
 	return IDENTITY_KNOWN;
 }
 
@@ -290,7 +299,7 @@ static __always_inline __u64 seal_of(const struct cgroup_known_key *key,
 /* Walks to a control group that is not known yet, and makes it known. */
 static __always_inline enum identity learn_cgroup(__u64 cgroup, __u64 root, __u32 generation,
 						  const struct cgroup_known_key *key,
-						  struct cgroup_known *known)
+						  struct cgroup_classes *classes)
 {
 	struct scratch *s = claim_scratch();
 	enum identity identity;
@@ -300,64 +309,38 @@ static __always_inline enum identity learn_cgroup(__u64 cgroup, __u64 root, __u3
 		return IDENTITY_UNKNOWN_CGROUP;
 	}
 	__builtin_memset(&s->walk, 0, sizeof(s->walk));
-	s->walk.cgroup = cgroup;
 	s->walk.root = root;
 	s->walk.key.generation = generation;
-	identity = walk_to(&s->walk, cgroup);
-	known->classes = s->walk.classes;
+	identity = walk_to(s, cgroup);
+	if (identity == IDENTITY_KNOWN) {
+		*classes = s->walk.found.classes;
+		s->walk.found.seal = seal_of(key, classes);
+		bpf_map_update_elem(&cgroups_known, key, &s->walk.found, BPF_ANY);
+	}
 	release_scratch(s);
-	if (identity != IDENTITY_KNOWN)
-		return identity;
-	known->seal = seal_of(key, &known->classes);
-	bpf_map_update_elem(&cgroups_known, key, known, BPF_ANY);
 	return identity;
 }
 
-static __always_inline enum identity classes_of(struct __sk_buff *skb, __u32 generation,
-						struct cgroup_classes *classes)
+/* Finds the classes of the control groups that the packet's socket is in. */
+static __always_inline enum identity find_classes(struct __sk_buff *skb, __u32 generation,
+						  struct cgroup_classes *classes)
 {
-	const struct cgroup_table *tables = bpf_map_lookup_elem(&cgroup_tables, &generation);
+	const struct cgroup_table *table = bpf_map_lookup_elem(&cgroup_tables, &generation);
 	__u64 cgroup = read_cgroup(skb);
-	struct cgroup_known_key key = {};
-	struct cgroup_known known = {};
-	const struct cgroup_known *before;
-	enum identity identity;
+	const struct cgroup_known *known;
+	struct cgroup_known_key key;
 
-	if (!tables || !cgroup)
+	if (!table || !cgroup)
 		return IDENTITY_UNKNOWN_CGROUP;
-	key.epoch = tables->epoch;
+	key.epoch = table->epoch;
 	key.cgroup = read_id(read_node(cgroup));
 	if (!key.cgroup)
 		return IDENTITY_UNKNOWN_CGROUP;
-	before = bpf_map_lookup_elem(&cgroups_known, &key);
-	if (before)
-		known = *before;
-	if (!before || known.seal != seal_of(&key, &known.classes)) {
-		identity = learn_cgroup(cgroup, tables->root, generation, &key, &known);
-		if (identity != IDENTITY_KNOWN)
-			return identity;
+	known = bpf_map_lookup_elem(&cgroups_known, &key);
+	if (known) {
+		*classes = known->classes;
+		if (known->seal == seal_of(&key, classes))
+			return IDENTITY_KNOWN;
 	}
-	if (known.classes.count > CGROUP_CLASSES)
-		return IDENTITY_TOO_MANY_CGROUPS;
-	*classes = known.classes;
-	return IDENTITY_KNOWN;
-}
-
-/*
- * Finds the classes of the control groups that the packet's socket is in, and counts if it cannot.
- * Verified once, by itself.
- */
-__attribute__((noinline)) int find_classes(struct __sk_buff *skb, __u32 generation,
-					   struct cgroup_classes *classes)
-{
-	enum identity identity;
-
-	if (!classes)
-		return IDENTITY_UNKNOWN_CGROUP;
-	identity = classes_of(skb, generation, classes);
-	if (identity == IDENTITY_UNKNOWN_CGROUP)
-		count(COUNTER_UNKNOWN_CGROUP);
-	if (identity == IDENTITY_TOO_MANY_CGROUPS)
-		count(COUNTER_TOO_MANY_CGROUPS);
-	return identity;
+	return learn_cgroup(cgroup, table->root, generation, &key, classes);
 }

@@ -51,6 +51,7 @@ struct response {
 struct cgroup_walk {
 	__u64 cgroup;	/* of the process: the kernel's pointer */
 	__u64 root;	/* id of the group that paths begin at */
+	__s32 level;	/* of the group of the process; 0: the root of all */
 	__u32 below;	/* the group that paths begin at was passed */
 	__u32 node;	/* of the group above; 0: no workload names a group below it */
 	__u32 slices;	/* all groups above are slices: the next one may be a unit */
@@ -59,7 +60,7 @@ struct cgroup_walk {
 	__u32 units;	/* the same */
 	__u32 path[CGROUP_PARTS];
 	__u32 unit[CGROUP_PARTS];
-	struct cgroup_classes classes;
+	struct cgroup_known found;
 	struct cgroup_key key; /* of the group that is looked at */
 };
 
@@ -69,7 +70,8 @@ enum scratch_limit {
 
 struct scratch {
 	__u32 claimed;
-	__u32 zero; /* always 0, which the verifier cannot know */
+	__u32 index; /* its key, once it was claimed */
+	__u32 zero;  /* always 0, which the verifier cannot know */
 
 	/* The message, and the name that was read last. */
 	__u32 message_bytes;
@@ -154,8 +156,10 @@ static __always_inline struct scratch *claim_scratch(void)
 		enum scratch_limit key = first + i;
 		struct scratch *s = bpf_map_lookup_elem(&scratch, &key);
 
-		if (s && __sync_bool_compare_and_swap(&s->claimed, 0, 1))
+		if (s && __sync_bool_compare_and_swap(&s->claimed, 0, 1)) {
+			s->index = key;
 			return s;
+		}
 	}
 	return NULL;
 }

@@ -13,11 +13,15 @@
 /* What is asked of every component of a destination, and the best answer so far. */
 struct judgement {
 	__u32 generation;
-	__u32 flags;			       /* enum workload_flag, of all workloads */
-	__u32 workload_count;		       /* 0: no policy selects the connection */
-	__u32 workloads[CONNECTION_WORKLOADS]; /* ids */
-	__u32 protocol;			       /* as verdict_entry has it */
-	__u32 port;			       /* host byte order */
+	__u32 flags;	      /* enum workload_flag, of all workloads */
+	__u32 workload_count; /* 0: no policy selects the connection */
+	union {
+		__u32 workloads[CONNECTION_WORKLOADS]; /* ids */
+		/* Before: each gives way to the workload that it leads to. */
+		struct cgroup_classes classes;
+	};
+	__u32 protocol; /* as verdict_entry has it */
+	__u32 port;	/* host byte order */
 	/*
 	 * Positions of the first rules that match, of policies in mode ENFORCE and in mode AUDIT.
 	 */

@@ -6,6 +6,7 @@
 #include "process.h"
 #include "verdict.h"
 
+/* One before the classes, and one at most for each, in place of it. */
 _Static_assert(CONNECTION_WORKLOADS == CGROUP_CLASSES + 1,
 	       "a connection has room for all of its workloads");
 
@@ -61,13 +62,29 @@ static __always_inline void add_process(struct judgement *judgement, __u32 user,
 	add_workload(judgement, &key);
 }
 
+/* The same, and counts why it cannot. */
+static __always_inline enum identity classify_process(struct __sk_buff *skb, __u32 generation,
+						      struct cgroup_classes *classes)
+{
+	enum identity identity = find_classes(skb, generation, classes);
+
+	if (identity != IDENTITY_KNOWN) {
+		count(COUNTER_UNKNOWN_CGROUP);
+		classes->count = 0;
+		return identity;
+	}
+	if (classes->count <= CGROUP_CLASSES)
+		return IDENTITY_KNOWN;
+	count(COUNTER_TOO_MANY_CGROUPS);
+	return IDENTITY_TOO_MANY_CGROUPS;
+}
+
 /* Verified once, by itself. */
 __attribute__((noinline)) int identify_process(struct __sk_buff *skb, __u32 flags,
 					       struct judgement *judgement)
 {
 	enum identity identity = IDENTITY_KNOWN;
-	struct cgroup_classes classes = {};
-	__u32 user = 0;
+	__u32 user = 0, classes;
 
 	if (!judgement)
 		return IDENTITY_UNKNOWN_CGROUP;
@@ -75,13 +92,15 @@ __attribute__((noinline)) int identify_process(struct __sk_buff *skb, __u32 flag
 		if (flags & GENERATION_USERS)
 			user = bpf_get_socket_uid(skb) + 1;
 		if (flags & GENERATION_CGROUPS)
-			identity = find_classes(skb, judgement->generation, &classes);
+			identity =
+				classify_process(skb, judgement->generation, &judgement->classes);
 	}
+	classes = judgement->classes.count;
 	add_process(judgement, user, 0);
 	for (__u32 i = 0; i < CGROUP_CLASSES; i++) {
-		if (i >= classes.count)
+		if (i >= classes)
 			break;
-		add_process(judgement, user, classes.class[i]);
+		add_process(judgement, user, judgement->classes.class[i]);
 	}
 	/* What a policy in mode AUDIT cannot tell stops nothing. */
 	return flags & GENERATION_CGROUPS_ENFORCED ? identity : IDENTITY_KNOWN;
