@@ -357,6 +357,7 @@ type DatapathRemapRequest struct {
 type DatapathScratch struct {
 	_            structs.HostLayout
 	Claimed      uint32
+	Index        uint32
 	Zero         uint32
 	MessageBytes uint32
 	Labels       uint32
@@ -366,6 +367,7 @@ type DatapathScratch struct {
 	Piece        uint32
 	MatchSet     uint32
 	List         uint32
+	_            [4]byte
 	Hash         uint64
 	LabelHash    [128]uint64
 	LabelAt      [128]uint8
@@ -427,6 +429,7 @@ type DatapathScratch struct {
 		_       structs.HostLayout
 		Cgroup  uint64
 		Root    uint64
+		Level   int32
 		Below   uint32
 		Node    uint32
 		Slices  uint32
@@ -435,7 +438,8 @@ type DatapathScratch struct {
 		Units   uint32
 		Path    [8]uint32
 		Unit    [8]uint32
-		Classes DatapathCgroupClasses
+		_       [4]byte
+		Found   DatapathCgroupKnown
 		Key     DatapathCgroupKey
 	}
 	Aligned        [0]uint64
