@@ -133,7 +133,7 @@ func TestReferences(t *testing.T) {
 // Whatever becomes of sets, after a restart they are what they were.
 func TestDomainSetsSurviveARestart(t *testing.T) {
 	root, rounds := t.TempDir(), 0
-	many := domainSet(t, "x", wide(5000)...).Domains
+	many := domainSet(t, "x", wide(2000)...).Domains
 	rapid.Check(t, func(rt *rapid.T) {
 		rounds++
 		dir := fmt.Sprintf("%s/%d", root, rounds)
