@@ -17,6 +17,7 @@ import (
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/bpf"
 	"github.com/nameward/nameward/bpf/bpftest"
+	"github.com/nameward/nameward/dataplane/lower"
 )
 
 var (
@@ -68,7 +69,7 @@ func TestDifferentialVerdicts(t *testing.T) {
 		for range 60 {
 			p := w.drawPacket(r)
 			packets++
-			if f.compareVerdict(r, rules, p) {
+			if f.compareVerdict(t, r, rules, p) {
 				denied++
 			}
 		}
@@ -423,7 +424,7 @@ func (f *fixture) verdicts(r *rapid.T) (counts [3]uint64) {
 }
 
 // compareVerdict judges a packet in both ways, and reports whether it was denied.
-func (f *fixture) compareVerdict(r *rapid.T, rules *ruleset.RuleSet, p judgedPacket) bool {
+func (f *fixture) compareVerdict(t testing.TB, r *rapid.T, rules *ruleset.RuleSet, p judgedPacket) bool {
 	e := rules.Explain(p.Connection)
 	denied := e.Enforced && (e.Verdict == ruleset.Deny && !p.always || p.unreadable)
 	audited := !denied && e.Audited && (e.AuditVerdict == ruleset.Deny && !p.always || p.unreadable)
@@ -443,9 +444,18 @@ func (f *fixture) compareVerdict(r *rapid.T, rules *ruleset.RuleSet, p judgedPac
 		after[i] -= before[i]
 	}
 	if (got != 0) != denied || got > 1 || after != want {
-		r.Fatalf("%+v\n%x\nunder %.3000s\ngave %d, counted %v; want denied %v, counted %v (%s)", p.Connection, p.bytes, fmt.Sprintf("%+v", rules), got, after, denied, want, e.Reason)
+		counters, _ := f.Counters()
+		r.Fatalf("%+v, which has match sets %v of %v; counted %v\n%x\nunder %.3000s\ngave %d, counted %v; want denied %v, counted %v (%s)", p.Connection, f.learned(t, p.Destination), f.lowered(p.Names), counters, p.bytes, fmt.Sprintf("%+v", rules), got, after, denied, want, e.Reason)
 	}
 	return denied
+}
+
+// lowered gives the match sets that names should have.
+func (f *fixture) lowered(names []domain.Name) (sets []lower.MatchSet) {
+	for _, name := range names {
+		sets = append(sets, f.lowering.Match(name)...)
+	}
+	return sets
 }
 
 func (f *fixture) judge(r *rapid.T, p judgedPacket) uint32 {
