@@ -38,7 +38,8 @@ type comparison struct {
 	datapath  *bpftest.Datapath
 	byDefault transport
 	large     transport // for messages that a test run does not take
-	executed  int       // responses
+	streams   *segments
+	executed  int // responses
 	reasons   [bpf.DatapathCounterCOUNTER_MAX]int
 
 	counts   *ebpf.Memory
@@ -91,6 +92,7 @@ func newComparison(t testing.TB) *comparison {
 		t.Fatalf("map the counters into memory: %v", err)
 	}
 	c.byDefault = newTestRuns(t, c.datapath)
+	c.streams = newSegments(c.datapath, c.byDefault.clients())
 	c.counted = c.counters()
 	return c
 }
@@ -111,12 +113,7 @@ func (c *comparison) compare(s *script) []string {
 	c.faults, c.script = nil, s
 	c.outstanding, c.told, c.learned = outstanding{}, map[string]*telling{}, map[netip.Addr]map[use]window{}
 	c.lay()
-	c.transport = c.byDefault
-	for _, step := range s.steps {
-		if len(step.message) > testRunBytes {
-			c.transport = c.largeTransport()
-		}
-	}
+	c.transport = c.transportOf(s)
 	for i, step := range s.steps {
 		if c.transport != c.byDefault {
 			step.tells = 0 // the kernel tells the truth
@@ -131,6 +128,20 @@ func (c *comparison) compare(s *script) []string {
 	c.compareQueries()
 	c.answers.of(c, c.datapath.DatapathMaps.Answers)
 	return c.faults
+}
+
+// transportOf gives the way by which a script's messages come.
+func (c *comparison) transportOf(s *script) transport {
+	if s.tcp {
+		c.streams.begin()
+		return c.streams
+	}
+	for _, step := range s.steps {
+		if len(step.message) > testRunBytes {
+			return c.largeTransport()
+		}
+	}
+	return c.byDefault
 }
 
 func (c *comparison) largeTransport() transport {

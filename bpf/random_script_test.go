@@ -42,6 +42,7 @@ func newScripter(random *rand.Rand) *scripter {
 // script writes the next script.
 func (w *scripter) script() *script {
 	s := w.head
+	s.tcp = w.in(30)
 	switch n := w.IntN(1000); {
 	case n < 500:
 		w.conversation(&s)

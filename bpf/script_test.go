@@ -19,6 +19,7 @@ type script struct {
 	active, learning      uint32
 	limit                 int // addresses of a response
 	minTTL, maxTTL, grace time.Duration
+	tcp                   bool // else UDP
 	steps                 []step
 }
 
@@ -42,6 +43,9 @@ type step struct {
 func (s *script) String() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "limit %d\nttl %v %v %v\nstate %d %d\n", s.limit, s.minTTL, s.maxTTL, s.grace, s.active, s.learning)
+	if s.tcp {
+		text.WriteString("tcp\n")
+	}
 	for generation, patterns := range s.patterns {
 		for _, pattern := range patterns {
 			fmt.Fprintf(&text, "pattern %d %s\n", generation, pattern)
@@ -99,6 +103,8 @@ func (s *script) parseLine(t testing.TB, word string, rest []string) (err error)
 		return fmt.Errorf("%d words, want %d", len(rest), want)
 	}
 	switch word {
+	case "tcp":
+		s.tcp = true
 	case "limit":
 		s.limit = number(0)
 	case "ttl":

@@ -47,11 +47,15 @@ func (r *testRuns) protocol() uint32 { return bpftest.UDP }
 
 func (r *testRuns) ask(client int, message []byte, tells int) uint32 {
 	from := r.from[client]
-	program := r.datapath.DnsQueryForwarded
+	return r.run(r.program(client), from, testResolver(from.Addr().Is4()), message, tells)
+}
+
+// program is that of a client's queries: every other client is the node itself.
+func (r *testRuns) program(client int) *ebpf.Program {
 	if client%2 == 1 {
-		program = r.datapath.DnsQueryLocal
+		return r.datapath.DnsQueryLocal
 	}
-	return r.run(program, from, testResolver(from.Addr().Is4()), message, tells)
+	return r.datapath.DnsQueryForwarded
 }
 
 func (r *testRuns) answer(client int, message []byte, tells int) uint32 {
