@@ -49,13 +49,13 @@ func TestDifferentialVerdicts(t *testing.T) {
 	for _, name := range testLinks {
 		links[name] = addLink(t, name)
 	}
-	f := newFixture(t, func(cfg *Config) { cfg.MaxMappings = 1 << 16 })
-	if err := f.SetEndpoints([]netip.AddrPort{testResolver}, []netip.AddrPort{testServer}); err != nil {
-		t.Fatal(err)
-	}
+	var f *fixture
 	next, packets, denied := uint32(0), 0, 0
 	rapid.Check(t, func(r *rapid.T) {
 		w := &world{links: links, names: map[netip.Addr][]domain.Name{}}
+		if next%fixtureCases == 0 {
+			f = renewFixture(t, f)
+		}
 		w.draw(r, &next)
 		rules := w.drawRules(r)
 		late := rapid.SampledFrom(w.destinations).Draw(r, "late")
@@ -81,6 +81,24 @@ func TestDifferentialVerdicts(t *testing.T) {
 	if denied == 0 || denied == packets {
 		t.Errorf("%d of %d packets were denied", denied, packets)
 	}
+}
+
+// fixtureCases share a datapath. All addresses that were learned get the match sets of all rule sets that
+// come while they live: after too many, the first would have to give way.
+const fixtureCases = 200
+
+func renewFixture(t *testing.T, old *fixture) *fixture {
+	t.Helper()
+	if old != nil {
+		if err := old.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := newFixture(t, func(cfg *Config) { cfg.MaxMappings = 1 << 16 })
+	if err := f.SetEndpoints([]netip.AddrPort{testResolver}, []netip.AddrPort{testServer}); err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
 // draw makes addresses that differ from those of all cases before.
