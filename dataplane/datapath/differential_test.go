@@ -278,6 +278,13 @@ func (w *world) drawRule(r *rapid.T, sets []string) ruleset.Rule {
 	for range rapid.IntRange(0, 2).Draw(r, "ports") {
 		rule.Ports = append(rule.Ports, drawPorts(r))
 	}
+	if rapid.IntRange(0, 5).Draw(r, "many ports") == 0 { // more than one page of a verdict
+		for _, port := range testPorts {
+			for _, protocol := range []ruleset.Protocol{ruleset.SCTP, ruleset.UDP, ruleset.TCP} {
+				rule.Ports = append(rule.Ports, ruleset.Ports{Protocol: protocol, First: port, Last: port})
+			}
+		}
+	}
 	return rule
 }
 
