@@ -62,7 +62,7 @@ func parsePolicy(message *agentv1.RuleSetPolicy) (Policy, error) {
 	switch message.GetEstablished() {
 	case namewardv1.Policy_ESTABLISHED_UNSPECIFIED, namewardv1.Policy_CUT:
 	case namewardv1.Policy_KEEP:
-		f.add("established", "KEEP", notSupported)
+		policy.Established = Keep
 	default:
 		f.add("established", message.GetEstablished().String(), "is neither CUT nor KEEP")
 	}

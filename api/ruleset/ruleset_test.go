@@ -18,7 +18,7 @@ func TestParsePolicyNamesEveryFault(t *testing.T) {
 	uid := uint32(math.MaxUint32)
 	_, err := ruleset.ParsePolicy(&namewardv1.Policy{
 		Mode:        9,
-		Established: namewardv1.Policy_KEEP,
+		Established: 9,
 		Workloads: []*namewardv1.Workload{
 			{Cidrs: []string{"10.0.0.0/8", "10.1.2.3/8", "::ffff:10.0.0.0/104", "ten"}},
 			{Interface: "an-interface-too-long"},
