@@ -33,7 +33,7 @@ func (d *Datapath) collect(c clock) error {
 	if err := d.locked(func() error { return d.deleteMappings(expired, held, c) }); err != nil {
 		return err
 	}
-	return d.locked(func() error { return d.journal.forget(c.boot) })
+	return d.locked(func() error { return d.journal.forget(c.boot, int(d.cfg.MaxMappings)) })
 }
 
 // findExpired lists the addresses whose pages all are expired, and counts the pages of all.

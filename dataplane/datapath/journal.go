@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -33,6 +35,7 @@ var (
 	mappingsBucket = []byte("mappings")
 	bootKey        = []byte("boot")
 	memoryKey      = []byte("lowering")
+	forgotKey      = []byte("forgot")
 
 	errJournalInUse = errors.New("another agent holds the state directory")
 )
@@ -59,7 +62,10 @@ func openJournal(dir string, log *slog.Logger) (*journal, error) {
 	if err := os.Rename(path, aside); err != nil {
 		return nil, fmt.Errorf("set journal aside: %w", err)
 	}
-	return openJournalFile(path)
+	if j, err = openJournalFile(path); err != nil {
+		return nil, err
+	}
+	return j, j.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(forgotKey, []byte{1}) })
 }
 
 func openJournalFile(path string) (j *journal, err error) {
@@ -253,25 +259,52 @@ func decodeMapping(key, value []byte, c clock) (observe.Mapping, error) {
 	return m, nil
 }
 
-// forget drops what is written down of mappings that expired before a time.
-func (j *journal) forget(before uint64) error {
+// forget drops, of more lines than there is room for, those that expired first: connections outlive
+// mappings, and are judged by the names that their addresses had.
+func (j *journal) forget(before uint64, room int) error {
 	err := j.db.Update(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket(mappingsBucket)
-		var expired [][]byte
-		err := bucket.ForEach(func(key, value []byte) error {
-			var head journalHead
-			if _, err := binary.Decode(value, binary.LittleEndian, &head); err != nil || head.ExpiresAt <= before {
-				expired = append(expired, key)
-			}
-			return nil
-		})
-		for _, key := range expired {
-			err = errors.Join(err, bucket.Delete(key))
+		expired, over, err := expiredLines(bucket, before, room)
+		if err != nil || over <= 0 || len(expired) == 0 {
+			return err
 		}
-		return err
+		slices.SortFunc(expired, func(a, b expiredLine) int { return cmp.Compare(a.at, b.at) })
+		for _, line := range expired[:min(over+room/8, len(expired))] {
+			err = errors.Join(err, bucket.Delete(line.key))
+		}
+		return errors.Join(err, tx.Bucket(metaBucket).Put(forgotKey, []byte{1}))
 	})
 	if err != nil {
 		return fmt.Errorf("forget expired mappings: %w", err)
 	}
 	return nil
+}
+
+// forgot reports whether lines were ever dropped in this boot.
+func (j *journal) forgot() (forgot bool) {
+	_ = j.db.View(func(tx *bbolt.Tx) error { // never fails while it is open
+		forgot = tx.Bucket(metaBucket).Get(forgotKey) != nil
+		return nil
+	})
+	return forgot
+}
+
+type expiredLine struct {
+	key []byte
+	at  uint64
+}
+
+// expiredLines returns the lines that expired before a time, and how many lines there are over the room.
+func expiredLines(bucket *bbolt.Bucket, before uint64, room int) (expired []expiredLine, over int, err error) {
+	if over = bucket.Stats().KeyN - room; over <= 0 {
+		return nil, over, nil
+	}
+	err = bucket.ForEach(func(key, value []byte) error {
+		var head journalHead
+		if _, err := binary.Decode(value, binary.LittleEndian, &head); err != nil || head.ExpiresAt <= before {
+			expired = append(expired, expiredLine{key, head.ExpiresAt})
+		}
+		return nil
+	})
+	return expired, over, err
 }

@@ -81,8 +81,23 @@ func TestJournalKeepsMappings(t *testing.T) {
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("mappings (-want +got):\n%s", diff)
 	}
-	if err := j.forget(clock.toBoot(first.ExpiresAt)); err != nil {
+	if err := j.forget(clock.toBoot(first.ExpiresAt), 2); err != nil {
 		t.Fatal(err)
+	}
+	if got, err := j.mappings(clock); err != nil || len(got) != 2 || j.forgot() {
+		t.Errorf("expired, but there is room: got %v, %v, forgot %t, want both", got, err, j.forgot())
+	}
+	if err := j.forget(clock.toBoot(first.ExpiresAt)-1, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := j.mappings(clock); err != nil || len(got) != 2 || j.forgot() {
+		t.Errorf("no room, but they live: got %v, %v, forgot %t, want both", got, err, j.forgot())
+	}
+	if err := j.forget(clock.toBoot(first.ExpiresAt), 0); err != nil {
+		t.Fatal(err)
+	}
+	if !j.forgot() {
+		t.Error("that lines were dropped is not known")
 	}
 	if got, err := j.mappings(clock); err != nil || len(got) != 0 {
 		t.Errorf("after they expired: got %v, %v, want none", got, err)

@@ -15,6 +15,9 @@ func (d *Datapath) restore() error {
 		// Less is known of names; the kernel's doors are as they are.
 		d.log.Warn("journal of mappings is not whole", "err", err)
 	}
+	if err != nil || d.journal.forgot() {
+		d.table.Missed()
+	}
 	d.table.Restore(mappings)
 	d.flows.Restore(mappings)
 	d.prolong(clock, time.Unix(1<<40, 0))

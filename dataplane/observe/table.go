@@ -36,6 +36,7 @@ type Table struct {
 	changes changeLog
 	changed chan struct{} // closed and made anew at each change
 	evicted uint64
+	former  formerNames
 }
 
 type pair struct {
@@ -73,6 +74,7 @@ func NewTable(capacity, addressesPerName int) *Table {
 		byName:           map[domain.Name]*group{},
 		owners:           newSuffixIndex(),
 		changed:          make(chan struct{}),
+		former:           newFormerNames(cmp.Or(capacity, DefaultCapacity)),
 	}
 }
 
@@ -123,7 +125,9 @@ func (t *Table) put(m *Mapping) {
 	e, known := t.entries[key]
 	if known {
 		t.owners.remove(e)
-		e.merge(m)
+		for _, gone := range e.merge(m) {
+			t.former.put(m.Address, gone)
+		}
 		t.owners.add(e)
 		heap.Fix(&t.expiry, e.position)
 		t.changes.add(e, len(t.entries))
@@ -144,14 +148,22 @@ func (t *Table) put(m *Mapping) {
 	t.changes.add(e, len(t.entries))
 }
 
-func (e *entry) merge(m *Mapping) {
+// merge takes in a later answer, and returns the aliases that the entry no longer has.
+func (e *entry) merge(m *Mapping) (gone []domain.Name) {
 	now := m.LastSeen
 	e.former = slices.DeleteFunc(e.former, func(a alias) bool {
+		if !a.expiresAt.After(now) {
+			gone = append(gone, a.name)
+		}
 		return !a.expiresAt.After(now) || slices.Contains(m.Chain, a.name)
 	})
 	for _, name := range e.mapping.Chain {
-		if !slices.Contains(m.Chain, name) && len(e.former) < maxFormer {
+		switch {
+		case slices.Contains(m.Chain, name):
+		case len(e.former) < maxFormer:
 			e.former = append(e.former, alias{name, e.mapping.ExpiresAt})
+		default:
+			gone = append(gone, name)
 		}
 	}
 	e.mapping.Chain = m.Chain
@@ -160,6 +172,7 @@ func (e *entry) merge(m *Mapping) {
 	e.mapping.LastSeen = later(e.mapping.LastSeen, m.LastSeen)
 	e.mapping.AnsweredAt = later(e.mapping.AnsweredAt, m.AnsweredAt)
 	e.mapping.ExpiresAt = later(e.mapping.ExpiresAt, m.ExpiresAt)
+	return gone
 }
 
 // Live returns the mappings that live now and that keep accepts (nil: all), sorted by name and address.
@@ -287,6 +300,13 @@ func (t *Table) evict(e *entry) {
 }
 
 func (t *Table) remove(e *entry) {
+	t.former.put(e.mapping.Address, e.mapping.Domain)
+	for _, name := range e.mapping.Chain {
+		t.former.put(e.mapping.Address, name)
+	}
+	for _, a := range e.former {
+		t.former.put(e.mapping.Address, a.name)
+	}
 	heap.Remove(&t.expiry, e.position)
 	t.owners.remove(e)
 	delete(t.entries, pair{e.mapping.Domain, e.mapping.Address})
