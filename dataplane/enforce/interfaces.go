@@ -18,6 +18,8 @@ type Maps interface {
 	// Apply puts a rule set in force, whole: each packet is judged by what was in force before or by
 	// this one. On error what was in force before stays. ErrFull when a map cannot hold it.
 	Apply(ctx context.Context, rules *ruleset.RuleSet) error
+	// Holds reports whether a rule set is what is in force, as far as the maps can tell.
+	Holds(rules *ruleset.RuleSet) (bool, error)
 }
 
 // Hooks is the part of the node's packet filter that calls the programs.
@@ -31,4 +33,10 @@ type Hooks interface {
 type Saver interface {
 	// Save replaces what was saved before. On error that stays.
 	Save(revision *Revision) error
+	// Retain keeps what is saved now as one that connections may have been allowed by, until Release.
+	Retain() error
+	// RetainAny keeps, until Release, that connections may have been allowed by anything.
+	RetainAny() error
+	// Release drops all that was retained.
+	Release() error
 }

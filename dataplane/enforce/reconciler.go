@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nameward/nameward/api/ruleset"
 )
 
 const (
@@ -20,20 +24,23 @@ type Reconciler struct {
 	saver Saver
 	log   *slog.Logger
 
-	want  *latest[*Revision]
-	state *latest[State]
+	want   *latest[*Revision]
+	state  *latest[State]
+	cutter *cutter
 
 	// Of the one goroutine that reconciles.
 	have       progress
+	before     *ruleset.RuleSet // in force, as connections are concerned
 	retryAfter time.Duration
 	stood      bool // the hooks stood once
+	retained   bool // rule sets are kept that connections may have been allowed by
 }
 
 // NewReconciler makes a reconciler that wants nothing yet and leaves in force what is.
-func NewReconciler(maps Maps, hooks Hooks, saver Saver, log *slog.Logger) *Reconciler {
+func NewReconciler(maps Maps, hooks Hooks, conntrack Conntrack, saver Saver, log *slog.Logger) *Reconciler {
 	return &Reconciler{
 		maps: maps, hooks: hooks, saver: saver, log: log,
-		want: newLatest[*Revision](nil), state: newLatest(State{}),
+		want: newLatest[*Revision](nil), state: newLatest(State{}), cutter: newCutter(conntrack, log),
 	}
 }
 
@@ -43,19 +50,59 @@ func (r *Reconciler) Want(revision *Revision) { r.want.set(revision) }
 // State returns what was reached, and a channel that closes at the next change.
 func (r *Reconciler) State() (State, <-chan struct{}) { return r.state.get() }
 
-// Start brings the kernel to the revision that was saved when the agent last ran, nil when there is
-// none, and to its hooks. It is called before Run, so that the node is as it was before anything else
-// begins. What fails shows in State and is tried again by Run.
-func (r *Reconciler) Start(ctx context.Context, saved *Revision) {
-	r.have.saved = saved
-	r.want.set(saved)
-	r.reconcile(ctx, saved)
+// Saved is what the disk holds at a start.
+type Saved struct {
+	// Revision is what was in force last; nil for nothing.
+	Revision *Revision
+	// Retained are rule sets that were in force before, the oldest first, and that connections may have
+	// been allowed by that are still open.
+	Retained []*ruleset.RuleSet
 }
 
-// Run reconciles until ctx ends. No error of maps or hooks ends it.
+// Start brings the kernel to the revision that was saved when the agent last ran, if there is one, and to
+// its hooks. It is called before Run, so that the node is as it was before anything else begins. What
+// fails shows in State and is tried again by Run.
+func (r *Reconciler) Start(ctx context.Context, saved Saved) {
+	r.have.saved = saved.Revision
+	r.want.set(saved.Revision)
+	r.before = r.inForce(saved.Revision)
+	r.retained = len(saved.Retained) > 0
+	if saved.Revision != nil {
+		for _, rules := range saved.Retained {
+			r.cutter.change(rules, saved.Revision.Rules)
+		}
+	}
+	r.reconcile(ctx, saved.Revision)
+}
+
+// inForce returns what was in force before the start. Where it is not known what that was, as after a boot,
+// everything may have been allowed.
+func (r *Reconciler) inForce(saved *Revision) *ruleset.RuleSet {
+	if saved == nil {
+		return &ruleset.RuleSet{}
+	}
+	holds, err := r.maps.Holds(saved.Rules)
+	if err != nil {
+		r.log.Warn("what was in force before is not known: connections are judged as if all had been allowed", "err", err)
+	}
+	if !holds {
+		return &ruleset.RuleSet{}
+	}
+	return saved.Rules
+}
+
+// Run reconciles until ctx ends. No error of maps, hooks or connections ends it.
 func (r *Reconciler) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return r.cutter.run(ctx) })
+	group.Go(func() error { return r.loop(ctx) })
+	return group.Wait() //nolint:wrapcheck // neither returns one
+}
+
+func (r *Reconciler) loop(ctx context.Context) error {
 	for {
 		want, changed := r.want.get()
+		_, walked := r.cutter.outcome.get()
 		r.reconcile(ctx, want)
 		timer := time.NewTimer(time.Until(r.due()))
 		select {
@@ -63,6 +110,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			timer.Stop()
 			return nil
 		case <-changed:
+			timer.Stop()
+		case <-walked:
 			timer.Stop()
 		case <-timer.C:
 		}
@@ -93,6 +142,9 @@ func (r *Reconciler) reconcile(ctx context.Context, want *Revision) {
 	if ctx.Err() != nil {
 		return
 	}
+	r.release()
+	outcome, _ := r.cutter.outcome.get()
+	next.CutErr, next.Cut = outcome.err, outcome.count
 	if r.have.applied == want {
 		next.Refusal, r.have.refused = nil, nil
 	}
@@ -117,9 +169,16 @@ func (r *Reconciler) reached(next *State) {
 }
 
 func (r *Reconciler) apply(ctx context.Context, want *Revision, next *State) {
+	if r.before != want.Rules {
+		r.retain()
+	}
 	err := r.maps.Apply(ctx, want.Rules)
 	if err == nil {
-		r.have.applied = want
+		// Not before: what is cut meets the rules that are in force.
+		if r.before != want.Rules {
+			r.cutter.change(r.before, want.Rules)
+		}
+		r.have.applied, r.before = want, want.Rules
 		return
 	}
 	if want != r.have.refused {
@@ -169,4 +228,30 @@ func (r *Reconciler) save(next *State) {
 		r.log.Error("rule set not saved: after a reboot the one before comes back", "err", err)
 		next.SaveErr = fmt.Errorf("save rule set: %w", err)
 	}
+}
+
+// retain keeps what was in force, since connections may be open by it: the agent may end before they are
+// cut.
+func (r *Reconciler) retain() {
+	r.retained = true
+	var err error
+	if r.have.saved != nil && r.have.saved.Rules == r.before {
+		err = r.saver.Retain()
+	} else {
+		err = r.saver.RetainAny()
+	}
+	if err != nil {
+		r.log.Warn("rule set before not kept: should the agent end now, connections may stay open that are no longer allowed", "err", err)
+	}
+}
+
+// release drops what was retained once nothing is owed.
+func (r *Reconciler) release() {
+	if !r.retained || r.cutter.owes() {
+		return
+	}
+	if err := r.saver.Release(); err != nil {
+		r.log.Warn("old rule sets are left on disk", "err", err)
+	}
+	r.retained = false
 }

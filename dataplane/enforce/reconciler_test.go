@@ -23,11 +23,16 @@ type node struct {
 	maps  *enforcetest.Maps
 	hooks *enforcetest.Hooks
 	saver *enforcetest.Saver
+	table *enforcetest.Conntrack
 }
 
 func start(t *testing.T, saved *enforce.Revision) node {
-	n := node{maps: enforcetest.NewMaps(10), hooks: enforcetest.NewHooks(), saver: &enforcetest.Saver{}}
-	n.Reconciler = enforce.NewReconciler(n.maps, n.hooks, n.saver, slog.New(slog.DiscardHandler))
+	return startFrom(t, enforcetest.NewMaps(10), enforce.Saved{Revision: saved})
+}
+
+func startFrom(t *testing.T, maps *enforcetest.Maps, saved enforce.Saved) node {
+	n := node{maps: maps, hooks: enforcetest.NewHooks(), saver: &enforcetest.Saver{}, table: enforcetest.NewConntrack()}
+	n.Reconciler = enforce.NewReconciler(n.maps, n.hooks, n.table, n.saver, slog.New(slog.DiscardHandler))
 	n.Start(t.Context(), saved)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)

@@ -23,6 +23,8 @@ type State struct {
 	HooksErr error     // why the hooks could not be ensured
 	SaveErr  error     // why what is in force is not on disk
 	Mended   uint64    // how many faults of the hooks were mended, those of the first time left out
+	CutErr   error     // why connections may still be open that are no longer allowed
+	Cut      CutCount  // what became of connections that are no longer allowed, since the start
 }
 
 // Refusal says that a revision could not be applied. The one before is still in force.

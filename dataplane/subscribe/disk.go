@@ -95,8 +95,12 @@ func (d *Disk) setAside(path string, reason error) error {
 // RemoveDisk removes what a Disk keeps in dir, and names it.
 func RemoveDisk(dir string) ([]string, error) {
 	var removed []string
+	var paths []string
 	for _, suffix := range []string{"", ".new", ".bad", ".new.bad"} {
-		path := filepath.Join(dir, diskFile+suffix)
+		paths = append(paths, filepath.Join(dir, diskFile+suffix))
+	}
+	retained, _ := filepath.Glob(filepath.Join(dir, retainedPrefix+"*")) // the pattern is no bad one
+	for _, path := range append(paths, retained...) {
 		err := os.Remove(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

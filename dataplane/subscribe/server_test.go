@@ -162,8 +162,8 @@ func startAgent(t *testing.T, saved *enforce.Revision, r subscribe.Reporter, ser
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	a := agent{maps: enforcetest.NewMaps(10), permitted: make(chan []netip.AddrPort, 100)}
-	a.reconciler = enforce.NewReconciler(a.maps, enforcetest.NewHooks(), &enforcetest.Saver{}, log)
-	a.reconciler.Start(t.Context(), saved)
+	a.reconciler = enforce.NewReconciler(a.maps, enforcetest.NewHooks(), enforcetest.NewConntrack(), &enforcetest.Saver{}, log)
+	a.reconciler.Start(t.Context(), enforce.Saved{Revision: saved})
 	a.Subscriber = subscribe.New(subscribe.Config{
 		Servers: servers,
 		Hello:   &agentv1.Hello{Node: "lab", Labels: map[string]string{"role": "web"}, InstanceId: "1"},

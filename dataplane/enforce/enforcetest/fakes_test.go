@@ -13,3 +13,7 @@ func TestFakeMaps(t *testing.T) {
 func TestFakeHooks(t *testing.T) {
 	enforcetest.TestHooks(t, func(*testing.T) enforcetest.HooksSubject { return enforcetest.NewHooks() })
 }
+
+func TestFakeConntrack(t *testing.T) {
+	enforcetest.TestConntrack(t, func(*testing.T) enforcetest.ConntrackSubject { return enforcetest.NewConntrack() })
+}

@@ -57,6 +57,13 @@ func (m *Maps) Apply(ctx context.Context, rules *ruleset.RuleSet) error {
 	return nil
 }
 
+// Holds reports whether rules are what is in force.
+func (m *Maps) Holds(rules *ruleset.RuleSet) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rules.ID() == rules.ID(), nil
+}
+
 // Fail makes each Apply return err; nil ends that.
 func (m *Maps) Fail(err error) {
 	m.mu.Lock()
@@ -118,6 +125,23 @@ func TestMaps(t *testing.T, newMaps func(t *testing.T) MapsSubject) {
 		judge(t, maps, strict)
 		apply(t, maps, web)
 		judge(t, maps, web)
+	})
+	t.Run("it is known what is in force", func(t *testing.T) {
+		maps := newMaps(t)
+		expect := func(when string, rules *ruleset.RuleSet, want bool) {
+			t.Helper()
+			if got, err := maps.Holds(rules); err != nil || got != want {
+				t.Errorf("%s: got %t, %v, want %t", when, got, err, want)
+			}
+		}
+		expect("nothing yet", web, false)
+		apply(t, maps, web)
+		expect("applied", web, true)
+		if err := maps.Apply(t.Context(), full); err == nil {
+			t.Error("Apply of 1,001 patterns succeeded")
+		}
+		expect("the next one did not fit", web, true)
+		expect("the next one did not fit", full, false)
 	})
 	t.Run("a cancelled Apply leaves the last in force", func(t *testing.T) {
 		maps := newMaps(t)

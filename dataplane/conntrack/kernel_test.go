@@ -1,0 +1,176 @@
+package conntrack
+
+import (
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nameward/nameward/api/domain"
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/dataplane/enforce"
+	"github.com/nameward/nameward/dataplane/enforce/enforcetest"
+	"github.com/nameward/nameward/dataplane/netfilter/netfiltertest"
+	"github.com/nameward/nameward/dataplane/observe"
+)
+
+// machine is a network namespace of the test's own, with connections that are made by hand.
+type machine struct {
+	*Conntrack
+	t      *testing.T
+	names  map[netip.Addr][]domain.Name
+	whole  bool
+	native *kernelTable
+}
+
+// newMachine enters a namespace. With rules that ask for labels, connections have room for them.
+func newMachine(t *testing.T, labels bool) *machine {
+	t.Helper()
+	netfiltertest.EnterNode(t)
+	command(t, "ip link set lo up")
+	command(t, "ip link add in0 type veth peer name other0")
+	command(t, "ip link set in0 up")
+	command(t, "ip link set other0 up")
+	command(t, "ip addr add 10.1.0.1/16 dev in0")
+	command(t, "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate NEW")
+	if labels {
+		askForLabels(t)
+	}
+	m := &machine{t: t, names: map[netip.Addr][]domain.Name{}, whole: true}
+	m.Conntrack = New(func(addresses map[netip.Addr]bool) (map[netip.Addr]observe.Names, error) {
+		found := map[netip.Addr]observe.Names{}
+		for a := range addresses {
+			found[a] = observe.Names{Names: m.names[a], Whole: m.whole}
+		}
+		return found, nil
+	})
+	var err error
+	if m.native, err = openTable(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.native.close)
+	return m
+}
+
+// askForLabels adds a rule of the agent's kind: from then on connections have room for a label.
+func askForLabels(t *testing.T) {
+	t.Helper()
+	command(t, "iptables-nft -t mangle -A PREROUTING -m connlabel --label 127")
+}
+
+func command(t *testing.T, line string) {
+	t.Helper()
+	words := strings.Fields(line)
+	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+}
+
+func (m *machine) Name(address netip.Addr, name domain.Name) {
+	m.names[address] = append(m.names[address], name)
+}
+
+func (m *machine) Open(c ruleset.Connection) {
+	m.t.Helper()
+	if err := m.native.execute(messageNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, made(c)); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+const sourcePort = 40000
+
+// made is an established connection.
+func made(c ruleset.Connection) []byte {
+	from, to := netip.AddrPortFrom(c.Source, sourcePort), netip.AddrPortFrom(c.Destination, c.Port)
+	family := uint8(unix.AF_INET)
+	if c.Source.Is6() {
+		family = unix.AF_INET6
+	}
+	b := head(family)
+	b = appendAttribute(b, attrOriginal|unix.NLA_F_NESTED, madeTuple(from, to, uint8(c.Protocol)))
+	b = appendAttribute(b, attrReply|unix.NLA_F_NESTED, madeTuple(to, from, uint8(c.Protocol)))
+	b = appendAttribute(b, attrTimeout, binary.BigEndian.AppendUint32(nil, 300))
+	const seenReply, assured = 1 << 1, 1 << 2
+	b = appendAttribute(b, attrStatus, binary.BigEndian.AppendUint32(nil, statusConfirmed|seenReply|assured))
+	if c.Protocol == ruleset.TCP {
+		const attrTCP, attrTCPState, established = 1, 1, 3
+		state := appendAttribute(nil, attrTCPState, []byte{established})
+		b = appendAttribute(b, attrProtoInfo|unix.NLA_F_NESTED, appendAttribute(nil, attrTCP|unix.NLA_F_NESTED, state))
+	}
+	return b
+}
+
+func madeTuple(from, to netip.AddrPort, protocol uint8) []byte {
+	source, destination := uint16(attrSourceV4), uint16(attrDestinationV4)
+	if from.Addr().Is6() {
+		source, destination = attrSourceV6, attrDestinationV6
+	}
+	ip := appendAttribute(nil, source, from.Addr().AsSlice())
+	ip = appendAttribute(ip, destination, to.Addr().AsSlice())
+	ports := appendAttribute(nil, attrProtocolNumber, []byte{protocol})
+	ports = appendAttribute(ports, attrSourcePort, binary.BigEndian.AppendUint16(nil, from.Port()))
+	ports = appendAttribute(ports, attrDestinationPort, binary.BigEndian.AppendUint16(nil, to.Port()))
+	return append(appendAttribute(nil, attrTupleIP|unix.NLA_F_NESTED, ip), appendAttribute(nil, attrTupleProtocol|unix.NLA_F_NESTED, ports)...)
+}
+
+// labels returns the label of a connection, and whether there is such a connection.
+func (m *machine) labels(c ruleset.Connection) (cut, denied, exists bool) {
+	m.t.Helper()
+	if _, err := m.native.list(func(e *entry) {
+		if e.original.source.Addr() == c.Source && e.original.destination == netip.AddrPortFrom(c.Destination, c.Port) && e.original.protocol == uint8(c.Protocol) {
+			cut, denied, exists = e.labelled(cutLabel), e.labelled(deniedLabel), true
+		}
+	}); err != nil {
+		m.t.Fatal(err)
+	}
+	return cut, denied, exists
+}
+
+func (m *machine) IsCut(c ruleset.Connection) bool {
+	cut, _, exists := m.labels(c)
+	if !exists {
+		m.t.Errorf("no connection of %v to %v", c.Source, c.Destination)
+	}
+	return cut
+}
+
+func TestConntrackOfTheKernel(t *testing.T) {
+	enforcetest.TestConntrack(t, func(t *testing.T) enforcetest.ConntrackSubject { return newMachine(t, true) })
+}
+
+// A connection that is older than the rules has no room for a label.
+func TestConntrackOfTheKernelBeforeTheRules(t *testing.T) {
+	enforcetest.TestConntrack(t, func(t *testing.T) enforcetest.ConntrackSubject {
+		return &older{machine: newMachine(t, false)}
+	})
+}
+
+// older is a machine whose rules come after its connections.
+type older struct {
+	*machine
+	asked bool
+}
+
+func (o *older) Cut(ctx context.Context, before []*ruleset.RuleSet, after *ruleset.RuleSet) (enforce.CutCount, error) {
+	if !o.asked {
+		askForLabels(o.t)
+		o.asked = true
+	}
+	return o.machine.Cut(ctx, before, after)
+}
+
+func (o *older) Open(c ruleset.Connection) {
+	o.machine.Open(c)
+	if o.machine.labelled(c) {
+		o.t.Error("the connection has room for a label")
+	}
+}
+
+func (m *machine) labelled(c ruleset.Connection) (has bool) {
+	_, _ = m.native.list(func(e *entry) { has = has || e.original.source.Addr() == c.Source && e.labels != nil })
+	return has
+}

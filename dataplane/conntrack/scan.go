@@ -1,0 +1,156 @@
+package conntrack
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/dataplane/enforce"
+	"github.com/nameward/nameward/dataplane/observe"
+)
+
+// scan is one walk through the table.
+type scan struct {
+	conntrack *Conntrack
+	change    *change
+	table     *kernelTable
+	origins   *origins
+	found     []candidate
+	count     enforce.CutCount
+	left      int // connections that were cut at an earlier change and stay so
+}
+
+// candidate is a connection of which the verdict may have changed.
+type candidate struct {
+	entry entry
+	was   bool // cut at an earlier change
+	// as is the connection as the rules see it: once for each interface that it may come from.
+	as []ruleset.Connection
+}
+
+func (c *Conntrack) newScan(change *change) (*scan, error) {
+	origins, err := readOrigins()
+	if err != nil {
+		return nil, err
+	}
+	table, err := openTable()
+	if err != nil {
+		return nil, err
+	}
+	return &scan{conntrack: c, change: change, table: table, origins: origins}, nil
+}
+
+// find lists the connections that the change concerns.
+func (s *scan) find(ctx context.Context) error {
+	unread, err := s.table.list(func(e *entry) {
+		if ctx.Err() == nil {
+			s.consider(e)
+		}
+	})
+	s.count.Faults += uint64(unread) //nolint:gosec // a count
+	if err == nil && unread > 0 {
+		err = incomplete(s.count.Faults, errShortEntry)
+	}
+	return errors.Join(err, ctx.Err())
+}
+
+func (s *scan) consider(e *entry) {
+	asked := e.asked()
+	was := e.labelled(cutLabel)
+	local := s.origins.own(asked.source.Addr())
+	if e.labelled(deniedLabel) && !was || s.conntrack.neverCut(asked, local) {
+		return
+	}
+	candidate := candidate{entry: *e, was: was, as: s.connections(asked, local)}
+	for _, connection := range candidate.as {
+		if was || s.change.concerns(connection) {
+			s.found = append(s.found, candidate)
+			return
+		}
+	}
+}
+
+// connections returns what the rules see of a connection.
+func (s *scan) connections(t tuple, local bool) []ruleset.Connection {
+	c := ruleset.Connection{
+		Local: local, Destination: t.destination.Addr(), Protocol: t.ruleProtocol(), Port: t.destination.Port(),
+	}
+	if local {
+		return []ruleset.Connection{c}
+	}
+	c.Source = t.source.Addr()
+	if !s.change.byInterface {
+		return []ruleset.Connection{c}
+	}
+	names := s.origins.behind(c.Source)
+	if len(names) == 0 {
+		names = s.origins.all()
+	}
+	all := make([]ruleset.Connection, 0, len(names))
+	for _, name := range names {
+		c.Interface = name
+		all = append(all, c)
+	}
+	return all
+}
+
+// fate is the worst of what becomes of the connection, whichever interface it comes from.
+func (s *scan) fate(found *candidate, names observe.Names) fate {
+	worst := allowed
+	for _, connection := range found.as {
+		worst = max(worst, s.change.judge(connection, names))
+	}
+	if worst > untouched && s.origins.toNode(found.as[0].Destination) {
+		return untouched
+	}
+	return worst
+}
+
+// act does what the change asks for, of each connection that was found. It goes on after a fault.
+func (s *scan) act(ctx context.Context) error {
+	addresses := map[netip.Addr]bool{}
+	for i := range s.found {
+		addresses[s.found[i].as[0].Destination] = true
+	}
+	names, err := s.conntrack.names(addresses)
+	if err != nil {
+		return err
+	}
+	var first error
+	for i := range s.found {
+		if err := ctx.Err(); err != nil {
+			return err //nolint:wrapcheck // the caller's own
+		}
+		found := &s.found[i]
+		if err := s.meet(found, s.fate(found, names[found.as[0].Destination])); err != nil {
+			s.count.Faults++
+			if first == nil {
+				first = err
+			}
+		}
+	}
+	if first != nil {
+		return incomplete(s.count.Faults, first)
+	}
+	return nil
+}
+
+// meet brings a connection to its fate.
+func (s *scan) meet(found *candidate, fate fate) error {
+	switch {
+	case found.was && fate == allowed:
+		return s.table.restore(&found.entry)
+	case found.was:
+		s.left++
+	case fate == kept:
+		s.count.Kept++
+	case fate == cut:
+		was, err := s.table.cut(&found.entry)
+		if was {
+			s.count.Cut++
+		}
+		return err
+	}
+	return nil
+}

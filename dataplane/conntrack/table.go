@@ -1,0 +1,161 @@
+package conntrack
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Messages of the kernel's connection tracking.
+const (
+	messageNew    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0 // IPCTNL_MSG_CT_NEW
+	messageGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1 // IPCTNL_MSG_CT_GET
+	messageDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
+)
+
+const (
+	// cutLabel is the bit of a connection's label that has each further packet of it judged.
+	cutLabel = 126
+	// deniedLabel is that by which a denial is carried to where packets are rejected.
+	deniedLabel = 127
+
+	labelBytes = 16
+	listings   = 3 // how often a listing is begun anew that was interrupted
+)
+
+// kernelTable is the kernel's table of connections of the network namespace that it was opened in.
+type kernelTable struct {
+	socket *nl.NetlinkSocket
+	shared map[int]*nl.SocketHandle
+}
+
+func openTable() (*kernelTable, error) {
+	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	return &kernelTable{socket, map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}}, nil
+}
+
+func (t *kernelTable) close() { t.socket.Close() }
+
+// list calls f for each connection there is. The entry is good until f returns. Where the kernel was
+// interrupted it begins anew, so that one may come twice.
+func (t *kernelTable) list(f func(*entry)) (unread int, err error) {
+	for range listings {
+		request := nl.NewNetlinkRequest(messageGet, unix.NLM_F_DUMP)
+		request.AddRawData(head(unix.AF_UNSPEC))
+		err = request.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(message []byte) bool {
+			e, err := parseEntry(message)
+			if err != nil {
+				unread++
+				return true
+			}
+			f(&e)
+			return true
+		})
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return unread, fmt.Errorf("list connections: %w", err)
+	}
+	return unread, nil
+}
+
+// name is the attributes that say which connection is meant.
+func (e *entry) name() []byte {
+	b := append(head(e.family), e.originalRaw...)
+	return append(b, e.zoneRaw...)
+}
+
+func (t *kernelTable) execute(kind, flags int, body []byte) error {
+	request := nl.NewNetlinkRequest(kind, unix.NLM_F_ACK|flags)
+	request.Sockets = t.shared
+	request.AddRawData(body)
+	_, err := request.Execute(unix.NETLINK_NETFILTER, 0)
+	return err //nolint:wrapcheck // the caller says what it did
+}
+
+// setLabels sets one bit of a connection's label or clears both of ours.
+func (t *kernelTable) setLabels(e *entry, cut bool) error {
+	values, mask := make([]byte, labelBytes), make([]byte, labelBytes)
+	mask[cutLabel/8] |= 1 << (cutLabel % 8)
+	mask[deniedLabel/8] |= 1 << (deniedLabel % 8)
+	if cut {
+		values[cutLabel/8] |= 1 << (cutLabel % 8)
+	}
+	body := appendAttribute(e.name(), attrLabels, values)
+	return t.execute(messageNew, 0, appendAttribute(body, attrLabelsMask, mask))
+}
+
+// cut has each further packet of a connection judged. It reports whether the connection was still there.
+func (t *kernelTable) cut(e *entry) (bool, error) {
+	var err error
+	if e.master != nil && e.master.source.Addr() != e.original.source.Addr() {
+		// The other side opened it: no packet of this one would be judged.
+		err = t.execute(messageDelete, 0, append(e.name(), e.idRaw...))
+	} else if err = t.setLabels(e, true); errors.Is(err, unix.ENOSPC) {
+		err = t.replace(e)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cut connection: %w", err)
+	}
+	return true, nil
+}
+
+// restore ends that the packets of a connection are judged.
+func (t *kernelTable) restore(e *entry) error {
+	if err := t.setLabels(e, false); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("restore connection: %w", err)
+	}
+	return nil
+}
+
+// replacements is how often a connection is made anew that a packet of the other side made before.
+const replacements = 16
+
+// replace deletes a connection that has no room for a label: it is older than the rules that ask for
+// one. A connection that is not translated is made anew in the same breath, with a label: else a packet
+// of the other side could come first, and the kernel would take it for a connection that was opened from
+// there. A packet of the other side of one that is translated does not find its way back.
+func (t *kernelTable) replace(e *entry) error {
+	gone := t.execute(messageDelete, 0, append(e.name(), e.idRaw...))
+	if gone != nil || e.translated() || e.master != nil {
+		return gone
+	}
+	var err error
+	for range replacements {
+		if err = t.execute(messageNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, e.anew()); !errors.Is(err, unix.EEXIST) {
+			break
+		}
+		if err := t.execute(messageDelete, 0, e.name()); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return err
+}
+
+// anew is the attributes of a connection like this one, with the label.
+func (e *entry) anew() []byte {
+	b := head(e.family)
+	for a := range attributes(e.raw) {
+		switch a.kind {
+		case attrOriginal, attrReply, attrProtoInfo, attrTimeout, attrMark, attrZone:
+			b = append(b, a.whole...)
+		}
+	}
+	status := e.status&^(statusExpected|statusOffload|statusHWOffload) | statusConfirmed
+	b = appendAttribute(b, attrStatus, binary.BigEndian.AppendUint32(nil, status))
+	labels := make([]byte, labelBytes)
+	labels[cutLabel/8] |= 1 << (cutLabel % 8)
+	return appendAttribute(b, attrLabels, labels)
+}
