@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/nameward/nameward/dataplane/conntrack"
 	"github.com/nameward/nameward/dataplane/datapath"
 	"github.com/nameward/nameward/dataplane/enforce"
 	"github.com/nameward/nameward/dataplane/netfilter"
@@ -19,6 +20,7 @@ type kernelMaps interface {
 	Counters() (map[string]uint64, error)
 	Programs() datapath.Programs
 	RetirePrograms() error
+	NamesOf(addresses map[netip.Addr]bool) (map[netip.Addr]observe.Names, error)
 	Run(ctx context.Context) error
 	Close() error
 }
@@ -30,11 +32,18 @@ type kernelHooks interface {
 	IPv6() bool
 }
 
+// kernelConntrack is what the agent needs of the table of connections.
+type kernelConntrack interface {
+	enforce.Conntrack
+	SetEndpoints(resolvers, servers []netip.AddrPort)
+}
+
 // kernel makes what the agent runs on; a test makes it of fakes.
 type kernel struct {
 	probe     func(ctx context.Context, cfg Config) []Requirement
 	openMaps  func(cfg datapath.Config, table *observe.Table, flows *observe.Flows) (kernelMaps, error)
 	openHooks func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error)
+	conntrack func(names conntrack.Names) kernelConntrack
 }
 
 // realKernel is the machine's.
@@ -47,6 +56,7 @@ func realKernel() kernel {
 		openHooks: func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error) {
 			return netfilter.New(ctx, cfg)
 		},
+		conntrack: func(names conntrack.Names) kernelConntrack { return conntrack.New(names) },
 	}
 }
 

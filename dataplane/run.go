@@ -80,7 +80,12 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	if err != nil {
 		return nil, fmt.Errorf("read trusted resolvers: %w", err)
 	}
-	if err := datapath.SetEndpoints(resolvers, literalServers(cfg.Servers)); err != nil {
+	connections := kernel.conntrack(datapath.NamesOf)
+	permit := func(servers []netip.AddrPort) error {
+		connections.SetEndpoints(resolvers, servers)
+		return datapath.SetEndpoints(resolvers, servers)
+	}
+	if err := permit(literalServers(cfg.Servers)); err != nil {
 		return nil, fmt.Errorf("set endpoints: %w", err)
 	}
 	filter, err := kernel.openHooks(ctx, netfilter.Config{
@@ -94,20 +99,21 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 		log.Warn("the kernel has no IPv6: rules are for IPv4 alone")
 	}
 	disk := subscribe.NewDisk(cfg.StateDir, log.With("component", "subscribe"))
-	saved, err := disk.Load()
-	if err != nil {
+	var saved enforce.Saved
+	if saved.Revision, err = disk.Load(); err != nil {
 		return nil, fmt.Errorf("load last rule set: %w", err)
+	}
+	if saved.Retained, err = disk.Retained(); err != nil {
+		return nil, fmt.Errorf("load rule sets before: %w", err)
 	}
 	enforceLog := log.With("component", "enforce")
 	hooks := &retiringHooks{Hooks: filter, retire: datapath.RetirePrograms, log: enforceLog}
-	reconciler := enforce.NewReconciler(datapath, hooks, disk, enforceLog)
+	reconciler := enforce.NewReconciler(datapath, hooks, connections, disk, enforceLog)
 	status := &agentStatus{
 		node: id, labels: cfg.Labels, backend: filter.Backend(), started: time.Now(),
 		counters: datapath.Counters, table: table, flows: flows, reconciler: reconciler, log: log.With("component", "status"),
 	}
-	subscriber := newSubscriber(cfg, status, func(servers []netip.AddrPort) error {
-		return datapath.SetEndpoints(resolvers, servers)
-	}, log)
+	subscriber := newSubscriber(cfg, status, permit, log)
 	status.connection = func() subscribe.Connection {
 		connection, _ := subscriber.Connection()
 		return connection

@@ -24,6 +24,7 @@ import (
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/dataplane/conntrack"
 	"github.com/nameward/nameward/dataplane/datapath"
 	"github.com/nameward/nameward/dataplane/enforce/enforcetest"
 	"github.com/nameward/nameward/dataplane/netfilter"
@@ -106,6 +107,16 @@ func (d fakeDatapath) Run(ctx context.Context) error {
 
 func (d fakeDatapath) Close() error { return nil }
 
+func (fakeDatapath) NamesOf(map[netip.Addr]bool) (map[netip.Addr]observe.Names, error) {
+	return nil, nil
+}
+
+func (d fakeDatapath) Holds(rules *ruleset.RuleSet) (bool, error) { return d.maps.Holds(rules) }
+
+type fakeConntrack struct{ *enforcetest.Conntrack }
+
+func (fakeConntrack) SetEndpoints(_, _ []netip.AddrPort) {}
+
 type fakeFilter struct{ *fakeNode }
 
 func (f fakeFilter) Ensure(ctx context.Context) ([]string, error) {
@@ -126,6 +137,7 @@ func (n *fakeNode) kernel() kernel {
 			return fakeDatapath{n, table}, nil
 		},
 		openHooks: func(context.Context, netfilter.Config) (kernelHooks, error) { return fakeFilter{n}, nil },
+		conntrack: func(conntrack.Names) kernelConntrack { return fakeConntrack{enforcetest.NewConntrack()} },
 	}
 }
 

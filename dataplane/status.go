@@ -34,8 +34,17 @@ type agentStatus struct {
 	log        *slog.Logger
 }
 
-// Counters returns what the datapath counted.
-func (s *agentStatus) Counters() (map[string]uint64, error) { return s.counters() }
+// Counters returns what the datapath counted, and what became of connections that are no longer allowed.
+func (s *agentStatus) Counters() (map[string]uint64, error) {
+	counters, err := s.counters()
+	if err != nil {
+		return nil, err
+	}
+	state, _ := s.reconciler.State()
+	counters["connections_cut"], counters["connections_kept"] = state.Cut.Cut, state.Cut.Kept
+	counters["connections_cut_faults"] = state.Cut.Faults
+	return counters, nil
+}
 
 // Degraded returns the faults that persist, each with its remedy.
 func (s *agentStatus) Degraded() ([]string, <-chan struct{}) {
@@ -50,6 +59,9 @@ func (s *agentStatus) Degraded() ([]string, <-chan struct{}) {
 	}
 	if state.HooksErr != nil {
 		faults = append(faults, fmt.Sprintf("%v. Remedy: see what `nameward-agent check` says; it is tried again every few seconds", state.HooksErr))
+	}
+	if state.CutErr != nil {
+		faults = append(faults, fmt.Sprintf("%v. Remedy: see that the kernel has nf_conntrack_netlink and connection labels; it is tried again every minute", state.CutErr))
 	}
 	if state.SaveErr != nil {
 		faults = append(faults, fmt.Sprintf("%v. Remedy: make room on the disk, and the state directory writable; after a reboot an older rule set would come back", state.SaveErr))
@@ -86,7 +98,7 @@ func (s *agentStatus) Status() *agentv1.GetStatusResponse {
 		status.WantedRevision, status.LastError = state.Refusal.Revision.Number, state.Refusal.Err.Error()
 	}
 	var err error
-	if status.Counters, err = s.counters(); err != nil {
+	if status.Counters, err = s.Counters(); err != nil {
 		s.log.Warn("counters not read", "err", err)
 	}
 	return &agentv1.GetStatusResponse{

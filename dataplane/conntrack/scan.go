@@ -57,9 +57,10 @@ func (s *scan) find(ctx context.Context) error {
 
 func (s *scan) consider(e *entry) {
 	asked := e.asked()
-	was := e.labelled(cutLabel)
+	// One that was denied is there only if somebody else let it pass.
+	was := e.labelled(cutLabel) || e.labelled(deniedLabel)
 	local := s.origins.own(asked.source.Addr())
-	if e.labelled(deniedLabel) && !was || s.conntrack.neverCut(asked, local) {
+	if s.conntrack.neverCut(asked, local) {
 		return
 	}
 	candidate := candidate{entry: *e, was: was, as: s.connections(asked, local)}

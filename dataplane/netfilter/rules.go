@@ -25,9 +25,12 @@ const (
 	deniedChain   = chainPrefix + "DENIED" // in filter: and comes back there
 )
 
-// deniedLabel is the bit of a connection's label that says denied. Nothing else clears or copies it,
-// while many scripts write the whole mark of packets and connections.
-const deniedLabel = 127
+// Bits of a connection's label. No rule clears or copies one, while many scripts write the whole mark of
+// packets and connections.
+const (
+	deniedLabel = 127 // denied
+	cutLabel    = 126 // established, and no longer allowed: the agent sets it, and clears both
+)
 
 // wantedTables returns the rules of one family, as iptables prints them: `-A` and the chain left out,
 // options in the order in which iptables lists them.
@@ -44,7 +47,10 @@ func wantedTables(cfg Config, p protocol) []*table {
 }
 
 func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
-	established := "-m conntrack --ctstate RELATED,ESTABLISHED " + comment("only new connections are judged") + " -j RETURN"
+	established := fmt.Sprintf("-m conntrack --ctstate RELATED,ESTABLISHED -m connlabel ! --label \"%d\" %s -j RETURN",
+		cutLabel, comment("only new connections are judged"))
+	// The other side of one that is cut is no workload's egress.
+	replies := "-m conntrack --ctstate RELATED,ESTABLISHED --ctdir REPLY " + comment("and those that are cut") + " -j RETURN"
 	toNode := "-m addrtype --dst-type LOCAL " + comment("addresses of the node are no egress") + " -j RETURN"
 	loopback := "-o lo " + comment("loopback is no egress") + " -j RETURN"
 	deny := "-j " + denyChain
@@ -52,10 +58,10 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 
 	t := &table{name: "mangle"}
 	// A packet over lo was asked about in OUTPUT.
-	t.hook("PREROUTING", append(queryRules(resolvers, "! -i lo ", cfg.Programs.DNSQueryForwarded), established, toNode,
+	t.hook("PREROUTING", append(queryRules(resolvers, "! -i lo ", cfg.Programs.DNSQueryForwarded), established, replies, toNode,
 		program(cfg.Programs.EgressForwarded)+" "+comment("forwarded connection denied")+" "+deny))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
-	t.hook("OUTPUT", append(queryRules(resolvers, "", cfg.Programs.DNSQueryLocal), loopback, established, toNode,
+	t.hook("OUTPUT", append(queryRules(resolvers, "", cfg.Programs.DNSQueryLocal), loopback, established, replies, toNode,
 		program(cfg.Programs.EgressLocal)+" "+comment("connection of the node denied")+" "+deny))
 	t.hook("INPUT", answers)
 	// A packet over lo comes to INPUT too.
@@ -82,13 +88,14 @@ func queryRules(resolvers []netip.AddrPort, from, pin string) []string {
 // denyRules see to it that a packet does not pass: dropped at once where nobody is to be told, else noted
 // for filter, which alone can reject. A packet that conntrack knows nothing of is dropped too: there is
 // no connection to label, and a reset would end the one that it only seems to belong to. The label is for
-// connections that do not exist yet, and so goes with the packet.
+// connections that do not exist yet, and so goes with the packet, and for those that are cut.
 func denyRules(cfg Config) []string {
 	if cfg.DeniedTarget == Drop {
 		return []string{comment("denied") + " -j DROP"}
 	}
 	return append([]string{
 		"-m conntrack --ctstate INVALID,UNTRACKED " + comment("denied, and of no connection") + " -j DROP",
+		fmt.Sprintf("-m connlabel --label \"%d\" -m connlabel --label \"%d\" --set %s", cutLabel, deniedLabel, comment("remember the denial")),
 	}, noteRules(cfg)...)
 }
 
@@ -135,8 +142,8 @@ func flippedRules(cfg Config, r netip.AddrPort) []string {
 func filterTable(cfg Config, p protocol) *table {
 	denied := []string{
 		fmt.Sprintf("-m mark --mark %#x/%#x %s -j %s", cfg.Mark, cfg.Mark, comment("denied"), deniedChain),
-		// Of new connections alone: the answer that rejects belongs to the same connection.
-		fmt.Sprintf("-m conntrack --ctstate NEW -m connlabel --label \"%d\" %s -j %s", deniedLabel, comment("denied, whatever became of the mark"), deniedChain),
+		// Of one direction alone: the answer that rejects belongs to the same connection.
+		fmt.Sprintf("-m connlabel --label \"%d\" -m conntrack --ctdir ORIGINAL %s -j %s", deniedLabel, comment("denied, whatever became of the mark"), deniedChain),
 	}
 	t := &table{name: "filter"}
 	t.hook("INPUT", denied) // questions to a resolver on the node
