@@ -42,7 +42,7 @@ func (s *agentStatus) Counters() (map[string]uint64, error) {
 	}
 	state, _ := s.reconciler.State()
 	counters["connections_cut"], counters["connections_kept"] = state.Cut.Cut, state.Cut.Kept
-	counters["connections_cut_faults"] = state.Cut.Faults
+	counters["connections_restored"], counters["connections_cut_faults"] = state.Cut.Restored, state.Cut.Faults
 	return counters, nil
 }
 

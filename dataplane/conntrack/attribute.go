@@ -37,6 +37,15 @@ const (
 	attrDestinationPort = 3
 )
 
+// Attributes of a TCP connection, and states of one (linux/netfilter/nf_conntrack_tcp.h).
+const (
+	attrTCP      = 1
+	attrTCPState = 1
+
+	tcpTimeWait = 7
+	tcpClose    = 8
+)
+
 // Bits of attrStatus (linux/netfilter/nf_conntrack_common.h).
 const (
 	statusExpected  = 1 << 0

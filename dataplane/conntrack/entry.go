@@ -23,6 +23,7 @@ type entry struct {
 	master   *tuple // of the connection that it is related to
 	status   uint32
 	labels   []byte // nil: it has no room for any
+	tcpState uint8  // 0: of another protocol
 	raw      []byte // its attributes
 
 	// The same of the message, to name it by.
@@ -46,6 +47,8 @@ func parseEntry(message []byte) (entry, error) {
 			e.master = &master
 		case attrStatus:
 			e.status = number(a.value)
+		case attrProtoInfo:
+			e.tcpState = parseTCPState(a.value)
 		case attrLabels:
 			e.labels = a.value
 		case attrZone:
@@ -83,6 +86,20 @@ func parseTuple(value []byte) tuple {
 	t.source, t.destination = netip.AddrPortFrom(source.Unmap(), from), netip.AddrPortFrom(destination.Unmap(), to)
 	return t
 }
+
+func parseTCPState(value []byte) uint8 {
+	for info := range attributes(value) {
+		for a := range attributes(info.value) {
+			if info.kind == attrTCP && a.kind == attrTCPState && len(a.value) == 1 {
+				return a.value[0]
+			}
+		}
+	}
+	return 0
+}
+
+// over reports whether both sides have closed the connection. The kernel remembers it for a while.
+func (e *entry) over() bool { return e.tcpState == tcpTimeWait || e.tcpState == tcpClose }
 
 // asked is what the verdict is about: of a related connection, that which it is related to.
 func (e *entry) asked() tuple {

@@ -97,7 +97,7 @@ func made(c ruleset.Connection) []byte {
 	const seenReply, assured = 1 << 1, 1 << 2
 	b = appendAttribute(b, attrStatus, binary.BigEndian.AppendUint32(nil, statusConfirmed|seenReply|assured))
 	if c.Protocol == ruleset.TCP {
-		const attrTCP, attrTCPState, established = 1, 1, 3
+		const established = 3
 		state := appendAttribute(nil, attrTCPState, []byte{established})
 		b = appendAttribute(b, attrProtoInfo|unix.NLA_F_NESTED, appendAttribute(nil, attrTCP|unix.NLA_F_NESTED, state))
 	}

@@ -137,18 +137,23 @@ func (s *scan) act(ctx context.Context) error {
 	return nil
 }
 
-// meet brings a connection to its fate.
+// meet brings a connection to its fate. One that is over is cut too, since its packets would pass, but
+// nobody misses it.
 func (s *scan) meet(found *candidate, fate fate) error {
 	switch {
 	case found.was && fate == allowed:
-		return s.table.restore(&found.entry)
+		err := s.table.restore(&found.entry)
+		if err == nil {
+			s.count.Restored++
+		}
+		return err
 	case found.was:
 		s.left++
-	case fate == kept:
+	case fate == kept && !found.entry.over():
 		s.count.Kept++
 	case fate == cut:
 		was, err := s.table.cut(&found.entry)
-		if was {
+		if was && !found.entry.over() {
 			s.count.Cut++
 		}
 		return err

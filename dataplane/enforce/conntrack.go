@@ -20,6 +20,12 @@ type Conntrack interface {
 type CutCount struct {
 	Cut  uint64 // no longer allowed
 	Kept uint64 // no longer allowed, but kept by the policy that allowed them
+	// Restored were cut before, and are allowed again.
+	Restored uint64
 	// Faults is how many connections could not be dealt with.
 	Faults uint64
+}
+
+func (c CutCount) plus(other CutCount) CutCount {
+	return CutCount{c.Cut + other.Cut, c.Kept + other.Kept, c.Restored + other.Restored, c.Faults + other.Faults}
 }

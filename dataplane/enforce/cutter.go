@@ -148,9 +148,7 @@ func (c *cutter) walk(ctx context.Context) bool {
 // tell publishes the outcome of a walk, and logs what is news.
 func (c *cutter) tell(count CutCount, err error) {
 	old, _ := c.outcome.get()
-	next := cutOutcome{count: CutCount{
-		Cut: old.count.Cut + count.Cut, Kept: old.count.Kept + count.Kept, Faults: old.count.Faults + count.Faults,
-	}, err: err}
+	next := cutOutcome{count: old.count.plus(count), err: err}
 	switch {
 	case err != nil && old.err == nil:
 		c.log.Error("connections that may no longer be allowed are still open", "err", err)

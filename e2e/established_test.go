@@ -1,0 +1,503 @@
+package e2e_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/e2e/lab"
+)
+
+// held is a connection that stays open, to a service that says back what it is told.
+type held struct {
+	net.Conn
+	what string
+}
+
+// hold opens a connection and hears that it works.
+func (f *fleet) hold(t *testing.T, from *lab.Namespace, network string, to netip.Addr, port uint16) *held {
+	t.Helper()
+	return holdFrom(t, from, network, netip.AddrPortFrom(to, port))
+}
+
+func holdFrom(t *testing.T, from *lab.Namespace, network string, to netip.AddrPort) *held {
+	t.Helper()
+	conn, err := from.Dial(network, to.String(), time.Second)
+	if err != nil {
+		t.Fatalf("%s from %s to %s: %v", network, from.Name, to, err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	h := &held{conn, fmt.Sprintf("%s from %s to %s", network, from.Name, to)}
+	if network == "tcp" {
+		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bufio.NewReaderSize(conn, 16).ReadString('\n'); err != nil {
+			t.Fatalf("%s: greeting: %v", h.what, err)
+		}
+	}
+	if err := h.talk(); err != nil {
+		t.Fatalf("%s: %v", h.what, err)
+	}
+	return h
+}
+
+// talk says something and hears it back.
+func (h *held) talk() error {
+	if err := h.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := h.Write([]byte("ping")); err != nil {
+		return err
+	}
+	got := 0
+	for buffer := make([]byte, 64); got < 4; {
+		n, err := h.Read(buffer)
+		if err != nil {
+			return err
+		}
+		got += n
+	}
+	return h.acknowledge()
+}
+
+// acknowledge has TCP say at once what it heard, so that nothing is said later.
+func (h *held) acknowledge() error {
+	conn, ok := h.Conn.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) })
+	return errors.Join(err, set)
+}
+
+func expectAlive(t *testing.T, connections ...*held) {
+	t.Helper()
+	for _, h := range connections {
+		if err := h.talk(); err != nil {
+			t.Errorf("%s: got %v, want it open", h.what, err)
+		}
+	}
+}
+
+// expectCut fails the test unless the next packet of each ends it at once.
+func expectCut(t *testing.T, connections ...*held) {
+	t.Helper()
+	for _, h := range connections {
+		if err := h.talk(); !ended(err) {
+			t.Errorf("%s: got %v, want it cut", h.what, err)
+		}
+	}
+}
+
+func ended(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.EPERM) || lab.Refused(err)
+}
+
+// awaitCut waits until the agent has cut and kept so many connections since it started. All of the walk in
+// which the last of them was is done then.
+func (f *fleet) awaitCut(t *testing.T, cut, kept uint64) {
+	t.Helper()
+	conn, err := f.DialAgent()
+	f.must(err)
+	defer conn.Close() //nolint:errcheck // read only
+	err = lab.Await(t.Context(), func() error {
+		status, err := agentv1.NewLocalServiceClient(conn).GetStatus(t.Context(), &agentv1.GetStatusRequest{})
+		if err != nil {
+			return err
+		}
+		counters := status.GetNode().GetStatus().GetCounters()
+		if counters["connections_cut"] != cut || counters["connections_kept"] != kept || counters["connections_cut_faults"] != 0 {
+			return fmt.Errorf("cut %d, kept %d, faults %d, want %d, %d, none", counters["connections_cut"], counters["connections_kept"], counters["connections_cut_faults"], cut, kept)
+		}
+		return nil
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// openPolicy lets the client and the node itself reach names, over every protocol.
+func openPolicy(patterns ...string) *namewardv1.Policy {
+	policy := clientPolicy(patterns...)
+	policy.Workloads = append(policy.Workloads, &namewardv1.Workload{Host: true})
+	policy.Rules[0].Ports = nil
+	return policy
+}
+
+// TestEstablishedIsCut: what a change no longer allows ends with its next packet, and nothing else does.
+func TestEstablishedIsCut(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, backend string) {
+		f := newFleet(t, "--iptables", backend)
+		// Scripts of others that write the whole mark do not keep a connection open.
+		for _, program := range []string{"iptables-", "ip6tables-"} {
+			for _, hook := range []string{"FORWARD", "OUTPUT"} {
+				f.iptables(t, program+backend, "-t mangle -A "+hook+" -p tcp -j MARK --set-mark 7")
+			}
+		}
+		f.put(openPolicy("api.example", "evil.example"))
+		var lost, stay []*held
+		forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+			evil, api := f.learn(t, resolver, "evil.example"), f.learn(t, resolver, "api.example")
+			for _, from := range []*lab.Namespace{f.Client, f.Node} {
+				for _, network := range []string{"tcp", "udp"} {
+					lost = append(lost, f.hold(f.t, from, network, evil, lab.ServicePort))
+					stay = append(stay, f.hold(f.t, from, network, api, lab.ServicePort))
+				}
+			}
+		})
+		stay = append(stay, f.holdInbound()...)
+		stay = append(stay, f.holdUnselected()...)
+		f.put(openPolicy("api.example"))
+		f.awaitCut(t, uint64(len(lost)), 0)
+		expectAlive(t, stay...)
+		expectCut(t, lost...)
+		forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+			f.expectRefused(t, resolver, "evil.example")
+			f.expectOpen(t, resolver, "api.example")
+		})
+		expectAlive(t, stay...)
+	})
+}
+
+// holdInbound opens connections from the world to the client and to the node.
+func (f *fleet) holdInbound() []*held {
+	f.t.Helper()
+	var all []*held
+	for namespace, addresses := range map[*lab.Namespace][]netip.Addr{f.Client: {lab.ClientV4, lab.ClientV6}, f.Node: {lab.NodeV4, lab.NodeV6}} {
+		f.serve(f.t, namespace, 7000, echoLine)
+		for _, address := range addresses {
+			all = append(all, f.hold(f.t, f.World, "tcp", address, 7000))
+		}
+	}
+	return all
+}
+
+// holdUnselected opens connections to what the policy denies, from an address that it does not select.
+func (f *fleet) holdUnselected() []*held {
+	f.t.Helper()
+	var all []*held
+	for address, name := range map[string]netip.Addr{"10.91.1.9/24": lab.ResolverV4, "fd91:1::9/64": lab.ResolverV6} {
+		f.must(f.Client.Command(f.t.Context(), "ip", "addr", "add", address, "dev", "eth0", "preferred_lft", "0").Run())
+		evil, err := f.World.Resolve(name, "evil.example")
+		f.must(err)
+		source := netip.MustParsePrefix(address).Addr()
+		var conn net.Conn
+		f.must(f.Client.Do(func() (err error) {
+			dialer := net.Dialer{Timeout: time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))}
+			conn, err = dialer.Dial("tcp", netip.AddrPortFrom(evil[0], lab.OtherPort).String())
+			return err
+		}))
+		f.t.Cleanup(func() { _ = conn.Close() })
+		h := &held{conn, "tcp from an address that no policy selects"}
+		f.must(h.SetDeadline(time.Now().Add(5 * time.Second)))
+		_, err = bufio.NewReaderSize(conn, 16).ReadString('\n')
+		f.must(err)
+		all = append(all, h)
+	}
+	return all
+}
+
+// serve answers connections to a port of a namespace until the test ends.
+func (f *fleet) serve(t *testing.T, at *lab.Namespace, port int, handle func(net.Conn)) {
+	t.Helper()
+	var listener net.Listener
+	f.must(at.Do(func() (err error) {
+		listener, err = net.Listen("tcp", fmt.Sprintf("[::]:%d", port))
+		return err
+	}))
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close() //nolint:errcheck // the client sees it
+				handle(conn)
+			}()
+		}
+	}()
+}
+
+// echoLine greets, and says back what it is told.
+func echoLine(conn net.Conn) {
+	if _, err := conn.Write([]byte("hello\n")); err != nil {
+		return
+	}
+	buffer := make([]byte, 1024)
+	for {
+		n, err := conn.Read(buffer)
+		if err != nil {
+			return
+		}
+		if _, err := conn.Write(buffer[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// iptables adds a rule on the node.
+func (f *fleet) iptables(t *testing.T, program, rule string) {
+	t.Helper()
+	if out, err := f.command(t.Context(), program, strings.Fields(rule)...); err != nil {
+		t.Fatalf("%s %s: %v\n%s", program, rule, err, out)
+	}
+}
+
+// TestEstablishedThatOnlyHears: that the other side sends without end, and first, does not save a
+// connection. The kernel would take it for one that was opened from there, were it forgotten.
+func TestEstablishedThatOnlyHears(t *testing.T) {
+	f := newFleet(t)
+	f.put(openPolicy("api.example", "evil.example"))
+	f.serve(t, f.World, 7001, func(conn net.Conn) {
+		for chunk := make([]byte, 1400); ; {
+			if _, err := conn.Write(chunk); err != nil {
+				return
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+	})
+	var downloads []net.Conn
+	forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+		evil := f.learn(t, resolver, "evil.example")
+		for _, from := range []*lab.Namespace{f.Client, f.Node} {
+			for range 4 {
+				conn, err := from.Dial("tcp", netip.AddrPortFrom(evil, 7001).String(), time.Second)
+				f.must(err)
+				f.t.Cleanup(func() { _ = conn.Close() })
+				downloads = append(downloads, conn)
+			}
+		}
+	})
+	ends := make(chan error)
+	for _, conn := range downloads {
+		f.must(conn.SetDeadline(time.Now().Add(20 * time.Second)))
+		go func() {
+			var err error
+			for buffer := make([]byte, 65536); err == nil; {
+				_, err = conn.Read(buffer)
+			}
+			ends <- err
+		}()
+	}
+	f.put(openPolicy("api.example"))
+	for range downloads {
+		if err := <-ends; !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a download ended with %v, want a reset", err)
+		}
+	}
+}
+
+// TestEstablishedBehindDNAT: a connection is judged by what it asked for, however it was translated.
+func TestEstablishedBehindDNAT(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, backend string) {
+		f := newFleet(t, "--iptables", backend)
+		services := map[netip.Addr]string{netip.MustParseAddr("10.96.0.7"): "iptables-", netip.MustParseAddr("fd96::7"): "ip6tables-"}
+		policy := func(cidrs ...string) *namewardv1.Policy {
+			p := openPolicy("evil.example")
+			p.Rules = append(p.Rules, &namewardv1.Rule{Action: namewardv1.Rule_ALLOW, Cidrs: append(cidrs, "192.0.2.0/24")})
+			return p
+		}
+		f.put(policy("10.96.0.7", "fd96::7"))
+		var all []*held
+		for service, program := range services {
+			resolver := lab.ResolverV4
+			if service.Is6() {
+				resolver = lab.ResolverV6
+			}
+			// A name of where it really goes does not help.
+			to := f.learn(t, resolver, "evil.example")
+			for _, hook := range []string{"PREROUTING", "OUTPUT"} {
+				f.iptables(t, program+backend, fmt.Sprintf("-t nat -A %s -p tcp -d %s -j DNAT --to-destination %s", hook, service, to))
+			}
+			f.iptables(t, program+backend, "-t nat -A POSTROUTING -o world0 -j MASQUERADE")
+			for _, from := range []*lab.Namespace{f.Client, f.Node} {
+				all = append(all, holdFrom(t, from, "tcp", netip.AddrPortFrom(service, lab.ServicePort)))
+			}
+		}
+		f.put(policy())
+		f.awaitCut(t, uint64(len(all)), 0)
+		expectCut(t, all...)
+	})
+}
+
+// TestEstablishedIsKept: the policy that allowed a connection says whether it is kept, as it was before the
+// change.
+func TestEstablishedIsKept(t *testing.T) {
+	f := newFleet(t)
+	keep := func(patterns ...string) *namewardv1.Policy {
+		policy := openPolicy(patterns...)
+		policy.Established = namewardv1.Policy_KEEP
+		return policy
+	}
+	f.put(keep("api.example", "evil.example"))
+	var keptOnes, lost []*held
+	each := func(name string) (all []*held) {
+		for _, resolver := range f.Resolvers() {
+			address := f.learn(t, resolver, name)
+			all = append(all, f.hold(t, f.Client, "tcp", address, lab.ServicePort), f.hold(t, f.Node, "udp", address, lab.ServicePort))
+		}
+		return all
+	}
+	keptOnes = each("evil.example")
+	lost = each("api.example")
+	// The version before the change says KEEP, the new one does not.
+	f.put(openPolicy("api.example"))
+	f.awaitCut(t, 0, uint64(len(keptOnes)))
+	expectAlive(t, keptOnes...)
+	forEachFamily(t, func(t *testing.T, resolver netip.Addr) { f.expectRefused(t, resolver, "evil.example") })
+	// The new one alone says KEEP.
+	f.put(keep("late.example"))
+	f.awaitCut(t, uint64(len(lost)), uint64(len(keptOnes)))
+	expectCut(t, lost...)
+	expectAlive(t, keptOnes...)
+}
+
+// TestEstablishedByAnotherWay: a connection that is still allowed by another name of its address, or by
+// another rule, is not touched, and neither is one whose mapping expired.
+func TestEstablishedByAnotherWay(t *testing.T) {
+	f := newFleet(t, "--min-ttl", "1s", "--max-ttl", "1s", "--ttl-grace", "0s")
+	f.put(openPolicy("one.shared.example", "two.shared.example", "late.example", "evil.example", "api.example"))
+	var shared, late, api, lost []*held
+	for _, resolver := range f.Resolvers() {
+		for _, entry := range []struct {
+			name string
+			of   *[]*held
+		}{{"one.shared.example", &shared}, {"late.example", &late}, {"api.example", &api}, {"evil.example", &lost}} {
+			*entry.of = append(*entry.of, f.hold(t, f.Client, "tcp", f.learn(t, resolver, entry.name), lab.ServicePort))
+		}
+		f.learn(t, resolver, "two.shared.example")
+	}
+	// A new connection is refused once the mapping expired.
+	for _, h := range late {
+		f.must(lab.Await(t.Context(), func() error {
+			if err := f.Connect(netip.MustParseAddrPort(h.RemoteAddr().String()).Addr(), lab.ServicePort); !lab.Refused(err) {
+				return fmt.Errorf("got %v, want refused", err)
+			}
+			return nil
+		}, nil))
+	}
+	policy := openPolicy("two.shared.example", "late.example")
+	var cidrs []string
+	for _, h := range api {
+		cidrs = append(cidrs, netip.MustParseAddrPort(h.RemoteAddr().String()).Addr().String())
+	}
+	policy.Rules = append(policy.Rules, &namewardv1.Rule{Action: namewardv1.Rule_ALLOW, Cidrs: cidrs})
+	f.put(policy)
+	f.awaitCut(t, uint64(len(lost)), 0)
+	expectCut(t, lost...)
+	expectAlive(t, shared...)
+	expectAlive(t, late...)
+	expectAlive(t, api...)
+	// The next process knows the names that expired, too.
+	f.must(f.agent.Kill())
+	f.startAgent()
+	f.put(openPolicy("two.shared.example"))
+	f.awaitCut(t, uint64(len(late)+len(api)), 0)
+	expectCut(t, late...)
+	expectCut(t, api...)
+	expectAlive(t, shared...)
+}
+
+// TestEstablishedWhileAgentIsDead: a change that came while the agent was dead cuts when it is back, and
+// what the agent owed when it died is not forgotten.
+func TestEstablishedWhileAgentIsDead(t *testing.T) {
+	f := newFleet(t)
+	f.put(openPolicy("api.example", "evil.example"))
+	var lost, stay []*held
+	for _, resolver := range f.Resolvers() {
+		for _, from := range []*lab.Namespace{f.Client, f.Node} {
+			lost = append(lost, f.hold(t, from, "tcp", f.learn(t, resolver, "evil.example"), lab.ServicePort))
+			stay = append(stay, f.hold(t, from, "tcp", f.learn(t, resolver, "api.example"), lab.ServicePort))
+		}
+	}
+	f.must(f.agent.Kill())
+	// Learned while nobody listens.
+	late := f.learn(t, lab.ResolverV4, "late.example")
+	_, err := namewardv1.NewPolicyServiceClient(f.conn).UpdatePolicy(t.Context(), &namewardv1.UpdatePolicyRequest{
+		Policy: openPolicy("api.example", "late.example"), UpdateMask: allFields, AllowMissing: true,
+	})
+	f.must(err)
+	expectAlive(t, append(lost, stay...)...)
+	f.startAgent()
+	f.awaitCut(t, uint64(len(lost)), 0)
+	expectCut(t, lost...)
+	expectAlive(t, stay...)
+	expectAlive(t, f.hold(t, f.Client, "tcp", late, lab.ServicePort))
+}
+
+// TestEstablishedBeforeTheFirstRules: connections that exist when the first rule set comes are judged by
+// it, as if everything had been allowed before.
+func TestEstablishedBeforeTheFirstRules(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, backend string) {
+		f := &fleet{Lab: newLab(t), t: t, agentFlags: []string{"--iptables", backend}}
+		f.startServer()
+		conn, err := f.DialServer()
+		f.must(err)
+		t.Cleanup(func() { _ = conn.Close() })
+		f.conn = conn
+		for _, program := range []string{"iptables-", "ip6tables-"} {
+			// The kernel tracks connections where some rule asks for it.
+			f.iptables(t, program+backend, "-A FORWARD -m conntrack --ctstate INVALID -j DROP")
+		}
+		policy := openPolicy("api.example")
+		policy.Established = namewardv1.Policy_KEEP
+		policy.Rules = append(policy.Rules, &namewardv1.Rule{Action: namewardv1.Rule_ALLOW, Cidrs: []string{lab.RogueV4.String(), lab.RogueV6.String()}})
+		_, err = namewardv1.NewPolicyServiceClient(f.conn).CreatePolicy(t.Context(), &namewardv1.CreatePolicyRequest{PolicyId: "client", Policy: policy})
+		f.must(err)
+		var lost, stay []*held
+		for _, resolver := range f.Resolvers() {
+			addresses, err := f.World.Resolve(resolver, "evil.example")
+			f.must(err)
+			for _, from := range []*lab.Namespace{f.Client, f.Node} {
+				lost = append(lost, f.hold(t, from, "tcp", addresses[0], lab.ServicePort), f.hold(t, from, "udp", addresses[0], lab.ServicePort))
+			}
+		}
+		for _, rogue := range []netip.Addr{lab.RogueV4, lab.RogueV6} {
+			stay = append(stay, f.hold(t, f.Client, "tcp", rogue, lab.ServicePort))
+		}
+		stay = append(stay, f.holdInbound()...)
+		f.startAgent()
+		f.awaitCut(t, uint64(len(lost)), 0)
+		expectCut(t, lost...)
+		expectAlive(t, stay...)
+	})
+}
+
+// TestEstablishedIsAllowedAgain: a connection that said nothing between two changes goes on if the second
+// allows it again.
+func TestEstablishedIsAllowedAgain(t *testing.T) {
+	f := newFleet(t)
+	f.put(openPolicy("api.example", "evil.example"))
+	var quiet, spoke []*held
+	for _, resolver := range f.Resolvers() {
+		address := f.learn(t, resolver, "evil.example")
+		quiet = append(quiet, f.hold(t, f.Client, "tcp", address, lab.ServicePort), f.hold(t, f.Node, "udp", address, lab.ServicePort))
+		spoke = append(spoke, f.hold(t, f.Client, "udp", address, lab.ServicePort))
+	}
+	f.put(openPolicy("api.example"))
+	f.awaitCut(t, uint64(len(quiet)+len(spoke)), 0)
+	expectCut(t, spoke...)
+	f.put(openPolicy("api.example", "evil.example"))
+	expectAlive(t, quiet...)
+	for _, h := range spoke {
+		f.must(lab.Await(t.Context(), h.talk, nil))
+	}
+}
