@@ -32,7 +32,6 @@ func TestAllFaultsAtOnce(t *testing.T) {
 			Name:         "policies/ignored",
 			Description:  strings.Repeat("x", 2000),
 			Mode:         9,
-			Established:  namewardv1.Policy_KEEP,
 			NodeSelector: &namewardv1.NodeSelector{MatchLabels: map[string]string{"role": strings.Repeat("v", 300)}},
 			Workloads: []*namewardv1.Workload{
 				{Cidrs: []string{"10.1.0.0/24", "10.0.0.1/8"}},
@@ -58,7 +57,6 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		"policy.description": "xxx…",
 		"policy.mode":        "9",
 		"policy.node_selector.match_labels[\"role\"]": "vvv…",
-		"policy.established":                          `"KEEP"`,
 		"policy.workloads[0].cidrs[1]":                `"10.0.0.1/8"`,
 		"policy.workloads[1].systemd_unit":            `"web"`,
 		"policy.workloads[2]":                         "selects nothing",

@@ -21,14 +21,14 @@ import (
 // machine is a network namespace of the test's own, with connections that are made by hand.
 type machine struct {
 	*Conntrack
-	t      *testing.T
+	t      testing.TB
 	names  map[netip.Addr][]domain.Name
 	whole  bool
 	native *kernelTable
 }
 
 // newMachine enters a namespace. With rules that ask for labels, connections have room for them.
-func newMachine(t *testing.T, labels bool) *machine {
+func newMachine(t testing.TB, labels bool) *machine {
 	t.Helper()
 	netfiltertest.EnterNode(t)
 	command(t, "ip link set lo up")
@@ -57,12 +57,12 @@ func newMachine(t *testing.T, labels bool) *machine {
 }
 
 // askForLabels adds a rule of the agent's kind: from then on connections have room for a label.
-func askForLabels(t *testing.T) {
+func askForLabels(t testing.TB) {
 	t.Helper()
 	command(t, "iptables-nft -t mangle -A PREROUTING -m connlabel --label 127")
 }
 
-func command(t *testing.T, line string) {
+func command(t testing.TB, line string) {
 	t.Helper()
 	words := strings.Fields(line)
 	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {

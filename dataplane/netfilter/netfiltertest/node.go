@@ -14,7 +14,7 @@ import (
 // EnterNode moves the calling test into namespaces of its own, with a bpffs, and returns where that
 // is. Goroutines that it starts stay outside; processes do not. All of it ends with the test's
 // goroutine, whose thread is never unlocked.
-func EnterNode(t *testing.T) (bpfDir string) {
+func EnterNode(t testing.TB) (bpfDir string) {
 	t.Helper()
 	bpftest.RequirePrivileged(t)
 	bpfDir = t.TempDir()
