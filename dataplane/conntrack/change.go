@@ -23,8 +23,8 @@ const (
 type change struct {
 	before       []*ruleset.Judge // those that were in force, the newest last
 	after        *ruleset.Judge
-	byInterface  bool // some workload names an interface
-	byProcess    bool // some workload names a user, control group or unit
+	byInterface  bool               // some workload names an interface
+	processes    []ruleset.Workload // that name a user, control group or unit
 	same         map[samePair]bool
 	sameWorkload map[*ruleset.Selection]map[*ruleset.Selection]bool
 	known        map[question]fate
@@ -47,6 +47,7 @@ type origin struct {
 	hasUID bool
 	uid    uint32
 	cgroup string
+	unit   string
 }
 
 func newChange(before []*ruleset.RuleSet, after *ruleset.RuleSet) *change {
@@ -62,7 +63,9 @@ func newChange(before []*ruleset.RuleSet, after *ruleset.RuleSet) *change {
 	for _, rules := range append(slices.Clone(before), after) {
 		for _, policy := range rules.Policies {
 			for _, w := range policy.Workloads {
-				c.byProcess = c.byProcess || w.UID != nil || w.Cgroup != "" || w.Unit != ""
+				if w.SelectsProcesses() && !w.Host {
+					c.processes = append(c.processes, w)
+				}
 				c.byInterface = c.byInterface || w.Interface != ""
 			}
 		}
@@ -117,7 +120,7 @@ func (c *change) judge(connection ruleset.Connection, names observe.Names) fate 
 }
 
 func originOf(c ruleset.Connection) origin {
-	o := origin{local: c.Local, source: c.Source, iface: c.Interface, cgroup: c.Cgroup}
+	o := origin{local: c.Local, source: c.Source, iface: c.Interface, cgroup: c.Cgroup, unit: c.Unit}
 	if c.UID != nil {
 		o.hasUID, o.uid = true, *c.UID
 	}

@@ -36,7 +36,9 @@ func newMachine(t testing.TB, labels bool) *machine {
 	command(t, "ip link set in0 up")
 	command(t, "ip link set other0 up")
 	command(t, "ip addr add 10.1.0.1/16 dev in0")
-	command(t, "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate NEW")
+	for _, program := range []string{"iptables-nft", "ip6tables-nft"} {
+		command(t, program+" -t mangle -A PREROUTING -m conntrack --ctstate NEW")
+	}
 	if labels {
 		askForLabels(t)
 	}

@@ -16,6 +16,7 @@ type scan struct {
 	change    *change
 	table     *kernelTable
 	origins   *origins
+	owners    *owners // nil: not asked for yet
 	found     []candidate
 	count     enforce.CutCount
 	left      int // connections that were cut at an earlier change and stay so
@@ -78,7 +79,7 @@ func (s *scan) connections(t tuple, local bool) []ruleset.Connection {
 		Local: local, Destination: t.destination.Addr(), Protocol: t.ruleProtocol(), Port: t.destination.Port(),
 	}
 	if local {
-		return []ruleset.Connection{c}
+		return s.processes(c, t)
 	}
 	c.Source = t.source.Addr()
 	if !s.change.byInterface {
@@ -91,6 +92,38 @@ func (s *scan) connections(t tuple, local bool) []ruleset.Connection {
 	all := make([]ruleset.Connection, 0, len(names))
 	for _, name := range names {
 		c.Interface = name
+		all = append(all, c)
+	}
+	return all
+}
+
+// processes returns a connection of the node as one of the process that opened it. Where that is not
+// known it may be any that rules name: the kernel, which judges the packets of what is cut, knows.
+func (s *scan) processes(c ruleset.Connection, t tuple) []ruleset.Connection {
+	if len(s.change.processes) == 0 {
+		return []ruleset.Connection{c}
+	}
+	if s.owners == nil {
+		s.owners = readOwners()
+	}
+	all := []ruleset.Connection{c}
+	found := s.owners.of(t)
+	for _, o := range found {
+		if o.cgroup == "" {
+			found = nil
+			break
+		}
+	}
+	if len(found) == 0 {
+		for _, w := range s.change.processes {
+			c.UID, c.Cgroup, c.Unit = w.UID, w.Cgroup, w.Unit
+			all = append(all, c)
+		}
+		return all
+	}
+	all = all[:0]
+	for _, o := range found {
+		c.UID, c.Cgroup = &o.uid, o.cgroup
 		all = append(all, c)
 	}
 	return all
