@@ -389,7 +389,7 @@ func TestEstablishedByAnotherWay(t *testing.T) {
 	for _, h := range late {
 		f.must(lab.Await(t.Context(), func() error {
 			if err := f.Connect(netip.MustParseAddrPort(h.RemoteAddr().String()).Addr(), lab.ServicePort); !lab.Refused(err) {
-				return fmt.Errorf("got %v, want refused", err)
+				return fmt.Errorf("got %w, want refused", err)
 			}
 			return nil
 		}, nil))

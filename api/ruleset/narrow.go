@@ -53,15 +53,8 @@ func (rs *RuleSet) narrows(p *Policy, next *RuleSet, q *Policy) bool {
 
 // replaces reports whether a rule of next allows at least what one of rs does, or denies the same.
 func (rs *RuleSet) replaces(old Rule, next *RuleSet, now Rule) bool {
-	if old.Action != now.Action {
+	if old.Action != now.Action || rs.setsNarrow(old, next) {
 		return false
-	}
-	for _, name := range old.DomainSets {
-		before, _ := rs.DomainSet(name)
-		after, _ := next.DomainSet(name)
-		if !before.Same(after) && (old.Action == Deny || lost(before.Domains, after.Domains, comparePatterns)) {
-			return false
-		}
 	}
 	if old.Action == Deny || old.AnyDestination() || now.AnyDestination() {
 		return slices.Equal(old.Domains, now.Domains) && slices.Equal(old.DomainSets, now.DomainSets) &&
@@ -70,6 +63,16 @@ func (rs *RuleSet) replaces(old Rule, next *RuleSet, now Rule) bool {
 	return !lost(old.Domains, now.Domains, comparePatterns) && !lostAny(old.DomainSets, now.DomainSets) &&
 		!lost(old.CIDRs, now.CIDRs, netip.Prefix.Compare) &&
 		(len(now.Ports) == 0 || len(old.Ports) > 0 && !lostAny(old.Ports, now.Ports))
+}
+
+// setsNarrow reports whether a domain set of a rule has changed to more than others in addition, or at all
+// if the rule denies.
+func (rs *RuleSet) setsNarrow(r Rule, next *RuleSet) bool {
+	return slices.ContainsFunc(r.DomainSets, func(name string) bool {
+		before, _ := rs.DomainSet(name)
+		after, _ := next.DomainSet(name)
+		return !before.Same(after) && (r.Action == Deny || lost(before.Domains, after.Domains, comparePatterns))
+	})
 }
 
 // lost reports whether a sorted list has something that another lacks.

@@ -26,6 +26,7 @@ const (
 const (
 	attrTupleIP       = 1
 	attrTupleProtocol = 2
+	attrTupleHalf     = 8 // bits to tell which half an attribute is of
 
 	attrSourceV4      = 1
 	attrDestinationV4 = 2

@@ -69,16 +69,16 @@ func parseTuple(value []byte) tuple {
 	var from, to uint16
 	for half := range attributes(value) {
 		for a := range attributes(half.value) {
-			switch {
-			case half.kind == attrTupleIP && (a.kind == attrSourceV4 || a.kind == attrSourceV6):
+			switch half.kind<<attrTupleHalf | a.kind {
+			case attrTupleIP<<attrTupleHalf | attrSourceV4, attrTupleIP<<attrTupleHalf | attrSourceV6:
 				source, _ = netip.AddrFromSlice(a.value)
-			case half.kind == attrTupleIP && (a.kind == attrDestinationV4 || a.kind == attrDestinationV6):
+			case attrTupleIP<<attrTupleHalf | attrDestinationV4, attrTupleIP<<attrTupleHalf | attrDestinationV6:
 				destination, _ = netip.AddrFromSlice(a.value)
-			case half.kind == attrTupleProtocol && a.kind == attrProtocolNumber && len(a.value) == 1:
-				t.protocol = a.value[0]
-			case half.kind == attrTupleProtocol && a.kind == attrSourcePort:
+			case attrTupleProtocol<<attrTupleHalf | attrProtocolNumber:
+				t.protocol = byteOf(a.value)
+			case attrTupleProtocol<<attrTupleHalf | attrSourcePort:
 				from = port(a.value)
-			case half.kind == attrTupleProtocol && a.kind == attrDestinationPort:
+			case attrTupleProtocol<<attrTupleHalf | attrDestinationPort:
 				to = port(a.value)
 			}
 		}
@@ -87,11 +87,18 @@ func parseTuple(value []byte) tuple {
 	return t
 }
 
+func byteOf(b []byte) uint8 {
+	if len(b) != 1 {
+		return 0
+	}
+	return b[0]
+}
+
 func parseTCPState(value []byte) uint8 {
 	for info := range attributes(value) {
 		for a := range attributes(info.value) {
-			if info.kind == attrTCP && a.kind == attrTCPState && len(a.value) == 1 {
-				return a.value[0]
+			if info.kind == attrTCP && a.kind == attrTCPState {
+				return byteOf(a.value)
 			}
 		}
 	}

@@ -167,7 +167,7 @@ func (o *older) Cut(ctx context.Context, before []*ruleset.RuleSet, after *rules
 
 func (o *older) Open(c ruleset.Connection) {
 	o.machine.Open(c)
-	if o.machine.labelled(c) {
+	if o.labelled(c) {
 		o.t.Error("the connection has room for a label")
 	}
 }

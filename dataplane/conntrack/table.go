@@ -12,7 +12,7 @@ import (
 
 // Messages of the kernel's connection tracking.
 const (
-	messageNew    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0 // IPCTNL_MSG_CT_NEW
+	messageNew    = unix.NFNL_SUBSYS_CTNETLINK << 8   // IPCTNL_MSG_CT_NEW, 0
 	messageGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1 // IPCTNL_MSG_CT_GET
 	messageDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
 )
@@ -97,11 +97,18 @@ func (t *kernelTable) setLabels(e *entry, cut bool) error {
 // cut has each further packet of a connection judged. It reports whether the connection was still there.
 func (t *kernelTable) cut(e *entry) (bool, error) {
 	var err error
-	if e.master != nil && e.master.source.Addr() != e.original.source.Addr() {
+	switch {
+	case e.master != nil && e.master.source.Addr() != e.original.source.Addr():
 		// The other side opened it: no packet of this one would be judged.
 		err = t.execute(messageDelete, 0, append(e.name(), e.idRaw...))
-	} else if err = t.setLabels(e, true); errors.Is(err, unix.ENOSPC) {
-		err = t.replace(e)
+	case e.status&(statusOffload|statusHWOffload) != 0:
+		// Its packets pass no rule while it is in a flow table, which lets go of what is deleted. The label is
+		// for a kernel that does not delete it before.
+		err = errors.Join(t.setLabels(e, true), t.replace(e))
+	default:
+		if err = t.setLabels(e, true); errors.Is(err, unix.ENOSPC) {
+			err = t.replace(e)
+		}
 	}
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
@@ -123,8 +130,8 @@ func (t *kernelTable) restore(e *entry) error {
 // replacements is how often a connection is made anew that a packet of the other side made before.
 const replacements = 16
 
-// replace deletes a connection that has no room for a label: it is older than the rules that ask for
-// one. A connection that is not translated is made anew in the same breath, with a label: else a packet
+// replace deletes a connection, such as one that has no room for a label since it is older than the rules
+// that ask for one. A connection that is not translated is made anew in the same breath, with a label: else a packet
 // of the other side could come first, and the kernel would take it for a connection that was opened from
 // there. A packet of the other side of one that is translated does not find its way back.
 func (t *kernelTable) replace(e *entry) error {

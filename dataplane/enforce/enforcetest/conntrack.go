@@ -208,19 +208,7 @@ func TestConntrack(t *testing.T, newConntrack func(t *testing.T) ConntrackSubjec
 			}
 		})
 	}
-	t.Run("what is allowed again is restored", func(t *testing.T) {
-		table := newConntrack(t)
-		c := connection("10.1.0.7", "192.0.2.1", 443)
-		table.Open(c)
-		for range 2 {
-			if _, err := table.Cut(t.Context(), all, other); err != nil || !table.IsCut(c) {
-				t.Errorf("cut: %t, %v", table.IsCut(c), err)
-			}
-			if count, err := table.Cut(t.Context(), []*ruleset.RuleSet{other}, web); err != nil || table.IsCut(c) || count.Restored != 1 {
-				t.Errorf("cut after it is allowed again: %t, %+v, %v", table.IsCut(c), count, err)
-			}
-		}
-	})
+	t.Run("what is allowed again is restored", func(t *testing.T) { testRestored(t, newConntrack(t), web, other) })
 	t.Run("a cancelled Cut says so", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -228,6 +216,20 @@ func TestConntrack(t *testing.T, newConntrack func(t *testing.T) ConntrackSubjec
 			t.Error("Cut succeeded")
 		}
 	})
+}
+
+func testRestored(t *testing.T, table ConntrackSubject, web, other *ruleset.RuleSet) {
+	t.Helper()
+	c := connection("10.1.0.7", "192.0.2.1", 443)
+	table.Open(c)
+	for range 2 {
+		if _, err := table.Cut(t.Context(), []*ruleset.RuleSet{web}, other); err != nil || !table.IsCut(c) {
+			t.Errorf("cut: %t, %v", table.IsCut(c), err)
+		}
+		if count, err := table.Cut(t.Context(), []*ruleset.RuleSet{other}, web); err != nil || table.IsCut(c) || count.Restored != 1 {
+			t.Errorf("cut after it is allowed again: %t, %+v, %v", table.IsCut(c), count, err)
+		}
+	}
 }
 
 // established4 allows 10.1.0.0/16 a prefix and names.
