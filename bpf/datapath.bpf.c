@@ -5,6 +5,8 @@
 #include "dns_query.bpf.c"
 #include "dns_response.bpf.c"
 #include "egress.bpf.c"
+/* Behind egress, whose judges it asks. */
+#include "accept.bpf.c"
 #include "remap.bpf.c"
 
 char _license[] SEC("license") = "GPL";

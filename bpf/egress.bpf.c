@@ -119,13 +119,10 @@ static __always_inline int audit(struct __sk_buff *skb, const struct packet *pac
 	return 0;
 }
 
-/* The verdict of the policies that select the connection. */
-static __always_inline int judge(struct __sk_buff *skb, const struct packet *packet,
-				 enum origin origin, struct judgement *judgement, __u32 flags,
-				 struct flow *flow)
+/* Asks the rules of all workloads that the connection is of, about all that its destination is. */
+static __always_inline void weigh(struct judgement *judgement, const struct packet *packet,
+				  __u32 flags)
 {
-	bool denied, reported;
-
 	judgement->protocol = packet->protocol == PROTOCOL_ICMPV6 ? IPPROTO_ICMP : packet->protocol;
 	judgement->port = bpf_ntohs(packet->destination_port);
 	/* No rule denies; no rule for a question would let it pass. */
@@ -133,12 +130,22 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *pac
 	judgement->audited_denies = 1;
 	judge_component(judgement, COMPONENT_ANY << COMPONENT_SHIFT);
 	if (flags & GENERATION_DESTINATIONS) {
-		__u32 class = classify(&destinations, flow->generation, &packet->destination);
+		__u32 class = classify(&destinations, judgement->generation, &packet->destination);
 
 		if (class)
 			judge_component(judgement, COMPONENT_CIDR << COMPONENT_SHIFT | class);
 	}
 	judge_names(judgement, &packet->destination);
+}
+
+/* The verdict of the policies that select the connection. */
+static __always_inline int judge(struct __sk_buff *skb, const struct packet *packet,
+				 enum origin origin, struct judgement *judgement, __u32 flags,
+				 struct flow *flow)
+{
+	bool denied, reported;
+
+	weigh(judgement, packet, flags);
 	denied = judgement->flags & WORKLOAD_ENFORCED && judgement->enforced_denies;
 	reported = judgement->flags & WORKLOAD_AUDITED && judgement->audited_denies;
 	if ((!denied && !reported) || always_allowed(packet, origin))

@@ -1,6 +1,7 @@
 package bpf_test
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -21,14 +22,15 @@ const (
 // A gate is a datapath with one workload of id 1: 10.1.0.0/16 and fd01::/16, enforced.
 type gate struct {
 	*bpftest.Datapath
-	t testing.TB
+	t        testing.TB
+	enforces bool
 }
 
 const workloadClass = 11
 
 func newGate(t testing.TB, flags bpf.DatapathWorkloadFlag) *gate {
 	t.Helper()
-	g := &gate{Datapath: bpftest.Load(t, 1), t: t}
+	g := &gate{Datapath: bpftest.Load(t, 1), t: t, enforces: flags&enforced != 0}
 	g.flags(bpf.DatapathGenerationFlagGENERATION_ENFORCES | bpf.DatapathGenerationFlagGENERATION_SOURCES | bpf.DatapathGenerationFlagGENERATION_DESTINATIONS)
 	g.prefix(g.Sources, "10.1.0.0/16", workloadClass)
 	g.prefix(g.Sources, "fd01::/16", workloadClass)
@@ -94,12 +96,20 @@ func every(position uint32, flags bpf.DatapathVerdictFlag) bpf.DatapathVerdictEn
 	return rule(position, 0, 0, 0, flags)
 }
 
-// judge runs egress_forwarded, checks that verdict and counter agree, and gives the counter.
+// judge runs egress_forwarded, checks that verdict and counter agree, and that accept_forwarded matches what
+// is of an enforced workload and passes, and gives the counter.
 func (g *gate) judge(packet []byte) bpf.DatapathCounter {
 	g.t.Helper()
 	g.ResetCounters()
 	verdict := g.Run(g.EgressForwarded, packet)
 	counted := g.Counted()
+	accepted := g.Run(g.AcceptForwarded, packet)
+	if want := g.enforces && counted[allowed]+counted[audited] > 0; (accepted == 1) != want {
+		g.t.Errorf("verdict %d, counted %v: accept gives %d", verdict, counted, accepted)
+	}
+	if again := g.Counted(); !maps.Equal(counted, again) {
+		g.t.Errorf("accept counts: before %v, after %v", counted, again)
+	}
 	for _, counter := range []bpf.DatapathCounter{allowed, denied, audited} {
 		if counted[counter] == 0 {
 			continue
@@ -152,6 +162,13 @@ func TestWhoIsJudged(t *testing.T) {
 	g.want("no policy selects by source", connect(bpftest.TCP, "192.0.2.1:443"), untouched)
 	if verdict := g.Run(g.EgressLocal, other); verdict != 1 {
 		t.Errorf("the host's own connection: verdict %d", verdict)
+	}
+	if accepted := g.Run(g.AcceptLocal, other); accepted != 0 {
+		t.Errorf("the host's own connection, denied: accept gives %d", accepted)
+	}
+	g.rules(component(bpf.DatapathComponentCOMPONENT_ANY, 0), every(1, 0))
+	if accepted := g.Run(g.AcceptLocal, other); accepted != 1 {
+		t.Errorf("the host's own connection, allowed: accept gives %d", accepted)
 	}
 	g.flags(0)
 	if verdict := g.Run(g.EgressLocal, other); verdict != 0 {
@@ -302,6 +319,7 @@ func TestAudit(t *testing.T) {
 	g := newGate(t, enforced)
 	for _, test := range tests {
 		g.workload(bpf.DatapathWorkloadKey{Source: workloadClass}, test.flags)
+		g.enforces = test.flags&enforced != 0
 		g.rules(anything, test.rules...)
 		g.want(test.fact, packet, test.want)
 	}
@@ -373,6 +391,7 @@ func TestUnreadablePackets(t *testing.T) {
 		g.want(fact, packet, allowed)
 	}
 	g.workload(bpf.DatapathWorkloadKey{Source: workloadClass}, auditing)
+	g.enforces = false
 	g.want("unreadable under audit", fragment, audited)
 }
 

@@ -26,7 +26,7 @@ const (
 func TestVerifiedInstructions(t *testing.T) {
 	d := bpftest.Load(t, 1)
 	got := make(map[string]uint32)
-	for _, program := range []*ebpf.Program{d.DnsQueryForwarded, d.DnsQueryLocal, d.DnsResponse, d.DnsUntrusted, d.DnsUnasked, d.EgressForwarded, d.EgressLocal, d.DatapathPrograms.Remap} {
+	for _, program := range []*ebpf.Program{d.DnsQueryForwarded, d.DnsQueryLocal, d.DnsResponse, d.DnsUntrusted, d.DnsUnasked, d.EgressForwarded, d.EgressLocal, d.AcceptForwarded, d.AcceptLocal, d.DatapathPrograms.Remap} {
 		info, err := program.Info()
 		if err != nil {
 			t.Fatalf("read info of %v: %v", program, err)

@@ -71,7 +71,7 @@ func DefaultConfig() Config {
 		MaxQueries:          65_536,
 		IPTables:            netfilter.Auto,
 		Mark:                0x10000000,
-		AllowedTarget:       "RETURN",
+		AllowedTarget:       netfilter.Return,
 		DeniedTarget:        netfilter.Reject,
 		MetricsListen:       "127.0.0.1:7481",
 		LogLevel:            "info",
@@ -107,8 +107,7 @@ func (c Config) Validate() error {
 	fault(c.MaxAddressesPerName == 0 || c.MaxAddressesPerName > 1000, "max-addresses-per-name", "%d is not 1 to 1000", c.MaxAddressesPerName)
 	fault(c.MaxQueries == 0, "max-queries", "must be more than zero")
 	fault(bits.OnesCount32(c.Mark) != 1, "mark", "%#x is not one bit", c.Mark)
-	fault(c.AllowedTarget == "ACCEPT", "allowed-target", "ACCEPT is not supported by this version")
-	fault(c.AllowedTarget != "RETURN" && c.AllowedTarget != "ACCEPT", "allowed-target", "%q is not RETURN", c.AllowedTarget)
+	fault(!slices.Contains([]string{netfilter.Return, netfilter.Accept}, c.AllowedTarget), "allowed-target", "%q is neither RETURN nor ACCEPT", c.AllowedTarget)
 	fault(!slices.Contains([]string{netfilter.Reject, netfilter.Drop}, c.DeniedTarget), "denied-target", "%q is neither REJECT nor DROP", c.DeniedTarget)
 	if c.MetricsListen != "" {
 		_, _, err = net.SplitHostPort(c.MetricsListen)

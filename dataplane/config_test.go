@@ -20,7 +20,7 @@ func TestValidateNamesEveryFault(t *testing.T) {
 	cfg.TTLGrace = -1
 	cfg.DNSQueryTimeout = 0
 	cfg.MaxMappings, cfg.MaxAddressesPerName, cfg.MaxQueries = 0, 1001, 0
-	cfg.IPTables, cfg.AllowedTarget, cfg.DeniedTarget = "ipchains", "ACCEPT", "LOG"
+	cfg.IPTables, cfg.AllowedTarget, cfg.DeniedTarget = "ipchains", "DROP", "LOG"
 	cfg.Mark = 3
 	cfg.MetricsListen, cfg.LogLevel, cfg.LogFormat = "x", "loud", "xml"
 	cfg.StateDir, cfg.BPFDir, cfg.Socket = "state", "/sys/fs/bpf/a b", "/"

@@ -43,7 +43,7 @@ type kernel struct {
 	probe     func(ctx context.Context, cfg Config) []Requirement
 	openMaps  func(cfg datapath.Config, table *observe.Table, flows *observe.Flows) (kernelMaps, error)
 	openHooks func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error)
-	conntrack func(names conntrack.Names) kernelConntrack
+	conntrack func(cfg conntrack.Config) kernelConntrack
 }
 
 // realKernel is the machine's.
@@ -56,7 +56,7 @@ func realKernel() kernel {
 		openHooks: func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error) {
 			return netfilter.New(ctx, cfg)
 		},
-		conntrack: func(names conntrack.Names) kernelConntrack { return conntrack.New(names) },
+		conntrack: func(cfg conntrack.Config) kernelConntrack { return conntrack.New(cfg) },
 	}
 }
 

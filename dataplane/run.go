@@ -17,6 +17,7 @@ import (
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/dataplane/conntrack"
 	"github.com/nameward/nameward/dataplane/enforce"
 	"github.com/nameward/nameward/dataplane/localserver"
 	"github.com/nameward/nameward/dataplane/netfilter"
@@ -80,7 +81,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	if err != nil {
 		return nil, fmt.Errorf("read trusted resolvers: %w", err)
 	}
-	connections := kernel.conntrack(datapath.NamesOf)
+	connections := kernel.conntrack(conntrack.Config{Names: datapath.NamesOf, Accepts: cfg.AllowedTarget == netfilter.Accept})
 	permit := func(servers []netip.AddrPort) error {
 		connections.SetEndpoints(resolvers, servers)
 		return datapath.SetEndpoints(resolvers, servers)
@@ -90,7 +91,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	}
 	filter, err := kernel.openHooks(ctx, netfilter.Config{
 		Backend: cfg.IPTables, Programs: netfilter.Programs(datapath.Programs()), Resolvers: resolvers,
-		Mark: cfg.Mark, DeniedTarget: cfg.DeniedTarget,
+		Mark: cfg.Mark, AllowedTarget: cfg.AllowedTarget, DeniedTarget: cfg.DeniedTarget,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open packet filter: %w", err)

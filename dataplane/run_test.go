@@ -137,7 +137,7 @@ func (n *fakeNode) kernel() kernel {
 			return fakeDatapath{n, table}, nil
 		},
 		openHooks: func(context.Context, netfilter.Config) (kernelHooks, error) { return fakeFilter{n}, nil },
-		conntrack: func(conntrack.Names) kernelConntrack { return fakeConntrack{enforcetest.NewConntrack()} },
+		conntrack: func(conntrack.Config) kernelConntrack { return fakeConntrack{enforcetest.NewConntrack()} },
 	}
 }
 

@@ -193,7 +193,7 @@ func (f *fleet) holdUnselected() []*held {
 	f.t.Helper()
 	var all []*held
 	for address, name := range map[string]netip.Addr{"10.91.1.9/24": lab.ResolverV4, "fd91:1::9/64": lab.ResolverV6} {
-		f.must(f.Client.Command(f.t.Context(), "ip", "addr", "add", address, "dev", "eth0", "preferred_lft", "0").Run())
+		f.addAddress(netip.MustParsePrefix(address))
 		evil, err := f.World.Resolve(name, "evil.example")
 		f.must(err)
 		source := netip.MustParsePrefix(address).Addr()
@@ -211,6 +211,18 @@ func (f *fleet) holdUnselected() []*held {
 		all = append(all, h)
 	}
 	return all
+}
+
+// addAddress gives the client an address that it uses where it is told to.
+func (f *fleet) addAddress(address netip.Prefix) {
+	f.t.Helper()
+	args := []string{"addr", "add", address.String(), "dev", "eth0", "preferred_lft", "0"}
+	if address.Addr().Is6() {
+		args = append(args, "nodad")
+	}
+	if out, err := f.Client.Command(f.t.Context(), "ip", args...).CombinedOutput(); err != nil {
+		f.t.Fatalf("%v\n%s", err, out)
+	}
 }
 
 // serve answers connections to a port of a namespace until the test ends.

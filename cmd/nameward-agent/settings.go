@@ -30,7 +30,7 @@ func (p *program) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&c.IPTables, "iptables", c.IPTables, "backend: auto, nft or legacy")
 	flags.Uint32Var(&c.Mark, "mark", c.Mark, "the one bit of the packet mark that the agent may use")
 	flags.Lookup("mark").DefValue = dataplane.FormatMark(c.Mark)
-	flags.StringVar(&c.AllowedTarget, "allowed-target", c.AllowedTarget, "what happens to an allowed connection: RETURN, to the node's other rules")
+	flags.StringVar(&c.AllowedTarget, "allowed-target", c.AllowedTarget, "what happens to an allowed connection: RETURN to the node's other rules, or ACCEPT past them")
 	flags.StringVar(&c.DeniedTarget, "denied-target", c.DeniedTarget, "what happens to a denied connection: REJECT or DROP")
 	flags.StringVar(&c.MetricsListen, "metrics-listen", c.MetricsListen, "address of the Prometheus metrics, HOST:PORT; empty for none")
 	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")

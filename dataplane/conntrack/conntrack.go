@@ -23,9 +23,17 @@ import (
 // Names returns the names that addresses have or ever had.
 type Names func(addresses map[netip.Addr]bool) (map[netip.Addr]observe.Names, error)
 
+// Config is what a Conntrack needs to know.
+type Config struct {
+	Names Names
+	// Accepts: connections that a policy allowed pass the node's other rules. Of those that no policy selects
+	// any longer that ends.
+	Accepts bool
+}
+
 // Conntrack is the kernel's table of connections. It is safe for concurrent use.
 type Conntrack struct {
-	names Names
+	cfg Config
 
 	mu                 sync.Mutex // guards all below
 	resolvers, servers map[netip.AddrPort]bool
@@ -34,7 +42,7 @@ type Conntrack struct {
 }
 
 // New returns the table of the network namespace in which Cut is called.
-func New(names Names) *Conntrack { return &Conntrack{names: names} }
+func New(cfg Config) *Conntrack { return &Conntrack{cfg: cfg} }
 
 // SetEndpoints says which resolvers are trusted and which policy servers the node may always reach:
 // connections to them are never cut.
@@ -55,7 +63,7 @@ func endpoints(list []netip.AddrPort) map[netip.AddrPort]bool {
 // Cut sees to it that connections that one of before allowed and after denies are judged like new ones.
 func (c *Conntrack) Cut(ctx context.Context, before []*ruleset.RuleSet, after *ruleset.RuleSet) (enforce.CutCount, error) {
 	change := newChange(before, after)
-	if len(change.before) == 0 && c.clean.Load() {
+	if len(change.before) == 0 && c.clean.Load() && !c.cfg.Accepts {
 		return enforce.CutCount{}, nil
 	}
 	settle()

@@ -43,13 +43,13 @@ func newMachine(t testing.TB, labels bool) *machine {
 		askForLabels(t)
 	}
 	m := &machine{t: t, names: map[netip.Addr][]domain.Name{}, whole: true}
-	m.Conntrack = New(func(addresses map[netip.Addr]bool) (map[netip.Addr]observe.Names, error) {
+	m.Conntrack = New(Config{Accepts: true, Names: func(addresses map[netip.Addr]bool) (map[netip.Addr]observe.Names, error) {
 		found := map[netip.Addr]observe.Names{}
 		for a := range addresses {
 			found[a] = observe.Names{Names: m.names[a], Whole: m.whole}
 		}
 		return found, nil
-	})
+	}})
 	var err error
 	if m.native, err = openTable(); err != nil {
 		t.Fatal(err)

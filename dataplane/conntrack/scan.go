@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/dataplane/enforce"
@@ -26,6 +27,8 @@ type scan struct {
 type candidate struct {
 	entry entry
 	was   bool // cut at an earlier change
+	// released: no policy selects it any longer.
+	released bool
 	// as is the connection as the rules see it: once for each interface that it may come from.
 	as []ruleset.Connection
 }
@@ -65,12 +68,18 @@ func (s *scan) consider(e *entry) {
 		return
 	}
 	candidate := candidate{entry: *e, was: was, as: s.connections(asked, local)}
+	candidate.released = s.conntrack.cfg.Accepts && e.labelled(acceptedLabel) && !s.selected(candidate.as)
 	for _, connection := range candidate.as {
-		if was || s.change.concerns(connection) {
+		if was || candidate.released || s.change.concerns(connection) {
 			s.found = append(s.found, candidate)
 			return
 		}
 	}
+}
+
+// selected reports whether a policy selects the connection, whichever interface it comes from.
+func (s *scan) selected(as []ruleset.Connection) bool {
+	return slices.ContainsFunc(as, func(c ruleset.Connection) bool { return len(s.change.after.Select(c).Policies) > 0 })
 }
 
 // connections returns what the rules see of a connection.
@@ -147,7 +156,7 @@ func (s *scan) act(ctx context.Context) error {
 	for i := range s.found {
 		addresses[s.found[i].as[0].Destination] = true
 	}
-	names, err := s.conntrack.names(addresses)
+	names, err := s.conntrack.cfg.Names(addresses)
 	if err != nil {
 		return err
 	}
@@ -173,6 +182,11 @@ func (s *scan) act(ctx context.Context) error {
 // meet brings a connection to its fate. One that is over is cut too, since its packets would pass, but
 // nobody misses it.
 func (s *scan) meet(found *candidate, fate fate) error {
+	if found.released {
+		if err := s.table.release(&found.entry); err != nil {
+			return err
+		}
+	}
 	switch {
 	case found.was && fate == allowed:
 		err := s.table.restore(&found.entry)

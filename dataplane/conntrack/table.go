@@ -22,6 +22,8 @@ const (
 	cutLabel = 126
 	// deniedLabel is that by which a denial is carried to where packets are rejected.
 	deniedLabel = 127
+	// acceptedLabel says that a policy allowed the connection, and that it passes the node's other rules.
+	acceptedLabel = 125
 
 	labelBytes = 16
 	listings   = 3 // how often a listing is begun anew that was interrupted
@@ -82,13 +84,15 @@ func (t *kernelTable) execute(kind, flags int, body []byte) error {
 	return err //nolint:wrapcheck // the caller says what it did
 }
 
-// setLabels sets one bit of a connection's label or clears both of ours.
-func (t *kernelTable) setLabels(e *entry, cut bool) error {
+// label sets and clears bits of a connection's label.
+func (t *kernelTable) label(e *entry, set, unset []int) error {
 	values, mask := make([]byte, labelBytes), make([]byte, labelBytes)
-	mask[cutLabel/8] |= 1 << (cutLabel % 8)
-	mask[deniedLabel/8] |= 1 << (deniedLabel % 8)
-	if cut {
-		values[cutLabel/8] |= 1 << (cutLabel % 8)
+	for _, bit := range set {
+		values[bit/8] |= 1 << (bit % 8)
+		mask[bit/8] |= 1 << (bit % 8)
+	}
+	for _, bit := range unset {
+		mask[bit/8] |= 1 << (bit % 8)
 	}
 	body := appendAttribute(e.name(), attrLabels, values)
 	return t.execute(messageNew, 0, appendAttribute(body, attrLabelsMask, mask))
@@ -104,9 +108,9 @@ func (t *kernelTable) cut(e *entry) (bool, error) {
 	case e.status&(statusOffload|statusHWOffload) != 0:
 		// Its packets pass no rule while it is in a flow table, which lets go of what is deleted. The label is
 		// for a kernel that does not delete it before.
-		err = errors.Join(t.setLabels(e, true), t.replace(e))
+		err = errors.Join(t.label(e, []int{cutLabel}, nil), t.replace(e))
 	default:
-		if err = t.setLabels(e, true); errors.Is(err, unix.ENOSPC) {
+		if err = t.label(e, []int{cutLabel}, nil); errors.Is(err, unix.ENOSPC) {
 			err = t.replace(e)
 		}
 	}
@@ -121,8 +125,16 @@ func (t *kernelTable) cut(e *entry) (bool, error) {
 
 // restore ends that the packets of a connection are judged.
 func (t *kernelTable) restore(e *entry) error {
-	if err := t.setLabels(e, false); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := t.label(e, nil, []int{cutLabel, deniedLabel}); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("restore connection: %w", err)
+	}
+	return nil
+}
+
+// release ends that a connection passes the node's other rules.
+func (t *kernelTable) release(e *entry) error {
+	if err := t.label(e, nil, []int{acceptedLabel}); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("release connection: %w", err)
 	}
 	return nil
 }
@@ -163,6 +175,7 @@ func (e *entry) anew() []byte {
 	status := e.status&^(statusExpected|statusOffload|statusHWOffload) | statusConfirmed
 	b = appendAttribute(b, attrStatus, binary.BigEndian.AppendUint32(nil, status))
 	labels := make([]byte, labelBytes)
+	copy(labels, e.labels)
 	labels[cutLabel/8] |= 1 << (cutLabel % 8)
 	return appendAttribute(b, attrLabels, labels)
 }

@@ -44,6 +44,8 @@ type Programs struct {
 	DNSUnasked        string // counts an answer that nobody asked for; always 0
 	EgressForwarded   string // 1: a connection that passes through must be denied
 	EgressLocal       string // 1: a connection of the node itself must be denied
+	AcceptForwarded   string // 1: a policy allows a connection that passes through
+	AcceptLocal       string // 1: a policy allows a connection of the node itself
 }
 
 // Requirement is one thing that the node needs for the datapath, and whether it has it.

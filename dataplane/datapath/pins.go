@@ -21,6 +21,8 @@ func (d *Datapath) Programs() Programs {
 		DNSUnasked:        pin(bpf.DatapathProgDnsUnasked),
 		EgressForwarded:   pin(bpf.DatapathProgEgressForwarded),
 		EgressLocal:       pin(bpf.DatapathProgEgressLocal),
+		AcceptForwarded:   pin(bpf.DatapathProgAcceptForwarded),
+		AcceptLocal:       pin(bpf.DatapathProgAcceptLocal),
 	}
 }
 

@@ -30,6 +30,12 @@ const (
 	Drop   = "DROP"
 )
 
+// Targets of a connection that a policy allowed.
+const (
+	Return = "RETURN" // the node's other rules still decide
+	Accept = "ACCEPT" // past the node's other rules of mangle and filter, in FORWARD and OUTPUT
+)
+
 // Programs are the paths of the pinned programs that the rules call.
 type Programs struct {
 	DNSQueryForwarded string // remembers a question; matches one that the rules refuse
@@ -39,6 +45,8 @@ type Programs struct {
 	DNSUnasked        string // counts an answer that nobody asked for; matches nothing
 	EgressForwarded   string // matches a forwarded connection that is denied
 	EgressLocal       string // matches a connection of the node itself that is denied
+	AcceptForwarded   string // matches a forwarded connection that a policy allows
+	AcceptLocal       string // matches a connection of the node itself that a policy allows
 }
 
 // Config is what the rules should be.
@@ -48,6 +56,8 @@ type Config struct {
 	Resolvers    []netip.AddrPort // trusted, of both families
 	Mark         uint32           // the bit that carries a denial from mangle to filter
 	DeniedTarget string           // Reject or Drop
+	// AllowedTarget is Return or Accept.
+	AllowedTarget string
 }
 
 // Netfilter keeps the rules of one node. It is safe for concurrent use.

@@ -28,8 +28,9 @@ const (
 // Bits of a connection's label. No rule clears or copies one, while many scripts write the whole mark of
 // packets and connections.
 const (
-	deniedLabel = 127 // denied
-	cutLabel    = 126 // established, and no longer allowed: the agent sets it, and clears both
+	deniedLabel   = 127 // denied
+	cutLabel      = 126 // established, and no longer allowed: the agent sets it, and clears both
+	acceptedLabel = 125 // a policy allowed it, and --allowed-target is ACCEPT
 )
 
 // wantedTables returns the rules of one family, as iptables prints them: `-A` and the chain left out,
@@ -58,11 +59,17 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 
 	t := &table{name: "mangle"}
 	// A packet over lo was asked about in OUTPUT.
-	t.hook("PREROUTING", append(queryRules(resolvers, "! -i lo ", cfg.Programs.DNSQueryForwarded), established, replies, toNode,
-		program(cfg.Programs.EgressForwarded)+" "+comment("forwarded connection denied")+" "+deny))
+	t.hook("PREROUTING", slices.Concat(queryRules(resolvers, "! -i lo ", cfg.Programs.DNSQueryForwarded),
+		[]string{established, replies, toNode, program(cfg.Programs.EgressForwarded) + " " + comment("forwarded connection denied") + " " + deny},
+		noteAccepted(cfg, cfg.Programs.AcceptForwarded)))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
-	t.hook("OUTPUT", append(queryRules(resolvers, "", cfg.Programs.DNSQueryLocal), loopback, established, replies, toNode,
-		program(cfg.Programs.EgressLocal)+" "+comment("connection of the node denied")+" "+deny))
+	t.hook("OUTPUT", slices.Concat(queryRules(resolvers, "", cfg.Programs.DNSQueryLocal),
+		[]string{loopback}, acceptRules(cfg, "-m conntrack --ctstate RELATED,ESTABLISHED "),
+		[]string{established, replies, toNode, program(cfg.Programs.EgressLocal) + " " + comment("connection of the node denied") + " " + deny},
+		noteAccepted(cfg, cfg.Programs.AcceptLocal), acceptRules(cfg, "")))
+	if rules := acceptRules(cfg, ""); len(rules) > 0 {
+		t.hook("FORWARD", rules)
+	}
 	t.hook("INPUT", answers)
 	// A packet over lo comes to INPUT too.
 	t.hook("POSTROUTING", append([]string{"-o lo " + comment("learned in INPUT") + " -j RETURN"}, answers...))
@@ -107,6 +114,27 @@ func noteRules(cfg Config) []string {
 	}
 }
 
+// noteAccepted remembers of a new connection that a policy allows it. None of this is there unless asked
+// for: where the node's other rules decide, nobody wants to know.
+func noteAccepted(cfg Config, pin string) []string {
+	if cfg.AllowedTarget != Accept {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s -m connlabel --label \"%d\" --set %s", program(pin), acceptedLabel, comment("allowed by a policy"))}
+}
+
+// acceptRules let connections that a policy allowed past the other rules of the table. What is denied has
+// gone to filter with its mark or label, or was dropped. One that is cut is judged first.
+func acceptRules(cfg Config, state string) []string {
+	if cfg.AllowedTarget != Accept {
+		return nil
+	}
+	if state != "" {
+		state += fmt.Sprintf("-m connlabel ! --label \"%d\" ", cutLabel)
+	}
+	return []string{fmt.Sprintf("%s-m connlabel --label \"%d\" %s -j ACCEPT", state, acceptedLabel, comment("allowed by a policy"))}
+}
+
 // answerRules goes by what the client asked (the original destination): behind DNAT the answer comes
 // from another address. An answer of a trusted resolver does not come back from responseChain, which
 // it goes to, and so does not reach the rules behind.
@@ -146,9 +174,10 @@ func filterTable(cfg Config, p protocol) *table {
 		fmt.Sprintf("-m connlabel --label \"%d\" -m conntrack --ctdir ORIGINAL %s -j %s", deniedLabel, comment("denied, whatever became of the mark"), deniedChain),
 	}
 	t := &table{name: "filter"}
+	accepted := slices.Concat(denied, acceptRules(cfg, ""))
 	t.hook("INPUT", denied) // questions to a resolver on the node
-	t.hook("FORWARD", denied)
-	t.hook("OUTPUT", denied)
+	t.hook("FORWARD", accepted)
+	t.hook("OUTPUT", accepted)
 	t.chain(deniedChain, []string{
 		"-p tcp " + comment("denied") + " -j REJECT --reject-with tcp-reset",
 		comment("denied") + " -j REJECT --reject-with " + p.portUnreachable(),
