@@ -609,6 +609,8 @@ const (
 	DatapathMapStreams            = "streams"
 	DatapathMapVerdicts           = "verdicts"
 	DatapathMapWorkloads          = "workloads"
+	DatapathProgAcceptForwarded   = "accept_forwarded"
+	DatapathProgAcceptLocal       = "accept_local"
 	DatapathProgDnsQueryForwarded = "dns_query_forwarded"
 	DatapathProgDnsQueryLocal     = "dns_query_local"
 	DatapathProgDnsResponse       = "dns_response"
@@ -661,6 +663,8 @@ type DatapathSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DatapathProgramSpecs struct {
+	AcceptForwarded   *ebpf.ProgramSpec `ebpf:"accept_forwarded"`
+	AcceptLocal       *ebpf.ProgramSpec `ebpf:"accept_local"`
 	DnsQueryForwarded *ebpf.ProgramSpec `ebpf:"dns_query_forwarded"`
 	DnsQueryLocal     *ebpf.ProgramSpec `ebpf:"dns_query_local"`
 	DnsResponse       *ebpf.ProgramSpec `ebpf:"dns_response"`
@@ -804,6 +808,8 @@ type DatapathVariables struct {
 //
 // It can be passed to LoadDatapathObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DatapathPrograms struct {
+	AcceptForwarded   *ebpf.Program `ebpf:"accept_forwarded"`
+	AcceptLocal       *ebpf.Program `ebpf:"accept_local"`
 	DnsQueryForwarded *ebpf.Program `ebpf:"dns_query_forwarded"`
 	DnsQueryLocal     *ebpf.Program `ebpf:"dns_query_local"`
 	DnsResponse       *ebpf.Program `ebpf:"dns_response"`
@@ -816,6 +822,8 @@ type DatapathPrograms struct {
 
 func (p *DatapathPrograms) Close() error {
 	return _DatapathClose(
+		p.AcceptForwarded,
+		p.AcceptLocal,
 		p.DnsQueryForwarded,
 		p.DnsQueryLocal,
 		p.DnsResponse,
