@@ -173,7 +173,7 @@ func (j *journal) put(answers []learned, c clock) error {
 }
 
 // journalHead is the fixed part of a line, all times in nanoseconds of the boot clock. Behind it come
-// the names of the chain in wire form.
+// the names of the chain in wire form, and behind a root name those of earlier chains.
 type journalHead struct {
 	ExpiresAt, FirstSeen, LastSeen uint64
 	AnsweredAt                     uint64 // 0: never
@@ -188,7 +188,10 @@ func putMapping(bucket *bbolt.Bucket, a learned, address observe.Address, c cloc
 	}
 	key := journalKey(a.Names[0], address.Address)
 	var old journalHead
-	if _, err := binary.Decode(bucket.Get(key), binary.LittleEndian, &old); err == nil {
+	var names journalNames
+	line := bucket.Get(key)
+	if n, err := binary.Decode(line, binary.LittleEndian, &old); err == nil {
+		names = splitNames(line[n:])
 		head.ExpiresAt = max(head.ExpiresAt, old.ExpiresAt)
 		head.FirstSeen = min(head.FirstSeen, old.FirstSeen)
 		head.AnsweredAt = max(head.AnsweredAt, old.AnsweredAt)
@@ -200,7 +203,44 @@ func putMapping(bucket *bbolt.Bucket, a learned, address observe.Address, c cloc
 	for _, name := range a.Names[1:address.Names] {
 		value = append(value, name.Wire()...)
 	}
-	return bucket.Put(key, value)
+	return bucket.Put(key, names.appendFormer(value, a.Names[1:address.Names]))
+}
+
+// maxFormerAliases is how many aliases of earlier chains a line has, the last ones.
+const maxFormerAliases = 16
+
+// journalNames are the names of a line in wire form.
+type journalNames struct {
+	chain, former [][]byte
+}
+
+func splitNames(wire []byte) (names journalNames) {
+	list := &names.chain
+	for len(wire) > 0 {
+		end := nameEnd(wire)
+		switch end {
+		case 0:
+			return names
+		case 1:
+			list = &names.former
+		default:
+			*list = append(*list, wire[:end])
+		}
+		wire = wire[end:]
+	}
+	return names
+}
+
+// appendFormer writes what a line had besides a new chain.
+func (n journalNames) appendFormer(value []byte, chain []domain.Name) []byte {
+	former := slices.DeleteFunc(slices.Concat(n.former, n.chain), func(wire []byte) bool {
+		return slices.ContainsFunc(chain, func(name domain.Name) bool { return bytes.Equal(name.Wire(), wire) })
+	})
+	former = former[max(0, len(former)-maxFormerAliases):]
+	if len(former) == 0 {
+		return value
+	}
+	return append(append(value, 0), bytes.Join(former, nil)...)
 }
 
 func journalKey(asked domain.Name, a netip.Addr) []byte {
@@ -208,35 +248,40 @@ func journalKey(asked domain.Name, a netip.Addr) []byte {
 	return append(asked.Wire(), address[:]...)
 }
 
-// mappings returns what is written down, expired or not.
-func (j *journal) mappings(c clock) ([]observe.Mapping, error) {
+// mappings returns what is written down, expired or not, and the names that addresses had besides.
+func (j *journal) mappings(c clock) ([]observe.Mapping, []observe.FormerName, error) {
 	var live []observe.Mapping
+	var former []observe.FormerName
 	err := j.db.View(func(tx *bbolt.Tx) error {
 		return tx.Bucket(mappingsBucket).ForEach(func(key, value []byte) error {
-			m, err := decodeMapping(key, value, c)
-			if err == nil {
-				live = append(live, m)
+			m, names, err := decodeMapping(key, value, c)
+			if err != nil {
+				return err
 			}
-			return err
+			live = append(live, m)
+			for _, name := range names {
+				former = append(former, observe.FormerName{Address: m.Address, Name: name})
+			}
+			return nil
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read journal of mappings: %w", err)
+		return live, former, fmt.Errorf("read journal of mappings: %w", err)
 	}
-	return live, nil
+	return live, former, nil
 }
 
-func decodeMapping(key, value []byte, c clock) (observe.Mapping, error) {
+func decodeMapping(key, value []byte, c clock) (m observe.Mapping, former []domain.Name, err error) {
 	var head journalHead
 	n, err := binary.Decode(value, binary.LittleEndian, &head)
 	if err != nil || len(key) < 16 {
-		return observe.Mapping{}, errors.New("line is cut short")
+		return m, nil, errors.New("line is cut short")
 	}
 	asked, err := domain.FromWire(key[:len(key)-16])
 	if err != nil {
-		return observe.Mapping{}, err
+		return m, nil, err
 	}
-	m := observe.Mapping{
+	m = observe.Mapping{
 		Domain:    asked,
 		Address:   netip.AddrFrom16([16]byte(key[len(key)-16:])).Unmap(),
 		Client:    netip.AddrFrom16(head.Client).Unmap(),
@@ -247,16 +292,23 @@ func decodeMapping(key, value []byte, c clock) (observe.Mapping, error) {
 	if head.AnsweredAt != 0 {
 		m.AnsweredAt = c.fromBoot(head.AnsweredAt)
 	}
-	for chain := value[n:]; len(chain) > 0; {
-		end := nameEnd(chain)
-		name, err := domain.FromWire(chain[:end])
-		if err != nil {
-			return m, err
-		}
-		m.Chain = append(m.Chain, name)
-		chain = chain[end:]
+	names := splitNames(value[n:])
+	if m.Chain, err = fromWire(names.chain); err != nil {
+		return m, nil, err
 	}
-	return m, nil
+	former, err = fromWire(names.former)
+	return m, former, err
+}
+
+func fromWire(wire [][]byte) (names []domain.Name, err error) {
+	for _, w := range wire {
+		name, err := domain.FromWire(w)
+		if err != nil {
+			return names, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
 
 // forget drops, of more lines than there is room for, those that expired first: connections outlive

@@ -67,7 +67,7 @@ func TestJournalKeepsMappings(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer j.close() //nolint:errcheck // ends with the test
-	got, err := j.mappings(clock)
+	got, _, err := j.mappings(clock)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,13 +84,13 @@ func TestJournalKeepsMappings(t *testing.T) {
 	if err := j.forget(clock.toBoot(first.ExpiresAt), 2); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := j.mappings(clock); err != nil || len(got) != 2 || j.forgot() {
+	if got, _, err := j.mappings(clock); err != nil || len(got) != 2 || j.forgot() {
 		t.Errorf("expired, but there is room: got %v, %v, forgot %t, want both", got, err, j.forgot())
 	}
 	if err := j.forget(clock.toBoot(first.ExpiresAt)-1, 0); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := j.mappings(clock); err != nil || len(got) != 2 || j.forgot() {
+	if got, _, err := j.mappings(clock); err != nil || len(got) != 2 || j.forgot() {
 		t.Errorf("no room, but they live: got %v, %v, forgot %t, want both", got, err, j.forgot())
 	}
 	if err := j.forget(clock.toBoot(first.ExpiresAt), 0); err != nil {
@@ -99,8 +99,38 @@ func TestJournalKeepsMappings(t *testing.T) {
 	if !j.forgot() {
 		t.Error("that lines were dropped is not known")
 	}
-	if got, err := j.mappings(clock); err != nil || len(got) != 0 {
+	if got, _, err := j.mappings(clock); err != nil || len(got) != 0 {
 		t.Errorf("after they expired: got %v, %v, want none", got, err)
+	}
+}
+
+func TestJournalKeepsFormerAliases(t *testing.T) {
+	clock, err := readClock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := openJournal(t.TempDir(), discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.close() //nolint:errcheck // ends with the test
+	for _, alias := range []string{"one.test", "two.test", "three.test", "two.test"} {
+		a := testAnswer(t, clock)
+		a.Names[1], a.Addresses = parseName(t, alias), a.Addresses[:1]
+		if err := j.put([]learned{a}, clock); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mappings, former, err := j.mappings(clock)
+	if err != nil || len(mappings) != 1 || len(mappings[0].Chain) != 1 || mappings[0].Chain[0].String() != "two.test" {
+		t.Errorf("mappings: got %v, %v, want one by two.test", mappings, err)
+	}
+	var names []string
+	for _, f := range former {
+		names = append(names, f.Name.String())
+	}
+	if diff := cmp.Diff([]string{"one.test", "three.test"}, names); diff != "" {
+		t.Errorf("names of earlier chains (-want +got):\n%s", diff)
 	}
 }
 
@@ -130,7 +160,7 @@ func TestJournalOfAnotherBootIsEmptied(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer j.close() //nolint:errcheck // ends with the test
-	if got, err := j.mappings(clock); err != nil || len(got) != 0 {
+	if got, _, err := j.mappings(clock); err != nil || len(got) != 0 {
 		t.Errorf("mappings: got %v, %v, want none", got, err)
 	}
 	if got, err := j.memory(); err != nil || got.NextSelector != 0 {

@@ -124,8 +124,8 @@ func TestExpiredMappingsAreCollected(t *testing.T) {
 	if _, held, err := f.findExpired(later); err != nil || held != 1 {
 		t.Errorf("entries left: got %d, %v, want 1", held, err)
 	}
-	if mappings, err := f.journal.mappings(later); err != nil || len(mappings) != 1 {
-		t.Errorf("journal: got %v, %v, want one mapping", mappings, err)
+	if mappings, _, err := f.journal.mappings(later); err != nil || len(mappings) != 2 {
+		t.Errorf("journal: got %v, %v, want both: connections outlive mappings", mappings, err)
 	}
 	counters, err := f.Counters()
 	if err != nil {

@@ -10,7 +10,7 @@ func (d *Datapath) restore() error {
 	if err != nil {
 		return err
 	}
-	mappings, err := d.journal.mappings(clock)
+	mappings, former, err := d.journal.mappings(clock)
 	if err != nil {
 		// Less is known of names; the kernel's doors are as they are.
 		d.log.Warn("journal of mappings is not whole", "err", err)
@@ -19,6 +19,7 @@ func (d *Datapath) restore() error {
 		d.table.Missed()
 	}
 	d.table.Restore(mappings)
+	d.table.RestoreFormer(former)
 	d.flows.Restore(mappings)
 	d.prolong(clock, time.Unix(1<<40, 0))
 	d.table.Expire(clock.now)

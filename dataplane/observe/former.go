@@ -66,6 +66,21 @@ func (f *formerNames) forget(element *list.Element) {
 
 func formerOf(element *list.Element) *formerAddress { return element.Value.(*formerAddress) } //nolint:forcetypeassert // nothing else is in the list
 
+// FormerName is a name that an address once had.
+type FormerName struct {
+	Address netip.Addr
+	Name    domain.Name
+}
+
+// RestoreFormer takes in names that addresses were known to have had before.
+func (t *Table) RestoreFormer(names []FormerName) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range names {
+		t.former.put(n.Address, n.Name)
+	}
+}
+
 // Names are all names that an address is known to have had.
 type Names struct {
 	Names []domain.Name
