@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/nameward/nameward/dataplane/conntrack"
 	"github.com/nameward/nameward/dataplane/datapath"
 	"github.com/nameward/nameward/dataplane/netfilter"
 )
@@ -29,6 +30,7 @@ func Check(ctx context.Context, cfg Config) []Requirement {
 	for _, r := range netfilter.Probe(ctx, cfg.IPTables) {
 		requirements = append(requirements, Requirement(r))
 	}
+	requirements = append(requirements, Requirement(conntrack.Probe()))
 	resolvers := Requirement{Name: "trusted resolvers", Met: true}
 	if found, err := cfg.resolvers(); err != nil {
 		resolvers.Met, resolvers.Detail, resolvers.Remedy = false, err.Error(), "name them with --trusted-resolver"

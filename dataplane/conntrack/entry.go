@@ -87,6 +87,20 @@ func parseTuple(value []byte) tuple {
 	return t
 }
 
+// nameTuple writes what parseTuple reads.
+func nameTuple(from, to netip.AddrPort, protocol uint8) []byte {
+	source, destination := uint16(attrSourceV4), uint16(attrDestinationV4)
+	if from.Addr().Is6() {
+		source, destination = attrSourceV6, attrDestinationV6
+	}
+	ip := appendAttribute(nil, source, from.Addr().AsSlice())
+	ip = appendAttribute(ip, destination, to.Addr().AsSlice())
+	ports := appendAttribute(nil, attrProtocolNumber, []byte{protocol})
+	ports = appendAttribute(ports, attrSourcePort, binary.BigEndian.AppendUint16(nil, from.Port()))
+	ports = appendAttribute(ports, attrDestinationPort, binary.BigEndian.AppendUint16(nil, to.Port()))
+	return append(appendAttribute(nil, attrTupleIP|unix.NLA_F_NESTED, ip), appendAttribute(nil, attrTupleProtocol|unix.NLA_F_NESTED, ports)...)
+}
+
 func byteOf(b []byte) uint8 {
 	if len(b) != 1 {
 		return 0

@@ -93,8 +93,8 @@ func made(c ruleset.Connection) []byte {
 		family = unix.AF_INET6
 	}
 	b := head(family)
-	b = appendAttribute(b, attrOriginal|unix.NLA_F_NESTED, madeTuple(from, to, uint8(c.Protocol)))
-	b = appendAttribute(b, attrReply|unix.NLA_F_NESTED, madeTuple(to, from, uint8(c.Protocol)))
+	b = appendAttribute(b, attrOriginal|unix.NLA_F_NESTED, nameTuple(from, to, uint8(c.Protocol)))
+	b = appendAttribute(b, attrReply|unix.NLA_F_NESTED, nameTuple(to, from, uint8(c.Protocol)))
 	b = appendAttribute(b, attrTimeout, binary.BigEndian.AppendUint32(nil, 300))
 	const seenReply, assured = 1 << 1, 1 << 2
 	b = appendAttribute(b, attrStatus, binary.BigEndian.AppendUint32(nil, statusConfirmed|seenReply|assured))
@@ -104,19 +104,6 @@ func made(c ruleset.Connection) []byte {
 		b = appendAttribute(b, attrProtoInfo|unix.NLA_F_NESTED, appendAttribute(nil, attrTCP|unix.NLA_F_NESTED, state))
 	}
 	return b
-}
-
-func madeTuple(from, to netip.AddrPort, protocol uint8) []byte {
-	source, destination := uint16(attrSourceV4), uint16(attrDestinationV4)
-	if from.Addr().Is6() {
-		source, destination = attrSourceV6, attrDestinationV6
-	}
-	ip := appendAttribute(nil, source, from.Addr().AsSlice())
-	ip = appendAttribute(ip, destination, to.Addr().AsSlice())
-	ports := appendAttribute(nil, attrProtocolNumber, []byte{protocol})
-	ports = appendAttribute(ports, attrSourcePort, binary.BigEndian.AppendUint16(nil, from.Port()))
-	ports = appendAttribute(ports, attrDestinationPort, binary.BigEndian.AppendUint16(nil, to.Port()))
-	return append(appendAttribute(nil, attrTupleIP|unix.NLA_F_NESTED, ip), appendAttribute(nil, attrTupleProtocol|unix.NLA_F_NESTED, ports)...)
 }
 
 // labels returns the label of a connection, and whether there is such a connection.
