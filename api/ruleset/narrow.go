@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/nameward/nameward/api/domain"
@@ -36,7 +37,7 @@ func (rs *RuleSet) enforced() []*Policy {
 
 // narrows goes by the order of the rules: each of p is there still, and what came between them allows.
 func (rs *RuleSet) narrows(p *Policy, next *RuleSet, q *Policy) bool {
-	if !slices.EqualFunc(p.Workloads, q.Workloads, Workload.equal) {
+	if !reflect.DeepEqual(p.Workloads, q.Workloads) {
 		return true
 	}
 	left := p.Rules
@@ -91,11 +92,6 @@ func lost[E domain.Pattern | netip.Prefix](old, now []E, compare func(a, b E) in
 
 func lostAny[E comparable](old, now []E) bool {
 	return slices.ContainsFunc(old, func(e E) bool { return !slices.Contains(now, e) })
-}
-
-func (w Workload) equal(other Workload) bool {
-	return slices.Equal(w.CIDRs, other.CIDRs) && w.Interface == other.Interface && w.Host == other.Host &&
-		(w.UID == nil) == (other.UID == nil) && (w.UID == nil || *w.UID == *other.UID) && w.Cgroup == other.Cgroup && w.Unit == other.Unit
 }
 
 // SameRules reports whether a policy of rs and one of other say the same of every connection, what their
