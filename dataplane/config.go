@@ -169,7 +169,7 @@ func (c Config) datapath() datapath.Config {
 		PinDir: c.BPFDir, StateDir: c.StateDir,
 		MinTTL: c.MinTTL, MaxTTL: c.MaxTTL, TTLGrace: c.TTLGrace, QueryTimeout: c.DNSQueryTimeout,
 		MaxMappings: c.MaxMappings, MaxAddressesPerName: c.MaxAddressesPerName, MaxQueries: c.MaxQueries,
-		MaxPatterns: maxPatterns,
+		MaxPatterns: maxPatterns, Accepts: c.AllowedTarget == netfilter.Accept,
 	}
 }
 

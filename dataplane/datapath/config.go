@@ -22,6 +22,8 @@ type Config struct {
 	MinTTL, MaxTTL, TTLGrace time.Duration // bounds of a mapping's lifetime, and what is added to it
 	QueryTimeout             time.Duration // how long a question waits for its answer
 
+	Accepts bool // the programs that match what a policy allows are wanted
+
 	Log *slog.Logger // nil: nothing is logged
 
 	// Capacities count when the maps are made. Adopted maps keep theirs.
@@ -44,8 +46,8 @@ type Programs struct {
 	DNSUnasked        string // counts an answer that nobody asked for; always 0
 	EgressForwarded   string // 1: a connection that passes through must be denied
 	EgressLocal       string // 1: a connection of the node itself must be denied
-	AcceptForwarded   string // 1: a policy allows a connection that passes through
-	AcceptLocal       string // 1: a policy allows a connection of the node itself
+	AcceptForwarded   string // 1: a policy allows a connection that passes through; there if Accepts
+	AcceptLocal       string // 1: a policy allows a connection of the node itself; there if Accepts
 }
 
 // Requirement is one thing that the node needs for the datapath, and whether it has it.

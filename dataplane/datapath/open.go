@@ -54,6 +54,10 @@ func openKernel(cfg Config) (*kernel, error) {
 	if err := size(spec, cfg); err != nil {
 		return nil, err
 	}
+	if !cfg.Accepts {
+		delete(spec.Programs, bpf.DatapathProgAcceptForwarded)
+		delete(spec.Programs, bpf.DatapathProgAcceptLocal)
+	}
 	k := &kernel{programs: map[string]*ebpf.Program{}}
 	if err := k.load(spec, cfg); err != nil {
 		return nil, errors.Join(err, k.close())
