@@ -32,7 +32,7 @@ func (f *fleet) hold(t *testing.T, from *lab.Namespace, network string, to netip
 
 func holdFrom(t *testing.T, from *lab.Namespace, network string, to netip.AddrPort) *held {
 	t.Helper()
-	conn, err := from.Dial(network, to.String(), time.Second)
+	conn, err := from.Dial(network, to.String(), 5*time.Second)
 	if err != nil {
 		t.Fatalf("%s from %s to %s: %v", network, from.Name, to, err)
 	}
@@ -54,7 +54,7 @@ func holdFrom(t *testing.T, from *lab.Namespace, network string, to netip.AddrPo
 
 // talk says something and hears it back.
 func (h *held) talk() error {
-	if err := h.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := h.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return err
 	}
 	if _, err := h.Write([]byte("ping")); err != nil {
@@ -199,7 +199,7 @@ func (f *fleet) holdUnselected() []*held {
 		source := netip.MustParsePrefix(address).Addr()
 		var conn net.Conn
 		f.must(f.Client.Do(func() (err error) {
-			dialer := net.Dialer{Timeout: time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))}
+			dialer := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))}
 			conn, err = dialer.Dial("tcp", netip.AddrPortFrom(evil[0], lab.OtherPort).String())
 			return err
 		}))
@@ -291,7 +291,7 @@ func TestEstablishedThatOnlyHears(t *testing.T) {
 		evil := f.learn(t, resolver, "evil.example")
 		for _, from := range []*lab.Namespace{f.Client, f.Node} {
 			for range 4 {
-				conn, err := from.Dial("tcp", netip.AddrPortFrom(evil, 7001).String(), time.Second)
+				conn, err := from.Dial("tcp", netip.AddrPortFrom(evil, 7001).String(), 5*time.Second)
 				f.must(err)
 				f.t.Cleanup(func() { _ = conn.Close() })
 				downloads = append(downloads, conn)
