@@ -7,6 +7,7 @@
  * learned.
  */
 #include "dns.h"
+#include "questions.h"
 #include "refuse.h"
 #include "stream.h"
 
@@ -23,39 +24,6 @@ static __always_inline bool is_trusted(const struct packet *packet)
 	enum endpoint_flag *flags = bpf_map_lookup_elem(&endpoints, &key);
 
 	return flags && *flags & ENDPOINT_RESOLVER;
-}
-
-/* The slot for a question: its own, else a free one, else that of the older question. */
-static __always_inline __u32 slot_for(const struct query *query, __u64 question)
-{
-	if (query->question[0] == question)
-		return 0;
-	if (query->question[1] == question)
-		return 1;
-	return query->asked_at_ns[1] < query->asked_at_ns[0];
-}
-
-/*
- * The entry is replaced, never changed in place: when the map is full, the place of the old one may
- * be another client's by now.
- */
-static __always_inline void remember(const struct query_key *key, __u64 question)
-{
-	struct query *known = bpf_map_lookup_elem(&queries, key);
-	struct query query = {};
-	__u64 now_ns = bpf_ktime_get_boot_ns();
-
-	if (known)
-		query = *known;
-	if (slot_for(&query, question) == 0) {
-		query.question[0] = question;
-		query.asked_at_ns[0] = now_ns;
-	} else {
-		query.question[1] = question;
-		query.asked_at_ns[1] = now_ns;
-	}
-	bpf_map_update_elem(&queries, key, &query, BPF_ANY);
-	count(COUNTER_QUERY);
 }
 
 enum query_result { QUERY_ASKED, QUERY_REFUSED, QUERY_MALFORMED };

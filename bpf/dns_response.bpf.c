@@ -9,6 +9,7 @@
  */
 #include "dns.h"
 #include "mapping.h"
+#include "questions.h"
 #include "stream.h"
 
 #define SECOND_NS 1000000000ULL
@@ -34,13 +35,6 @@ static __always_inline enum counter judge_header(const struct dns_header *header
 	if (header->questions != bpf_htons(1))
 		return COUNTER_QUESTION_COUNT;
 	return COUNTER_LEARNED;
-}
-
-/* Takes the question from the outstanding ones: of two answers only one succeeds. */
-static __always_inline bool take_question(struct query *query, __u32 slot, __u64 asked_at_ns)
-{
-	return __sync_bool_compare_and_swap(&query->asked_at_ns[slot & (QUERY_SLOTS - 1)],
-					    asked_at_ns, 0);
 }
 
 /* What the question tells, once it is known that it was asked. As judge_header. */
@@ -235,29 +229,29 @@ __attribute__((noinline)) int commit(struct scratch *s)
  */
 static __always_inline enum counter answer_query(struct scratch *s, const struct settings *set)
 {
-	struct query *query = bpf_map_lookup_elem(&queries, &s->asker);
-	__u64 asked_at_ns;
+	bool readable = read_question(s, &s->response.question);
+	struct query_key key = s->asker;
+	struct asked asked = {};
 	enum counter result;
-	__u32 slot = 0;
+	int finding;
 
-	if (!query)
+	/* No question has the hash 0: then it is only whether anything was asked. */
+	finding = find_question(&key, readable ? s->response.question.hash : 0, &asked);
+	if (finding == NOTHING_ASKED)
 		return COUNTER_NO_QUERY;
-	if (!read_question(s, &s->response.question))
+	if (!readable)
 		return COUNTER_MALFORMED;
-	if (query->question[0] != s->response.question.hash)
-		slot = 1;
-	if (query->question[slot] != s->response.question.hash)
+	if (finding == OTHER_ASKED)
 		return COUNTER_WRONG_QUESTION;
-	asked_at_ns = load_slot(&query->asked_at_ns[slot]);
-	if (asked_at_ns == 0)
+	if (asked.state & STATE_ANSWERED)
 		return COUNTER_DUPLICATE;
 	s->response.now_ns = bpf_ktime_get_boot_ns();
-	if (s->response.now_ns - asked_at_ns > set->query_timeout_ns)
+	if (s->response.now_ns - asked_at_ns(asked.state) > set->query_timeout_ns)
 		return COUNTER_LATE;
 	result = judge_answer(s);
 	if (result == COUNTER_MALFORMED)
 		return result;
-	if (!take_question(query, slot, asked_at_ns))
+	if (!take_question(&key, s->response.question.hash, &asked))
 		return COUNTER_DUPLICATE;
 	if (result != COUNTER_LEARNED)
 		return result;

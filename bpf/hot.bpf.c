@@ -10,16 +10,26 @@
 static __always_inline void ask_again(struct __sk_buff *skb)
 {
 	struct query_key key = {.protocol = IPPROTO_UDP};
-	struct query *query;
+	__u64 now_ns = bpf_ktime_get_boot_ns();
+	struct asker asker;
 	__u8 bytes[4];
 
 	bpf_skb_load_bytes(skb, 16, bytes, sizeof(bytes));
 	map_ipv4(&key.client, bytes);
 	bpf_skb_load_bytes(skb, IPV4_HEADER + 2, &key.port, sizeof(key.port));
 	bpf_skb_load_bytes(skb, IPV4_HEADER + UDP_HEADER, &key.id, sizeof(key.id));
-	query = bpf_map_lookup_elem(&queries, &key);
-	if (query)
-		query->asked_at_ns[0] = bpf_ktime_get_boot_ns();
+	if (!find_asker(&key, &asker))
+		return;
+	for (int i = 0; i < 2; i++) {
+		struct question_bucket *bucket = bpf_map_lookup_elem(&questions, &asker.buckets[i]);
+
+		for (int slot = 0; bucket && slot < QUESTION_SLOTS; slot++) {
+			if (bucket->asker[slot] == asker.hash && bucket->state[slot])
+				bucket->state[slot] = now_ns >> STATE_TIME_UNIT
+									<< STATE_TIME_SHIFT |
+						      asker.client;
+		}
+	}
 }
 
 SEC("socket")

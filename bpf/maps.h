@@ -30,6 +30,7 @@
 	} map_name SEC(".maps")
 
 MAP(settings, BPF_MAP_TYPE_ARRAY, 1, __u32, struct settings);
+MAP(limits, BPF_MAP_TYPE_ARRAY, 1, __u32, struct table_limits);
 MAP(state, BPF_MAP_TYPE_ARRAY, 1, __u32, struct state);
 MAP(generations, BPF_MAP_TYPE_ARRAY, GENERATIONS, __u32, struct generation_flags);
 
@@ -52,7 +53,7 @@ TABLE(verdicts, 131072, struct verdict_key, struct verdict);
 
 /* What is known of the world. */
 MAP(mappings, BPF_MAP_TYPE_LRU_HASH, 262144, struct mapping_key, struct mapping);
-MAP(queries, BPF_MAP_TYPE_LRU_HASH, 65536, struct query_key, struct query);
+MAP(questions, BPF_MAP_TYPE_ARRAY, 10240, __u32, struct question_bucket);
 MAP(answers, BPF_MAP_TYPE_LRU_HASH, 65536, __u64, struct answer);
 MAP(streams, BPF_MAP_TYPE_LRU_HASH, 16384, struct stream_key, struct stream);
 MAP(stream_buffers, BPF_MAP_TYPE_ARRAY, STREAM_BUFFERS, enum stream_limit, struct stream_buffer);

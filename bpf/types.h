@@ -16,8 +16,8 @@
 #define BUCKET_SLOTS 8	       /* index slots in a cache line */
 #define BUCKET_PROBES 4	       /* neighbouring buckets that a slot may be in */
 #define MAPPING_SLOTS 8	       /* match sets in one page of a mapping */
-#define QUERY_SLOTS 2	       /* questions under one client address, port and id */
 #define VERDICT_ENTRIES 10     /* ordered rules in one page of a verdict */
+#define QUESTION_SLOTS 8       /* questions in one bucket */
 #define REMAP_ENTRIES 64       /* entries of one call of remap */
 #define CONNECTION_WORKLOADS 8 /* workloads that one connection may be of */
 #define CGROUP_CLASSES 7       /* classes of one control group: a workload each, and one besides */
@@ -296,7 +296,7 @@ struct mapping {
 };
 _Static_assert(sizeof(struct mapping) == 64, "mapping is a cache line");
 
-/* A client's outstanding questions. */
+/* Who asks a question, and under which id. */
 struct query_key {
 	struct address client;
 	__be16 port;
@@ -305,11 +305,23 @@ struct query_key {
 };
 _Static_assert(sizeof(struct query_key) == 24, "query_key has no hidden padding");
 
-struct query {
-	__u64 question[QUERY_SLOTS];	/* hash of name, type and class; 0: free */
-	__u64 asked_at_ns[QUERY_SLOTS]; /* boot clock; 0: answered */
+/*
+ * Questions that wait for an answer, or had one. A slot is taken, renewed and answered by
+ * compare-and-swap of its state (see questions.h).
+ */
+struct question_bucket {
+	__u64 asker[QUESTION_SLOTS];	/* hash of a query_key */
+	__u64 question[QUESTION_SLOTS]; /* hash of name, type and class */
+	__u64 state[QUESTION_SLOTS];	/* when it was asked, and by which client; 0: free */
 };
-_Static_assert(sizeof(struct query) == 32, "query has no hidden padding");
+_Static_assert(sizeof(struct question_bucket) == 192, "question_bucket is three cache lines");
+
+/* How much fits, where the programs cannot tell by the map. */
+struct table_limits {
+	__u32 question_buckets;
+	__u32 pad;
+};
+_Static_assert(sizeof(struct table_limits) == 8, "table_limits has no hidden padding");
 
 enum stream_limit {
 	STREAM_PIECES = 8,   /* pieces of one stream that came before what is missing */
@@ -455,18 +467,25 @@ struct flow_limit {
 };
 _Static_assert(sizeof(struct flow_limit) == 16, "flow_limit has no hidden padding");
 
+enum remap_action {
+	REMAP_ADD = 0,	  /* the match set, until expires_at; never shortens */
+	REMAP_FORGET = 1, /* the match set, unless it expires after expires_at */
+	REMAP_COLLECT =
+		2 /* the page that match_set names, unless a slot expires after expires_at */
+};
+
 struct remap_entry {
 	struct address address;
 	__u32 match_set;
-	__u32 pad;
+	enum remap_action action;
 	__u64 expires_at; /* ticks */
 };
 _Static_assert(sizeof(struct remap_entry) == 32, "remap_entry has no hidden padding");
 
-/* The context of remap: match sets that the agent adds to addresses. Always given whole. */
+/* The context of remap: what the agent changes of addresses. Always given whole. */
 struct remap_request {
 	__u32 count;  /* of entries that count */
-	__u32 failed; /* out: entries that found no place */
+	__u32 failed; /* out: entries that found no place, or nothing to forget or collect */
 	struct remap_entry entries[REMAP_ENTRIES];
 };
 _Static_assert(sizeof(struct remap_request) == 8 + 32 * REMAP_ENTRIES, "remap_request");
@@ -494,8 +513,8 @@ enum counter {
 			       seen, or that was lost */
 	COUNTER_SPECIAL_ADDRESS,      /* address that is never learned */
 	COUNTER_ADDRESSES_OVER_LIMIT, /* addresses beyond the limit of a response */
-	COUNTER_MAPPING_CREATED, /* entries made in mappings: with what the agent deletes and sees,
-				    gives evictions */
+	COUNTER_MAPPING_CREATED, /* entries made in mappings: with what is collected and what is
+				    there, gives evictions */
 	COUNTER_MAPPING_EVICTED, /* live match sets that gave way to newer ones of the same address
 				  */
 	COUNTER_MAPPING_FULL,	 /* addresses that found no place */
@@ -515,8 +534,10 @@ enum counter {
 				      yet */
 	COUNTER_UNKNOWN_CGROUP,	   /* policies select by control group and it cannot be told */
 	COUNTER_TOO_MANY_CGROUPS,  /* policies select too many groups around one */
-	COUNTER_FLOW_EVENT,	   /* denied or audited: told to the agent */
+	COUNTER_FLOW_EVENT,	   /* denied or audited, questions too: told to the agent */
 	COUNTER_FLOW_SUPPRESSED,   /* denied or audited: not told, too many at a time */
-	COUNTER_FLOW_LOST, /* denied or audited: not told, the ring buffer is left to answers */
+	COUNTER_FLOW_LOST,     /* denied or audited: not told, the ring buffer is left to answers */
+	COUNTER_QUERY_EVICTED, /* questions without an answer that gave way to newer ones */
+	COUNTER_MAPPING_COLLECTED, /* entries of mappings deleted, since all in them had expired */
 	COUNTER_MAX
 };

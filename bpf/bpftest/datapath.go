@@ -25,6 +25,9 @@ const (
 	Grace        = 30 * time.Second
 )
 
+// questionBuckets is room for more questions than most tests ask.
+const questionBuckets = 64
+
 // Datapath is the loaded collection, unpinned: it ends with the test.
 type Datapath struct {
 	bpf.DatapathObjects
@@ -49,6 +52,7 @@ func Load(t testing.TB, buckets uint32, options ...func(*ebpf.CollectionSpec)) *
 	spec.Maps[bpf.DatapathMapNameCells].MaxEntries = buckets * 8
 	spec.Maps[bpf.DatapathMapScratch].MaxEntries = uint32(ebpf.MustPossibleCPU()) *
 		uint32(bpf.DatapathScratchLimitSCRATCH_LEVELS)
+	spec.Maps[bpf.DatapathMapQuestions].MaxEntries = questionBuckets
 	for _, option := range options {
 		option(spec)
 	}
@@ -59,6 +63,7 @@ func Load(t testing.TB, buckets uint32, options ...func(*ebpf.CollectionSpec)) *
 	t.Cleanup(func() { _ = d.Close() })
 	d.names = &names{datapath: d, buckets: buckets}
 	d.Settings(func(*bpf.DatapathSettings) {})
+	d.Put(d.DatapathMaps.Limits, uint32(0), bpf.DatapathTableLimits{QuestionBuckets: d.Questions.MaxEntries()})
 	if d.events, err = ringbuf.NewReader(d.Events); err != nil {
 		t.Fatalf("open the ring buffer: %v", err)
 	}
@@ -73,8 +78,11 @@ func (d *Datapath) ReportTo(t testing.TB) { d.t = t }
 func (d *Datapath) Reset(t testing.TB) {
 	t.Helper()
 	d.t = t
-	for _, m := range []*ebpf.Map{d.Mappings, d.Queries, d.DatapathMaps.Answers} {
+	for _, m := range []*ebpf.Map{d.Mappings, d.DatapathMaps.Answers} {
 		d.Forget(m)
+	}
+	for bucket := range d.Questions.MaxEntries() {
+		d.Put(d.Questions, bucket, bpf.DatapathQuestionBucket{})
 	}
 	d.ResetCounters()
 	d.Answers()
@@ -141,7 +149,7 @@ type socketBuffer struct {
 	_       [37]uint32
 }
 
-// Remap runs the program by which the agent adds match sets, and gives how many found no place.
+// Remap runs the program by which the agent changes mappings, and gives how many entries came to nothing.
 func (d *Datapath) Remap(entries ...bpf.DatapathRemapEntry) uint32 {
 	d.t.Helper()
 	request := bpf.DatapathRemapRequest{Count: uint32(len(entries))}

@@ -49,6 +49,8 @@ var counterNames = [bpf.DatapathCounterCOUNTER_MAX]string{
 	bpf.DatapathCounterCOUNTER_FLOW_EVENT:           "flow_events_told",
 	bpf.DatapathCounterCOUNTER_FLOW_SUPPRESSED:      "flow_events_suppressed",
 	bpf.DatapathCounterCOUNTER_FLOW_LOST:            "flow_events_lost",
+	bpf.DatapathCounterCOUNTER_QUERY_EVICTED:        "dns_queries_evicted",
+	bpf.DatapathCounterCOUNTER_MAPPING_COLLECTED:    "mappings_collected",
 }
 
 // Counters returns what was counted since the maps were made, by name: dns_responses_<result>

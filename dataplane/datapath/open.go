@@ -74,7 +74,7 @@ func size(spec *ebpf.CollectionSpec, cfg Config) error {
 	spec.Maps[bpf.DatapathMapScratch].MaxEntries = uint32(cpus) * uint32(bpf.DatapathScratchLimitSCRATCH_LEVELS) //nolint:gosec // a number of CPUs
 	spec.Maps[bpf.DatapathMapMappings].MaxEntries = cfg.MaxMappings
 	spec.Maps[bpf.DatapathMapAnswers].MaxEntries = max(cfg.MaxMappings/4, 1024)
-	spec.Maps[bpf.DatapathMapQueries].MaxEntries = cfg.MaxQueries
+	spec.Maps[bpf.DatapathMapQuestions].MaxEntries = questionBuckets(cfg.MaxQueries)
 	spec.Maps[bpf.DatapathMapInterfaces].MaxEntries = maxLinks
 	spec.Maps[bpf.DatapathMapNameCells].MaxEntries = nameCells(cfg.MaxPatterns)
 	spec.Maps[bpf.DatapathMapNameIndex].MaxEntries = indexBuckets(cfg.MaxPatterns)
@@ -112,6 +112,13 @@ func nameCells(patterns uint32) uint32 { return min(patterns+patterns/4+64, slot
 // that the hash of some name may lead to are full long before the cells are taken: in every other node before
 // there are as many names as patterns.
 func indexBuckets(patterns uint32) uint32 { return max(powerOfTwo(patterns)/2, 64) }
+
+// questionBuckets makes room for a quarter more questions than are to be outstanding: then each finds a
+// place in its two buckets.
+func questionBuckets(queries uint32) uint32 {
+	const slots = uint64(len(bpf.DatapathQuestionBucket{}.State))
+	return uint32((uint64(queries)*5/4 + slots) / slots) //nolint:gosec // less than queries
+}
 
 // powerOfTwo rounds up.
 func powerOfTwo(n uint32) uint32 { return 1 << bits.Len32(max(n, 1)-1) }
@@ -169,9 +176,9 @@ func (k *kernel) takeMaps(c *ebpf.Collection) {
 		bpf.DatapathMapDestinations: &k.Destinations, bpf.DatapathMapEndpoints: &k.Endpoints,
 		bpf.DatapathMapEvents: &k.Events, bpf.DatapathMapFlowLimits: &k.FlowLimits,
 		bpf.DatapathMapGenerations: &k.Generations,
-		bpf.DatapathMapInterfaces:  &k.Interfaces, bpf.DatapathMapMappings: &k.Mappings,
+		bpf.DatapathMapInterfaces:  &k.Interfaces, bpf.DatapathMapLimits: &k.Limits, bpf.DatapathMapMappings: &k.Mappings,
 		bpf.DatapathMapNameCells: &k.NameCells, bpf.DatapathMapNameIndex: &k.NameIndex,
-		bpf.DatapathMapPatterns: &k.Patterns, bpf.DatapathMapQueries: &k.Queries, bpf.DatapathMapRuleSets: &k.RuleSets,
+		bpf.DatapathMapPatterns: &k.Patterns, bpf.DatapathMapQuestions: &k.Questions, bpf.DatapathMapRuleSets: &k.RuleSets,
 		bpf.DatapathMapSettings: &k.Settings,
 		bpf.DatapathMapSources:  &k.Sources, bpf.DatapathMapState: &k.State,
 		bpf.DatapathMapVerdicts: &k.Verdicts, bpf.DatapathMapWorkloads: &k.Workloads,
@@ -230,6 +237,10 @@ func (k *kernel) initialise(cfg Config) error {
 	s.TtlGraceNs = uint64(cfg.TTLGrace)         //nolint:gosec // see above
 	if err := k.putSettings(s); err != nil {
 		return err
+	}
+	limits := bpf.DatapathTableLimits{QuestionBuckets: k.Questions.MaxEntries()}
+	if err := k.Limits.Put(uint32(0), &limits); err != nil {
+		return fmt.Errorf("write limits: %w", err)
 	}
 	return k.limitFlows()
 }
