@@ -78,9 +78,10 @@ __attribute__((noinline)) int insert_in_page(struct mapping_key *of, __u64 wante
 	for (int i = 0; i < MAPPING_SLOTS; i++) {
 		__u64 slot = load_slot(&page->slots[i]);
 
-		if (slot && ((slot ^ wanted) & SLOT_MATCH_SET) == 0)
-			return prolong(&page->slots[i], slot, wanted);
-		if (!unused && !slot_live(slot, now_ns)) {
+		if (slot_live(slot, now_ns)) {
+			if (((slot ^ wanted) & SLOT_MATCH_SET) == 0)
+				return prolong(&page->slots[i], slot, wanted);
+		} else if (!unused) {
 			unused = &page->slots[i];
 			was = slot;
 		}
@@ -168,5 +169,75 @@ __attribute__((noinline)) int add_match_set(struct address *address, __u32 match
 			return 0;
 	}
 	count(COUNTER_MAPPING_FULL);
+	return 1;
+}
+
+/* Takes a match set from one page. Gives 1 if it is gone; verified once, by itself. */
+__attribute__((noinline)) int forget_in_page(struct mapping_key *of, __u32 match_set,
+					     __u64 expires_at)
+{
+	struct mapping_key key;
+	struct mapping *page;
+
+	if (!of)
+		return 0;
+	key = *of; /* as in insert_in_page */
+	page = bpf_map_lookup_elem(&mappings, &key);
+	if (!page)
+		return 0;
+	for (int i = 0; i < MAPPING_SLOTS; i++) {
+		__u64 slot = load_slot(&page->slots[i]);
+
+		if ((slot & SLOT_MATCH_SET) != match_set ||
+		    slot >> MAPPING_MATCH_SET_BITS > expires_at)
+			continue;
+		/* Without a life, but not 0: slots behind it are still to be found. */
+		if (slot != match_set &&
+		    take(&key, page, &page->slots[i], slot, match_set) == INSERTION_DONE)
+			return 1;
+	}
+	return 0;
+}
+
+/*
+ * Takes a match set from an address, unless it expires later: then a program prolonged it. Gives 1
+ * if it is gone, else 0. A place remains that is as good as an expired one.
+ */
+static __always_inline int forget_match_set(struct address *address, __u32 match_set,
+					    __u64 expires_at)
+{
+	struct mapping_key key = {.address = *address};
+	int gone = 0;
+
+	match_set &= SLOT_MATCH_SET;
+	for (__u32 i = 0; i < MAPPING_PAGES; i++) {
+		key.page = i;
+		gone |= forget_in_page(&key, match_set, expires_at);
+	}
+	return gone;
+}
+
+/*
+ * Deletes a page all of whose slots expired at a time or before. Gives 1 if it is gone, else 0. A
+ * program may prolong one of them at this moment: the agent hears of it, and adds it again.
+ */
+__attribute__((noinline)) int collect_page(struct mapping_key *of, __u64 expires_at)
+{
+	struct mapping_key key;
+	struct mapping *page;
+
+	if (!of)
+		return 0;
+	key = *of; /* as in insert_in_page */
+	page = bpf_map_lookup_elem(&mappings, &key);
+	if (!page)
+		return 0;
+	for (int i = 0; i < MAPPING_SLOTS; i++) {
+		if (load_slot(&page->slots[i]) >> MAPPING_MATCH_SET_BITS > expires_at)
+			return 0;
+	}
+	if (bpf_map_delete_elem(&mappings, &key))
+		return 0;
+	count(COUNTER_MAPPING_COLLECTED);
 	return 1;
 }

@@ -2,10 +2,31 @@
 
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
 /*
- * Adds match sets to addresses for the agent. User space must not write `mappings`: it would undo
- * what the programs add between its read and its write.
+ * Changes for the agent what is known of addresses. User space must not write `mappings`: it would
+ * undo what the programs add between its read and its write.
  */
 #include "mapping.h"
+
+/* Gives 1 if the entry came to nothing, else 0. Verified once, by itself. */
+__attribute__((noinline)) int remap_one(struct remap_entry *entry, __u64 now_ns)
+{
+	struct mapping_key key = {};
+	struct address address;
+
+	if (!entry)
+		return 1;
+	address = entry->address;
+	switch (entry->action) {
+	case REMAP_FORGET:
+		return !forget_match_set(&address, entry->match_set, entry->expires_at);
+	case REMAP_COLLECT:
+		key.address = address;
+		key.page = entry->match_set;
+		return !collect_page(&key, entry->expires_at);
+	default:
+		return add_match_set(&address, entry->match_set, entry->expires_at, now_ns);
+	}
+}
 
 SEC("syscall")
 int remap(struct remap_request *request)
@@ -17,10 +38,9 @@ int remap(struct remap_request *request)
 #pragma unroll
 	for (__u32 i = 0; i < REMAP_ENTRIES; i++) {
 		if (i < request->count) {
-			struct address address = request->entries[i].address;
+			struct remap_entry entry = request->entries[i];
 
-			failed += add_match_set(&address, request->entries[i].match_set,
-						request->entries[i].expires_at, now_ns);
+			failed += remap_one(&entry, now_ns);
 		}
 	}
 	request->failed = failed;
