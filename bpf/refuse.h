@@ -3,6 +3,7 @@
 #pragma once
 
 #include "count.h"
+#include "flow.h"
 #include "name.h"
 #include "verdict.h"
 #include "workload.h"
@@ -21,16 +22,36 @@ static __always_inline void judge_question(struct scratch *s, struct judgement *
 	}
 }
 
+/* Tells of a question that rules refuse, or would. */
+static __always_inline void tell_judged(struct __sk_buff *skb, struct scratch *s,
+					const struct packet *packet, enum origin origin,
+					const struct judgement *judgement, __u32 flags)
+{
+	struct flow flow = {
+		.flags = flags | (origin == ORIGIN_LOCAL ? FLOW_LOCAL : 0),
+		.generation = judgement->generation,
+		.enforced = judgement->enforced,
+		.audited = judgement->audited,
+	};
+
+	if (judgement->enforced != NO_RULE)
+		flow.flags |= FLOW_ENFORCED_RULE;
+	if (judgement->audited != NO_RULE)
+		flow.flags |= FLOW_AUDITED_RULE;
+	tell_question(skb, s, packet, &flow);
+}
+
 /*
- * Whether the rules refuse the question whose name was read last. A question is never refused for
- * another reason: what cannot be told is asked, and opens nothing by itself.
+ * Whether the rules refuse the question whose name was read last, over any transport; that, and
+ * what only AUDIT policies would refuse, is told. A question is never refused for another reason:
+ * what cannot be told is asked, and opens nothing by itself.
  */
 static __always_inline bool refused(struct __sk_buff *skb, struct scratch *s,
 				    const struct packet *packet, enum origin origin)
 {
 	struct generation_flags *generation;
 	struct judgement judgement;
-	__u32 zero = 0, active;
+	__u32 zero = 0, active, flags = 0;
 	struct state *now;
 
 	now = bpf_map_lookup_elem(&state, &zero);
@@ -45,11 +66,13 @@ static __always_inline bool refused(struct __sk_buff *skb, struct scratch *s,
 	    judgement.workload_count == 0)
 		return false;
 	judge_question(s, &judgement);
-	if (judgement.flags & WORKLOAD_ENFORCED && judgement.enforced_denies) {
-		count(COUNTER_QUERY_REFUSED);
-		return true;
-	}
+	if (judgement.flags & WORKLOAD_ENFORCED && judgement.enforced_denies)
+		flags |= FLOW_DENIED;
 	if (judgement.flags & WORKLOAD_AUDITED && judgement.audited_denies)
-		count(COUNTER_QUERY_AUDIT);
-	return false;
+		flags |= FLOW_AUDITED;
+	if (!flags)
+		return false;
+	count(flags & FLOW_DENIED ? COUNTER_QUERY_REFUSED : COUNTER_QUERY_AUDIT);
+	tell_judged(skb, s, packet, origin, &judgement, flags);
+	return flags & FLOW_DENIED;
 }

@@ -2,8 +2,12 @@ package bpf_test
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 
 	"github.com/nameward/nameward/bpf"
@@ -48,7 +52,7 @@ func (g *gate) expectAsked(name string) {
 func (g *gate) expectUnasked(name string) {
 	g.t.Helper()
 	verdict, counted := g.ask(name, asking)
-	if verdict != 1 || counted[bpf.DatapathCounterCOUNTER_QUERY_REFUSED] != 2 || len(counted) != 1 {
+	if verdict != 1 || counted[bpf.DatapathCounterCOUNTER_QUERY_REFUSED] != 2 || counted[told] != 2 || len(counted) != 2 {
 		g.t.Errorf("%s: verdict %d, counted %v, want it refused and not remembered", name, verdict, counted)
 	}
 }
@@ -80,6 +84,60 @@ func TestFirstRuleOfTheNameRefuses(t *testing.T) {
 	g.expectUnasked("x.example.com")
 	g.flags(bpf.DatapathGenerationFlagGENERATION_ENFORCES | bpf.DatapathGenerationFlagGENERATION_SOURCES)
 	g.expectAsked("x.example.com")
+}
+
+// A question that is refused, or would be, is told with the name in canonical form, the resolver and the
+// rules.
+func TestJudgedQuestionsAreTold(t *testing.T) {
+	const resolver = "10.0.0.53:53"
+	g := newAsker(t, enforced|auditing)
+	g.Put(g.RuleSets, uint32(0), uint64(0xfeed))
+	g.rules(component(bpf.DatapathComponentCOMPONENT_ANY_QUESTION, 0), every(2, bpf.DatapathVerdictFlagVERDICT_DENY), every(5, bpf.DatapathVerdictFlagVERDICT_DENY|bpf.DatapathVerdictFlagVERDICT_AUDIT))
+	ask := func(program *ebpf.Program, name string) bpftest.Flow {
+		t.Helper()
+		query := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA)
+		g.RunFrom(program, 1, bpftest.Datagram(netip.MustParseAddrPort(asking), netip.MustParseAddrPort(resolver), pack(t, query)))
+		flows := g.Flows()
+		if len(flows) != 1 {
+			t.Fatalf("%s: %d events, want 1", name, len(flows))
+		}
+		flows[0].SeenAtNs = 0
+		return flows[0]
+	}
+	want := flowOf(bpftest.UDP, asking, resolver, bpf.DatapathFlowFlagFLOW_DENIED|bpf.DatapathFlowFlagFLOW_ENFORCED_RULE|bpf.DatapathFlowFlagFLOW_AUDITED|bpf.DatapathFlowFlagFLOW_AUDITED_RULE)
+	want.Enforced, want.Audited = 2, 5
+	long := strings.Repeat(strings.Repeat("x", 62)+".", 4)[:252] + "y"
+	for asked, name := range map[string]string{"Evil.Example": "evil.example", "a": "a", long: long} {
+		want.NameBytes = uint16(len(name) + 2)
+		if diff := cmp.Diff(bpftest.Flow{DatapathFlowEvent: want, Question: name}, ask(g.DnsQueryForwarded, asked)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", asked, diff)
+		}
+	}
+	g.workload(bpf.DatapathWorkloadKey{Origin: bpf.DatapathOriginORIGIN_LOCAL}, auditing)
+	if got := ask(g.DnsQueryLocal, "evil.example"); got.Flags != bpf.DatapathFlowFlagFLOW_AUDITED|bpf.DatapathFlowFlagFLOW_ENFORCED_RULE|bpf.DatapathFlowFlagFLOW_AUDITED_RULE|bpf.DatapathFlowFlagFLOW_LOCAL|bpf.DatapathFlowFlagFLOW_UID {
+		t.Errorf("audited, of the node itself: flags %#x", got.Flags)
+	}
+	g.rules(component(bpf.DatapathComponentCOMPONENT_ANY_QUESTION, 0), every(2, 0))
+	g.ask("evil.example", asking)
+	if flows := g.Flows(); len(flows) != 0 {
+		t.Errorf("asked: %+v, want no event", flows)
+	}
+}
+
+// Questions share the rate of denied connections: what is more is counted.
+func TestQuestionEventsAreLimited(t *testing.T) {
+	onOneCPU(t)
+	g := newAsker(t, enforced)
+	g.Put(g.FlowLimits, uint32(0), bpf.DatapathFlowLimit{IntervalNs: uint64(time.Hour), BurstNs: uint64(10 * time.Hour)})
+	g.rules(component(bpf.DatapathComponentCOMPONENT_ANY_QUESTION, 0), every(2, bpf.DatapathVerdictFlagVERDICT_DENY))
+	query := pack(t, new(dns.Msg).SetQuestion("evil.example.", dns.TypeA))
+	packet := bpftest.Datagram(netip.MustParseAddrPort(asking), netip.MustParseAddrPort("10.0.0.53:53"), query)
+	for range 100 {
+		g.Run(g.DnsQueryForwarded, packet)
+	}
+	if got := g.Counted(); got[told] != 10 || got[suppressed] != 90 || got[bpf.DatapathCounterCOUNTER_QUERY_REFUSED] != 100 {
+		t.Errorf("counted %v, want 10 told of 100", got)
+	}
 }
 
 func TestAuditedQuestionIsAsked(t *testing.T) {

@@ -25,6 +25,12 @@ type Owner struct {
 	Names   uint32
 }
 
+// Flow is a flow_event with the name behind it, if there is one.
+type Flow struct {
+	bpf.DatapathFlowEvent
+	Question string // in the form of zone files, without the final dot
+}
+
 // Answers gives the answers that are in the ring buffer, and empties it.
 func (d *Datapath) Answers() []Answer {
 	d.t.Helper()
@@ -33,14 +39,14 @@ func (d *Datapath) Answers() []Answer {
 }
 
 // Flows gives the flow events that are in the ring buffer, and empties it.
-func (d *Datapath) Flows() []bpf.DatapathFlowEvent {
+func (d *Datapath) Flows() []Flow {
 	d.t.Helper()
 	_, flows := d.ReadEvents()
 	return flows
 }
 
 // ReadEvents gives what is in the ring buffer, and empties it.
-func (d *Datapath) ReadEvents() (answers []Answer, flows []bpf.DatapathFlowEvent) {
+func (d *Datapath) ReadEvents() (answers []Answer, flows []Flow) {
 	d.t.Helper()
 	d.events.SetDeadline(time.Unix(1, 0)) // in the past: what is there, and no waiting
 	for {
@@ -55,9 +61,7 @@ func (d *Datapath) ReadEvents() (answers []Answer, flows []bpf.DatapathFlowEvent
 			answers = append(answers, d.parseAnswer(record.RawSample))
 			continue
 		}
-		var flow bpf.DatapathFlowEvent
-		d.read(bytes.NewReader(record.RawSample), &flow)
-		flows = append(flows, flow)
+		flows = append(flows, d.parseFlow(record.RawSample))
 	}
 }
 
@@ -99,18 +103,43 @@ func (d *Datapath) parseAnswer(raw []byte) Answer {
 	names := make([]byte, answer.NamesBytes)
 	d.read(reader, names)
 	for range answer.Names {
-		var labels []string
-		for names[0] != 0 {
-			labels = append(labels, string(names[1:1+names[0]]))
-			names = names[1+names[0]:]
-		}
-		names = names[1:]
-		answer.Chain = append(answer.Chain, strings.Join(labels, "."))
+		var name string
+		name, names = cutName(names)
+		answer.Chain = append(answer.Chain, name)
 	}
 	if len(names) != 0 || reader.Len() >= 8 || len(raw)%8 != 0 {
 		d.t.Fatalf("event of %d bytes: %d bytes behind the names, %d behind all", len(raw), len(names), reader.Len())
 	}
 	return answer
+}
+
+func (d *Datapath) parseFlow(raw []byte) Flow {
+	d.t.Helper()
+	var flow Flow
+	reader := bytes.NewReader(raw)
+	d.read(reader, &flow.DatapathFlowEvent)
+	if flow.NameBytes > 0 {
+		name := make([]byte, flow.NameBytes)
+		d.read(reader, name)
+		var rest []byte
+		if flow.Question, rest = cutName(name); len(rest) != 0 {
+			d.t.Fatalf("flow event with %d bytes behind the name", len(rest))
+		}
+	}
+	if reader.Len() >= 8 || len(raw)%8 != 0 {
+		d.t.Fatalf("flow event of %d bytes: %d behind all", len(raw), reader.Len())
+	}
+	return flow
+}
+
+// cutName reads a name in wire form, and gives what is behind it.
+func cutName(wire []byte) (name string, rest []byte) {
+	var labels []string
+	for wire[0] != 0 {
+		labels = append(labels, string(wire[1:1+wire[0]]))
+		wire = wire[1+wire[0]:]
+	}
+	return strings.Join(labels, "."), wire[1:]
 }
 
 func (d *Datapath) read(reader *bytes.Reader, into any) {
