@@ -218,8 +218,9 @@ static __always_inline int forget_match_set(struct address *address, __u32 match
 }
 
 /*
- * Deletes a page all of whose slots expired at a time or before. Gives 1 if it is gone, else 0. A
- * program may prolong one of them at this moment: the agent hears of it, and adds it again.
+ * Deletes the last page of an address if all of its slots expired at a time or before. Gives 1 if
+ * it is gone, else 0. A program may prolong one of them at this moment: the agent hears of it, and
+ * adds it again.
  */
 __attribute__((noinline)) int collect_page(struct mapping_key *of, __u64 expires_at)
 {
@@ -236,6 +237,10 @@ __attribute__((noinline)) int collect_page(struct mapping_key *of, __u64 expires
 		if (load_slot(&page->slots[i]) >> MAPPING_MATCH_SET_BITS > expires_at)
 			return 0;
 	}
+	key.page++;
+	if (bpf_map_lookup_elem(&mappings, &key))
+		return 0;
+	key.page--;
 	if (bpf_map_delete_elem(&mappings, &key))
 		return 0;
 	count(COUNTER_MAPPING_COLLECTED);

@@ -55,11 +55,12 @@ var counterNames = [bpf.DatapathCounterCOUNTER_MAX]string{
 
 // Counters returns what was counted since the maps were made, by name: dns_responses_<result>
 // (learned, unmatched, malformed, …), verdicts_<verdict> (allow, deny, audit), flow_events_<result>
-// (told, suppressed, lost), mappings_created, events_lost and so on; and since this process began:
-// mappings_evicted (addresses that the kernel dropped for newer ones), observations_evicted (mappings
-// that the table dropped) and flows_evicted (flow events that had to give way to others).
+// (told, suppressed, lost), mappings_created, mappings_evicted (addresses that the kernel dropped for
+// newer ones), events_lost and so on; and since this process began: addresses_evicted (addresses of a name
+// that gave way to newer ones of it), observations_evicted (mappings that the table dropped) and
+// flows_evicted (flow events that had to give way to others).
 func (d *Datapath) Counters() (map[string]uint64, error) {
-	counters := make(map[string]uint64, len(counterNames)+3)
+	counters := make(map[string]uint64, len(counterNames)+4)
 	for i, name := range counterNames {
 		n, err := d.kernel.counter(bpf.DatapathCounter(i)) //nolint:gosec // an index
 		if err != nil {
@@ -68,7 +69,7 @@ func (d *Datapath) Counters() (map[string]uint64, error) {
 		counters[name] = n
 	}
 	counters["mappings_evicted"] = d.evicted.Load()
-	counters["observations_evicted"] = d.table.Evicted()
+	counters["observations_evicted"], counters["addresses_evicted"] = d.table.Evicted()
 	counters["flows_evicted"] = d.flows.Evicted()
 	return counters, nil
 }

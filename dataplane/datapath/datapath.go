@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cilium/ebpf/ringbuf"
-
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/bpf"
 	"github.com/nameward/nameward/dataplane/lower"
@@ -29,7 +27,7 @@ type Datapath struct {
 
 	mu        sync.Mutex // guards all below
 	journal   *journal
-	events    *ringbuf.Reader
+	events    *ring
 	lowering  *lower.State
 	names     *names
 	active    uint32
@@ -37,11 +35,14 @@ type Datapath struct {
 	held      [2]*generation // nil: not known, to be read
 	links     links
 	positions []*positions             // of rule sets that were in force, the newest last
-	expired   map[netip.Addr]time.Time // addresses whose mappings were deleted lately
-	created   uint64                   // entries of mappings made before this process
-	deleted   uint64                   // entries of mappings that this process deleted
+	inForce   bool                     // the names of lowering are those of the active generation
+	overdue   []observe.Dropped        // mappings that were too many, whose doors are to be shut
+	replaced  map[door]bool            // match sets that addresses had before the last switch
+	expired   map[netip.Addr]time.Time // addresses of which match sets were taken lately
+	baseline  int64                    // what was amiss in the counters of mappings at the start
 
 	evicted atomic.Uint64 // entries of mappings that the kernel dropped for newer ones
+	tight   atomic.Bool   // mappings have little room left
 }
 
 // Open adopts the pins below cfg.PinDir or makes them, and restores what the journal knows into table.
@@ -85,10 +86,9 @@ func (d *Datapath) open() (err error) {
 	if d.links, err = readLinks(d.kernel); err != nil {
 		return err
 	}
-	if d.events, err = ringbuf.NewReader(d.kernel.Events); err != nil {
-		return fmt.Errorf("open events: %w", err)
+	if d.events, err = openRing(d.kernel.Events); err != nil {
+		return err
 	}
-	d.events.SetDeadline(time.Unix(1, 0)) // reads never wait
 	if err := d.restore(); err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (d *Datapath) Close() error {
 	defer d.mu.Unlock()
 	var errs []error
 	if d.events != nil {
-		errs = append(errs, d.events.Close())
+		errs = append(errs, d.events.close())
 	}
 	if d.kernel != nil {
 		errs = append(errs, d.kernel.close())
@@ -139,9 +139,13 @@ func (d *Datapath) Apply(ctx context.Context, rules *ruleset.RuleSet) error {
 	if err := d.settle(ctx); err != nil {
 		return err
 	}
+	if err := d.forgetReplaced(); err != nil {
+		return err
+	}
 	if err := d.names.free(); err != nil {
 		return err
 	}
+	d.inForce = false
 	tables, err := d.lowering.Lower(rules)
 	d.names.change(tables.Changed)
 	if err != nil {
@@ -224,12 +228,14 @@ func (d *Datapath) switchTo(idle uint32) error {
 	if err := d.drain(); err != nil {
 		return err
 	}
-	if err := d.remapAll(idle); err != nil {
+	replaced, err := d.remapAll(idle)
+	if err != nil {
 		return err
 	}
 	if err := d.putState(idle, idle); err != nil {
 		return err
 	}
 	d.active, d.switched = idle, time.Now()
+	d.inForce, d.replaced = true, replaced
 	return nil
 }

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"unsafe"
-
-	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/bpf"
@@ -21,22 +18,22 @@ type learned struct {
 	generations uint32 // bit 0, bit 1
 }
 
-// eventBatch is how many events are written to the journal at once. What was read and is not yet
-// written is lost to the agent (not to the kernel) if the process is killed.
+// eventBatch is how many events are written to the journal at once.
 const eventBatch = 256
 
-const recordHeader = 8 // bytes before each record in a ring buffer
-
 // drain takes in the events that are there when it begins, not those that come meanwhile: those may
-// never end.
+// never end. An event leaves the ring buffer when it is written down, and only then it counts: if the
+// process is killed before, the next one reads it again; a flow is counted by one of them at most.
 func (d *Datapath) drain() error {
-	left := d.events.AvailableBytes()
-	for left > 0 {
+	end := d.events.next + uint64(d.events.available()) //nolint:gosec // not negative
+	for d.events.next < end {
 		clock, err := readClock()
 		if err != nil {
 			return err
 		}
-		answers, flows, read, err := d.readBatch(left, clock)
+		answers, flows := d.readBatch(end, clock)
+		d.writeDown(answers, clock)
+		d.events.release()
 		if err := d.take(answers, clock); err != nil {
 			return err
 		}
@@ -44,34 +41,26 @@ func (d *Datapath) drain() error {
 		for i := range flows {
 			d.takeFlow(&flows[i])
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read events: %w", err)
-		}
-		left -= read
 	}
-	return nil
+	return d.dropOverdue()
 }
 
-// readBatch reads up to a batch of events, of so many bytes at least if they are there.
-func (d *Datapath) readBatch(bytes int, c clock) (answers []learned, flows []stopped, read int, err error) {
-	var record ringbuf.Record
-	for len(answers)+len(flows) < eventBatch && read < bytes {
-		if err := d.events.ReadInto(&record); err != nil {
-			return answers, flows, read, err
+// readBatch reads up to a batch of events, of those that begin before a position.
+func (d *Datapath) readBatch(end uint64, c clock) (answers []learned, flows []stopped) {
+	for len(answers)+len(flows) < eventBatch && d.events.next < end {
+		raw := d.events.read()
+		if raw == nil {
+			break
 		}
-		read += recordHeader + (len(record.RawSample)+7)&^7
 		var err error
-		if eventType(record.RawSample) == bpf.DatapathEventTypeEVENT_FLOW {
+		if eventType(raw) == bpf.DatapathEventTypeEVENT_FLOW {
 			var flow stopped
-			if flow, err = decodeFlow(record.RawSample, c); err == nil {
+			if flow, err = decodeFlow(raw, c); err == nil {
 				flows = append(flows, flow)
 			}
 		} else {
 			var answer learned
-			if answer, err = decodeAnswer(record.RawSample, c); err == nil {
+			if answer, err = decodeAnswer(raw, c); err == nil {
 				answers = append(answers, answer)
 			}
 		}
@@ -79,21 +68,28 @@ func (d *Datapath) readBatch(bytes int, c clock) (answers []learned, flows []sto
 			d.log.Warn("event is not readable", "err", err)
 		}
 	}
-	return answers, flows, read, nil
+	return answers, flows
 }
 
-// take writes answers down, hands them on, and opens the doors that the kernel did not open itself.
-func (d *Datapath) take(answers []learned, c clock) error {
+// writeDown keeps answers for the next process.
+func (d *Datapath) writeDown(answers []learned, c clock) {
 	if len(answers) == 0 {
-		return nil
+		return
 	}
 	if err := d.journal.put(answers, c); err != nil {
 		// The kernel enforces without it; only a restart would know less.
 		d.log.Warn("journal of mappings is not written", "err", err)
 	}
+}
+
+// take hands answers on, and opens the doors that the kernel did not open itself.
+func (d *Datapath) take(answers []learned, c clock) error {
+	if len(answers) == 0 {
+		return nil
+	}
 	doors := map[door]uint64{}
 	for _, a := range answers {
-		d.table.Record(a.Answer)
+		d.overdue = append(d.overdue, d.table.Record(a.Answer)...)
 		d.flows.Saw(a.Answer)
 		for _, address := range a.Addresses {
 			if a.generations&(1<<d.active) != 0 && !d.collectedSince(address.Address, a) {

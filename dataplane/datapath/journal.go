@@ -172,6 +172,22 @@ func (j *journal) put(answers []learned, c clock) error {
 	})
 }
 
+// drop removes mappings that gave way to newer ones.
+func (j *journal) drop(dropped []observe.Dropped) error {
+	err := j.db.Update(func(tx *bbolt.Tx) error {
+		for _, gone := range dropped {
+			if err := tx.Bucket(mappingsBucket).Delete(journalKey(gone.Names[0], gone.Address)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("drop mappings: %w", err)
+	}
+	return nil
+}
+
 // journalHead is the fixed part of a line, all times in nanoseconds of the boot clock. Behind it come
 // the names of the chain in wire form, and behind a root name those of earlier chains.
 type journalHead struct {

@@ -118,11 +118,11 @@ func TestExpiredMappingsAreCollected(t *testing.T) {
 	}
 	later := clock
 	later.now, later.boot = clock.now.Add(10*time.Minute), clock.boot+uint64(10*time.Minute)
-	if err := f.collect(later); err != nil {
-		t.Fatal(err)
+	if tight, err := f.collect(later); err != nil || tight {
+		t.Fatalf("collect: tight %v, %v", tight, err)
 	}
-	if _, held, err := f.findExpired(later); err != nil || held != 1 {
-		t.Errorf("entries left: got %d, %v, want 1", held, err)
+	if got := f.pages(t); got != 1 {
+		t.Errorf("entries left: got %d, want 1", got)
 	}
 	if mappings, _, err := f.journal.mappings(later); err != nil || len(mappings) != 2 {
 		t.Errorf("journal: got %v, %v, want both: connections outlive mappings", mappings, err)
@@ -146,20 +146,40 @@ func TestEvictionsAreCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.collect(clock); err != nil {
+	if _, err := f.collect(clock); err != nil {
 		t.Fatal(err)
 	}
-	_, held, err := f.findExpired(clock)
+	held := f.pages(t)
+	if got, want := f.counter(t, "mappings_evicted"), 2000-held; got != want || held < 256 {
+		t.Errorf("evicted %d, want %d; %d left", got, want, held)
+	}
+	// What is dropped while no agent runs is counted when one does.
+	for i := range 500 {
+		f.resolve(t, fmt.Sprintf("m%d.example.com", i), 3600, fmt.Sprintf("m%d.example.com. IN A 198.19.%d.%d", i, i>>8, i&255))
+	}
+	f.restart(t)
+	if got, want := f.counter(t, "mappings_evicted"), 2500-f.pages(t); got != want {
+		t.Errorf("after a restart: evicted %d, want %d", got, want)
+	}
+}
+
+// pages is how many entries mappings have.
+func (f *fixture) pages(t *testing.T) uint64 {
+	t.Helper()
+	found, err := f.takeStock(0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return found.held
+}
+
+func (f *fixture) counter(t *testing.T, name string) uint64 {
+	t.Helper()
 	counters, err := f.Counters()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := counters["mappings_evicted"], 2000-held; got != want {
-		t.Errorf("got %d, want %d", got, want)
-	}
+	return counters[name]
 }
 
 // A link that nobody classed yet may open nothing while policies select by interface.

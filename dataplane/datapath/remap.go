@@ -20,13 +20,15 @@ type door struct {
 }
 
 // remapAll gives the addresses of every live name the match sets that the name has in a generation,
-// where those are not the ones that it has in the active one: these it has already.
-func (d *Datapath) remapAll(generation uint32) error {
+// where those are not the ones that it has in the active one: these it has already. It returns the match
+// sets that it has no longer.
+func (d *Datapath) remapAll(generation uint32) (replaced map[door]bool, err error) {
 	clock, err := readClock()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	doors := map[door]uint64{}
+	replaced = map[door]bool{}
 	scope := d.names.stale[d.active]
 	if scope[everyName] {
 		scope = nil
@@ -35,16 +37,21 @@ func (d *Datapath) remapAll(generation uint32) error {
 		if !d.names.affected(o.Name, d.active) {
 			continue
 		}
-		has := d.names.matchSets(o.Name, d.active)
-		for _, set := range d.names.matchSets(o.Name, generation) {
+		has, wants := d.names.matchSets(o.Name, d.active), d.names.matchSets(o.Name, generation)
+		for _, set := range wants {
 			if slices.Contains(has, set) {
 				continue
 			}
 			key := door{o.Address, set}
 			doors[key] = max(doors[key], d.expiryOf(o, clock))
 		}
+		for _, set := range has {
+			if !slices.Contains(wants, set) {
+				replaced[door{o.Address, set}] = true
+			}
+		}
 	}
-	return d.remap(doors)
+	return replaced, d.remap(doors)
 }
 
 // everyName is what lower lists as changed when every name may have other match sets.
@@ -97,35 +104,35 @@ func (d *Datapath) answerExpiry(asked domain.Name, a netip.Addr) uint64 {
 	return answer.ExpiresAt
 }
 
-// remap adds match sets to addresses. A program does it: it inserts the way that dns_response does,
-// with which any other way would race.
+// remap adds match sets to addresses.
 func (d *Datapath) remap(doors map[door]uint64) error {
-	var request bpf.DatapathRemapRequest
-	flush := func() error {
-		if request.Count == 0 {
-			return nil
-		}
-		if _, err := d.kernel.programs[bpf.DatapathProgRemap].Run(&ebpf.RunOptions{Context: &request}); err != nil {
-			return fmt.Errorf("remap known names: %w", err)
-		}
-		request = bpf.DatapathRemapRequest{}
-		return nil
-	}
+	entries := make([]bpf.DatapathRemapEntry, 0, len(doors))
 	for _, key := range sortedDoors(doors) {
-		request.Entries[request.Count] = bpf.DatapathRemapEntry{
+		entries = append(entries, bpf.DatapathRemapEntry{
 			Address: address(key.address), MatchSet: key.matchSet, ExpiresAt: doors[key],
-		}
-		request.Count++
-		if int(request.Count) == len(request.Entries) {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
+		})
 	}
-	return flush()
+	_, err := d.kernel.changeMappings(entries)
+	return err
 }
 
-func sortedDoors(doors map[door]uint64) []door {
+// changeMappings adds to mappings and takes from them, in order, and returns how many entries came to
+// nothing. A program does it: it works the way that dns_response does, with which any other way would race.
+func (k *kernel) changeMappings(entries []bpf.DatapathRemapEntry) (failed int, err error) {
+	for len(entries) > 0 {
+		var request, answer bpf.DatapathRemapRequest
+		n := copy(request.Entries[:], entries)
+		request.Count = uint32(n) //nolint:gosec // at most what a request has
+		if _, err := k.programs[bpf.DatapathProgRemap].Run(&ebpf.RunOptions{Context: &request, ContextOut: &answer}); err != nil {
+			return failed, fmt.Errorf("change mappings: %w", err)
+		}
+		failed += int(answer.Failed)
+		entries = entries[n:]
+	}
+	return failed, nil
+}
+
+func sortedDoors[V any](doors map[door]V) []door {
 	sorted := make([]door, 0, len(doors))
 	for key := range doors {
 		sorted = append(sorted, key)

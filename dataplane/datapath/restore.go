@@ -18,7 +18,7 @@ func (d *Datapath) restore() error {
 	if err != nil || d.journal.forgot() {
 		d.table.Missed()
 	}
-	d.table.Restore(mappings)
+	d.overdue = d.table.Restore(mappings)
 	d.table.RestoreFormer(former)
 	d.flows.Restore(mappings)
 	d.prolong(clock, time.Unix(1<<40, 0))

@@ -14,6 +14,7 @@ const (
 	tickInterval    = time.Second
 	expiryLookahead = 5 * time.Second  // mappings that may expire before the next ticks
 	collectInterval = 30 * time.Second // between two passes over all mappings
+	tightInterval   = 3 * time.Second  // the same while there is little room
 	retryInterval   = 100 * time.Millisecond
 )
 
@@ -64,7 +65,7 @@ func (d *Datapath) readEvents(ctx context.Context) (err error) {
 func (d *Datapath) collectExpired(ctx context.Context) error {
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
-	collected := time.Now()
+	collected, interval := time.Now(), collectInterval
 	for {
 		select {
 		case <-ctx.Done():
@@ -77,12 +78,19 @@ func (d *Datapath) collectExpired(ctx context.Context) error {
 		}
 		d.prolong(clock, clock.now.Add(expiryLookahead))
 		d.table.Expire(clock.now)
-		if time.Since(collected) < collectInterval {
+		if err := d.locked(d.forgetSettled); err != nil {
+			d.log.Warn("match sets of the rule set before are not forgotten", "err", err)
+		}
+		if time.Since(collected) < interval {
 			continue
 		}
-		collected = time.Now()
-		if err := d.collect(clock); err != nil {
+		tight, err := d.collect(clock)
+		if err != nil {
 			d.log.Warn("expired mappings are not collected", "err", err)
+		}
+		collected, interval = time.Now(), collectInterval
+		if tight {
+			interval = tightInterval
 		}
 	}
 }

@@ -89,6 +89,9 @@ func NewState(next MatchSet, memory Memory) *State {
 // NextMatchSet returns a number that is above every match set given out.
 func (s *State) NextMatchSet() MatchSet { return s.sets.next }
 
+// Uses reports whether any name has a match set, by the last rule set that was lowered.
+func (s *State) Uses(set MatchSet) bool { return s.used[set] > 0 }
+
 // Sets returns what is known of a name that is the base of a pattern; nothing of any other name, nor of
 // the root.
 func (s *State) Sets(base string) NameSets {

@@ -23,20 +23,25 @@ const (
 )
 
 // Table holds the known mappings, one for each pair of asked name and address. At its limits the
-// mapping that expires first goes first. It is safe for concurrent use.
+// oldest goes first: what has expired, then what was answered least lately. What expires first would be
+// another order, in which a flood of long-lived answers pushed out each short-lived one as it comes. It
+// is safe for concurrent use.
 type Table struct {
 	capacity         int
 	addressesPerName int
 
-	mu      sync.Mutex // guards all below
-	entries map[pair]*entry
-	byName  map[domain.Name]*group
-	expiry  expiryHeap
-	owners  suffixIndex
-	changes changeLog
-	changed chan struct{} // closed and made anew at each change
-	evicted uint64
-	former  formerNames
+	mu        sync.Mutex // guards all below
+	entries   map[pair]*entry
+	byName    map[domain.Name]*group
+	expiry    expiryHeap
+	owners    suffixIndex
+	changes   changeLog
+	changed   chan struct{} // closed and made anew at each change
+	sights    sights
+	byAddress addressIndex
+	former    formerNames
+	evicted   uint64 // live mappings that gave way: too many in all
+	overLimit uint64 // the same: too many of one name
 }
 
 type pair struct {
@@ -52,6 +57,9 @@ type entry struct {
 	suffixes []int32 // places in the index of owners
 	position int     // in the heap
 	sequence uint64  // of the last change
+
+	older, newer   *entry // in order of the last sight
+	previous, next *entry // of the same address
 }
 
 // group is the mappings of one asked name.
@@ -73,15 +81,17 @@ func NewTable(capacity, addressesPerName int) *Table {
 		entries:          map[pair]*entry{},
 		byName:           map[domain.Name]*group{},
 		owners:           newSuffixIndex(),
+		byAddress:        addressIndex{},
 		changed:          make(chan struct{}),
 		former:           newFormerNames(cmp.Or(capacity, DefaultCapacity)),
 	}
 }
 
-// Record takes in an answer. An expiry is prolonged, never shortened.
-func (t *Table) Record(answer Answer) {
+// Record takes in an answer. An expiry is prolonged, never shortened. It returns the mappings of the
+// name that had to give way, being more than one name may have.
+func (t *Table) Record(answer Answer) (dropped []Dropped) {
 	if len(answer.Names) == 0 || len(answer.Addresses) == 0 {
-		return
+		return nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -99,22 +109,27 @@ func (t *Table) Record(answer Answer) {
 		if answer.Question == QuestionFor(m.Address) {
 			m.AnsweredAt = answer.LearnedAt
 		}
-		t.put(m)
+		dropped = append(dropped, t.put(m)...)
 	}
 	t.announce()
+	return dropped
 }
 
-// Restore takes in mappings that were known before, with the times that they had.
-func (t *Table) Restore(mappings []Mapping) {
+// Restore takes in mappings that were known before, with the times that they had, and returns those that
+// are too many of one name.
+func (t *Table) Restore(mappings []Mapping) (dropped []Dropped) {
+	sorted := slices.SortedStableFunc(slices.Values(mappings), func(a, b Mapping) int { return a.LastSeen.Compare(b.LastSeen) })
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range mappings {
-		t.put(&mappings[i])
+	for i := range sorted {
+		dropped = append(dropped, t.put(&sorted[i])...)
 	}
 	t.announce()
+	return dropped
 }
 
-func (t *Table) put(m *Mapping) {
+// put takes in one mapping, and returns those of its name that gave way: one at most.
+func (t *Table) put(m *Mapping) (dropped []Dropped) {
 	key := pair{m.Domain, m.Address}
 	siblings := t.byName[m.Domain]
 	if siblings == nil {
@@ -130,14 +145,22 @@ func (t *Table) put(m *Mapping) {
 		}
 		t.owners.add(e)
 		heap.Fix(&t.expiry, e.position)
+		t.sights.remove(e)
+		t.sights.append(e)
 		t.changes.add(e, len(t.entries))
-		return
+		return nil
 	}
 	if len(siblings.entries) >= t.addressesPerName {
-		t.evict(slices.MinFunc(siblings.entries, byExpiry))
+		oldest := siblings.oldest()
+		dropped = append(dropped, oldest.dropped())
+		t.evict(oldest, m.LastSeen, &t.overLimit)
 	}
 	if len(t.entries) >= t.capacity {
-		t.evict(t.expiry[0])
+		oldest := t.sights.oldest
+		if first := t.expiry[0]; !first.mapping.ExpiresAt.After(m.LastSeen) {
+			oldest = first
+		}
+		t.evict(oldest, m.LastSeen, &t.evicted)
 	}
 	e = &entry{mapping: *m, siblings: siblings}
 	t.entries[key] = e
@@ -145,7 +168,10 @@ func (t *Table) put(m *Mapping) {
 	t.byName[m.Domain] = siblings // an eviction may have emptied and dropped it
 	heap.Push(&t.expiry, e)
 	t.owners.add(e)
+	t.sights.append(e)
+	t.byAddress.add(e)
 	t.changes.add(e, len(t.entries))
+	return dropped
 }
 
 // merge takes in a later answer, and returns the aliases that the entry no longer has.
@@ -268,6 +294,13 @@ func (t *Table) Prolong(name domain.Name, address netip.Addr, expiresAt time.Tim
 	t.announce()
 }
 
+// Holds reports whether a mapping is there.
+func (t *Table) Holds(name domain.Name, address netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.entries[pair{name, address.Unmap()}] != nil
+}
+
 // Len returns how many mappings are held, expired ones that were not collected yet included.
 func (t *Table) Len() int {
 	t.mu.Lock()
@@ -275,11 +308,12 @@ func (t *Table) Len() int {
 	return len(t.entries)
 }
 
-// Evicted returns how many live mappings had to give way to newer ones.
-func (t *Table) Evicted() uint64 {
+// Evicted returns how many live mappings had to give way to newer ones: since there were too many in
+// all, and since there were too many of their name.
+func (t *Table) Evicted() (inAll, ofName uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.evicted
+	return t.evicted, t.overLimit
 }
 
 // Expire forgets the mappings that no longer live and returns how many those were.
@@ -294,9 +328,12 @@ func (t *Table) Expire(now time.Time) int {
 	return n
 }
 
-func (t *Table) evict(e *entry) {
+// evict removes an entry, and counts it if it lives.
+func (t *Table) evict(e *entry, now time.Time, counter *uint64) {
+	if e.mapping.ExpiresAt.After(now) {
+		*counter++
+	}
 	t.remove(e)
-	t.evicted++
 }
 
 func (t *Table) remove(e *entry) {
@@ -309,6 +346,8 @@ func (t *Table) remove(e *entry) {
 	}
 	heap.Remove(&t.expiry, e.position)
 	t.owners.remove(e)
+	t.sights.remove(e)
+	t.byAddress.remove(e)
 	delete(t.entries, pair{e.mapping.Domain, e.mapping.Address})
 	i := slices.Index(e.siblings.entries, e)
 	e.siblings.entries = slices.Delete(e.siblings.entries, i, i+1)

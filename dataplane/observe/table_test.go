@@ -65,19 +65,114 @@ func TestExpiryIsProlongedNeverShortened(t *testing.T) {
 	}
 }
 
-func TestOldestExpiryGoesFirst(t *testing.T) {
-	table := observe.NewTable(3, 2)
-	table.Record(answer(t, 0, 3*time.Hour, []string{"a.example"}, "192.0.2.1"))
-	table.Record(answer(t, 0, 1*time.Hour, []string{"a.example"}, "192.0.2.2"))
-	table.Record(answer(t, 0, 2*time.Hour, []string{"a.example"}, "192.0.2.3")) // third of the name: .2 goes
-	table.Record(answer(t, 0, 1*time.Hour, []string{"b.example"}, "192.0.2.4"))
-	table.Record(answer(t, 0, 9*time.Hour, []string{"c.example"}, "192.0.2.5")) // fourth: b goes
-	want := []string{"a.example 192.0.2.1", "a.example 192.0.2.3", "c.example 192.0.2.5"}
-	if got := texts(table.Live(start, nil)); !slices.Equal(got, want) {
+// drops tells what gave way.
+func drops(dropped []observe.Dropped) []string {
+	var all []string
+	for _, d := range dropped {
+		text := d.Address.String()
+		for _, n := range d.Names {
+			text += " " + n.String()
+		}
+		all = append(all, text)
+	}
+	return all
+}
+
+func TestTheOldestAddressOfANameGoesFirst(t *testing.T) {
+	table := observe.NewTable(0, 3)
+	for i, address := range []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"} {
+		// The first lives longest: age is by the last answer.
+		table.Record(answer(t, time.Duration(i)*time.Second, time.Duration(9-i)*time.Hour, []string{"a.example", "cdn.test"}, address))
+	}
+	table.Record(answer(t, 3*time.Second, time.Hour, []string{"a.example"}, "192.0.2.1"))
+	got := table.Record(answer(t, 4*time.Second, time.Hour, []string{"a.example"}, "192.0.2.4", "192.0.2.5"))
+	if want := []string{"192.0.2.2 a.example cdn.test", "192.0.2.3 a.example cdn.test"}; !slices.Equal(drops(got), want) {
+		t.Errorf("gave way: got %v, want %v", drops(got), want)
+	}
+	if got := table.Record(answer(t, 5*time.Second, time.Hour, []string{"b.example"}, "192.0.2.6")); len(got) != 0 {
+		t.Errorf("another name: %v gave way", drops(got))
+	}
+	// All that one answer says stays, whatever came before it at the same moment.
+	got = table.Record(answer(t, 5*time.Second, time.Minute, []string{"a.example"}, "192.0.2.7", "192.0.2.8", "192.0.2.9"))
+	if want := []string{"192.0.2.1 a.example cdn.test", "192.0.2.4 a.example", "192.0.2.5 a.example"}; !slices.Equal(drops(got), want) {
+		t.Errorf("gave way: got %v, want %v", drops(got), want)
+	}
+	if inAll, ofName := table.Evicted(); inAll != 0 || ofName != 5 {
+		t.Errorf("evicted: got %d in all, %d of names, want 0, 5", inAll, ofName)
+	}
+}
+
+func TestWhatExpiredGivesWayUncounted(t *testing.T) {
+	table := observe.NewTable(2, 1)
+	table.Record(answer(t, 0, time.Minute, []string{"a.example"}, "192.0.2.1"))
+	table.Record(answer(t, 2*time.Minute, time.Hour, []string{"a.example"}, "192.0.2.2"))
+	table.Record(answer(t, 2*time.Minute, time.Minute, []string{"b.example"}, "192.0.2.3"))
+	table.Record(answer(t, 4*time.Minute, time.Hour, []string{"c.example"}, "192.0.2.4"))
+	if inAll, ofName := table.Evicted(); inAll != 0 || ofName != 0 {
+		t.Errorf("evicted: got %d in all, %d of names, want none: they had expired", inAll, ofName)
+	}
+	if got, want := texts(table.Live(start.Add(5*time.Minute), nil)), []string{"a.example 192.0.2.2", "c.example 192.0.2.4"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if got := table.Evicted(); got != 2 {
-		t.Errorf("evicted: got %d, want 2", got)
+}
+
+// A flood of answers that live long does not push out those that live shortly as they come.
+func TestTheOldestMappingGoesFirst(t *testing.T) {
+	table := observe.NewTable(2, 0)
+	for i, name := range []string{"a.example", "b.example", "c.example"} {
+		table.Record(answer(t, time.Duration(i)*time.Second, 24*time.Hour, []string{name}, "192.0.2.1"))
+	}
+	table.Record(answer(t, 3*time.Second, time.Minute, []string{"short.example"}, "192.0.2.1"))
+	table.Record(answer(t, 4*time.Second, 24*time.Hour, []string{"d.example"}, "192.0.2.1"))
+	if got, want := texts(table.Live(start, nil)), []string{"d.example 192.0.2.1", "short.example 192.0.2.1"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if inAll, _ := table.Evicted(); inAll != 3 {
+		t.Errorf("evicted: got %d, want 3", inAll)
+	}
+}
+
+func TestRestoreKeepsTheNewestOfAName(t *testing.T) {
+	var known []observe.Mapping
+	for i, address := range []string{"192.0.2.3", "192.0.2.1", "192.0.2.2"} {
+		known = append(known, observe.Mapping{
+			Domain: name(t, "a.example"), Address: netip.MustParseAddr(address),
+			LastSeen: start.Add(time.Duration(2-i) * time.Second), ExpiresAt: start.Add(time.Hour),
+		})
+	}
+	table := observe.NewTable(0, 2)
+	if got, want := drops(table.Restore(known)), []string{"192.0.2.2 a.example"}; !slices.Equal(got, want) {
+		t.Errorf("gave way: got %v, want %v", got, want)
+	}
+}
+
+func TestOwnersOfAnAddress(t *testing.T) {
+	table := observe.NewTable(0, 0)
+	owners := func(at time.Duration) []string {
+		var names []string
+		for o := range table.OwnersOf(start.Add(at), netip.MustParseAddr("192.0.2.1")) {
+			names = append(names, o.Name.String())
+		}
+		slices.Sort(names)
+		return names
+	}
+	for i, n := range []string{"a.example", "b.example", "c.example"} {
+		table.Record(answer(t, 0, time.Duration(1+i)*time.Minute, []string{n, "cdn.test"}, "192.0.2.1", "192.0.2.2"))
+	}
+	for at, want := range map[time.Duration][]string{
+		0:               {"a.example", "b.example", "c.example", "cdn.test", "cdn.test", "cdn.test"},
+		time.Minute:     {"b.example", "c.example", "cdn.test", "cdn.test"},
+		2 * time.Minute: {"c.example", "cdn.test"},
+	} {
+		if got := owners(at); !slices.Equal(got, want) {
+			t.Errorf("after %v: got %v, want %v", at, got, want)
+		}
+	}
+	for _, at := range []time.Duration{2 * time.Minute, 3 * time.Minute} {
+		table.Expire(start.Add(at))
+	}
+	if got := owners(0); len(got) != 0 {
+		t.Errorf("after all expired: got %v", got)
 	}
 }
 
