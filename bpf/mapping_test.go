@@ -2,6 +2,7 @@ package bpf_test
 
 import (
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -99,6 +100,113 @@ func TestRemapAddsManyAtOnce(t *testing.T) {
 		got := d.Learned(netip.AddrFrom16(entry.Address.Bytes))[9]
 		if (got == hour) != (i < len(entries)-1) {
 			t.Errorf("entry %d of %d: expires at %d", i, len(entries)-1, got)
+		}
+	}
+}
+
+func forgetEntry(address netip.Addr, set uint32, expires uint64) bpf.DatapathRemapEntry {
+	entry := remapEntry(address, set, expires)
+	entry.Action = bpf.DatapathRemapActionREMAP_FORGET
+	return entry
+}
+
+func collectEntry(address netip.Addr, page uint32, expires uint64) bpf.DatapathRemapEntry {
+	entry := remapEntry(address, page, expires)
+	entry.Action = bpf.DatapathRemapActionREMAP_COLLECT
+	return entry
+}
+
+// What is forgotten leaves a place that the next match set takes; the slots behind it are still found.
+func TestForgottenMatchSets(t *testing.T) {
+	d := bpftest.Load(t, 1)
+	hour := after(t, time.Hour)
+	var add []bpf.DatapathRemapEntry
+	want := make(map[uint32]uint64)
+	for set := range uint32(20) { // three pages
+		add = append(add, remapEntry(known, set+1, hour))
+		want[set+1] = hour
+	}
+	d.Remap(add...)
+	if failed := d.Remap(forgetEntry(known, 1, hour), forgetEntry(known, 12, hour-1), forgetEntry(known, 99, hour), forgetEntry(known.Next(), 1, hour)); failed != 3 {
+		t.Errorf("%d entries came to nothing, want 3: one lives longer, one is not there, one address is not known", failed)
+	}
+	want[1] = 0
+	if diff := cmp.Diff(want, d.Learned(known)); diff != "" {
+		t.Errorf("match sets (-want +got):\n%s", diff)
+	}
+	if failed := d.Remap(forgetEntry(known, 1, hour)); failed != 1 {
+		t.Error("forgotten twice")
+	}
+	d.Remap(remapEntry(known, 50, hour))
+	delete(want, 1)
+	want[50] = hour
+	if diff := cmp.Diff(want, d.Learned(known)); diff != "" {
+		t.Errorf("after another (-want +got):\n%s", diff)
+	}
+	if got := d.Counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED); got != 3 {
+		t.Errorf("%d pages, want 3", got)
+	}
+}
+
+// An address is judged by every slot behind one that was forgotten.
+func TestForgottenSlotHidesNothing(t *testing.T) {
+	g := newGate(t, enforced)
+	hour := after(t, time.Hour)
+	g.Remap(remapEntry(known, 7, hour), remapEntry(known, apiSet, hour))
+	g.rules(component(bpf.DatapathComponentCOMPONENT_MATCH_SET, apiSet), every(1, 0))
+	g.want("before", connect(bpftest.TCP, "192.0.2.1:443"), allowed)
+	g.Remap(forgetEntry(known, 7, hour))
+	g.want("another was forgotten", connect(bpftest.TCP, "192.0.2.1:443"), allowed)
+	g.Remap(forgetEntry(known, apiSet, hour))
+	g.want("forgotten", connect(bpftest.TCP, "192.0.2.1:443"), denied)
+	g.Remap(remapEntry(known, apiSet, hour))
+	g.want("learned again", connect(bpftest.TCP, "192.0.2.1:443"), allowed)
+}
+
+func TestPagesAreCollectedFromTheEnd(t *testing.T) {
+	d := bpftest.Load(t, 1)
+	now, hour := after(t, 0), after(t, time.Hour)
+	var add []bpf.DatapathRemapEntry
+	for set := range uint32(9) {
+		add = append(add, remapEntry(known, set+1, hour))
+	}
+	d.Remap(add...)
+	if failed := d.Remap(collectEntry(known, 0, hour), collectEntry(known, 1, now)); failed != 2 {
+		t.Errorf("%d came to nothing, want 2: one is not the last, one lives", failed)
+	}
+	if failed := d.Remap(collectEntry(known, 1, hour), collectEntry(known, 0, hour), collectEntry(known, 0, hour)); failed != 1 {
+		t.Errorf("%d came to nothing, want 1: it is gone", failed)
+	}
+	if got := d.Learned(known); len(got) != 0 {
+		t.Errorf("left: %v", got)
+	}
+	if got := d.Counter(bpf.DatapathCounterCOUNTER_MAPPING_COLLECTED); got != 2 {
+		t.Errorf("counted %d, want 2", got)
+	}
+}
+
+// What is learned at the moment at which it is forgotten stays, since it lives longer.
+func TestLearningWinsOverForgetting(t *testing.T) {
+	d := bpftest.Load(t, 1)
+	hour := after(t, time.Hour)
+	const sets = 16
+	for round := range uint64(100) {
+		var group sync.WaitGroup
+		group.Go(func() {
+			for set := range uint32(sets) {
+				d.Remap(remapEntry(known, 1+set, hour+round))
+			}
+		})
+		group.Go(func() {
+			for set := range uint32(sets) {
+				d.Remap(forgetEntry(known, 1+set, hour+round-1))
+			}
+		})
+		group.Wait()
+		for set := range uint32(sets) {
+			if got := d.Learned(known)[1+set]; got != hour+round {
+				t.Fatalf("round %d: match set %d expires at %d, want %d", round, 1+set, got, hour+round)
+			}
 		}
 	}
 }

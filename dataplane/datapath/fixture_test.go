@@ -60,7 +60,7 @@ func newFixture(t testing.TB, edit ...func(*Config)) *fixture {
 // open opens the datapath, as a new process would.
 func (f *fixture) open(t testing.TB) {
 	t.Helper()
-	f.table, f.flows = observe.NewTable(0, 0), observe.NewFlows(0)
+	f.table, f.flows = observe.NewTable(0, int(f.cfg.MaxAddressesPerName)), observe.NewFlows(0)
 	var err error
 	if f.Datapath, err = Open(f.cfg, f.table, f.flows); err != nil {
 		t.Fatalf("open: %+v", err)
