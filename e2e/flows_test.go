@@ -30,6 +30,9 @@ func tell(e *namewardv1.FlowEvent) string {
 	if e.GetPolicy() != "" {
 		why = fmt.Sprintf("%s %d", e.GetPolicy(), e.GetRule())
 	}
+	if e.GetQuestion() != "" {
+		why = e.GetQuestion() + "? " + why
+	}
 	return fmt.Sprintf("%d× %v %v %s → %s %d/%v %v: %s", e.GetCount(), e.GetVerdict(), e.GetMode(), who, e.GetDestination().GetAddress(),
 		e.GetDestination().GetPort(), e.GetDestination().GetProtocol(), e.GetDomains(), why)
 }

@@ -2,12 +2,14 @@ package e2e_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/e2e/lab"
 )
@@ -103,6 +105,56 @@ func TestRefusedQuestionUnderAudit(t *testing.T) {
 	policy.Mode = namewardv1.Policy_DISABLED
 	f.put(policy)
 	expectResolved(t, f.Client, lab.ResolverV4, "evil.example")
+}
+
+// TestRefusedQuestionsAreTold: a question that is refused, and one that a policy in mode AUDIT would refuse,
+// is told like a denied connection, with the name in place of those of the destination: by the server, by
+// the agent and by namewardctl.
+func TestRefusedQuestionsAreTold(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, backend string) {
+		f := newFleet(t, "--iptables", backend)
+		f.put(refusingPolicy())
+		trial := clientPolicy()
+		trial.Name, trial.Mode = "policies/trial", namewardv1.Policy_AUDIT
+		trial.Rules = []*namewardv1.Rule{{Action: namewardv1.Rule_DENY, Domains: []string{"*.shop.example", "evil.example"}, QueryAction: namewardv1.Rule_REFUSE}, {Action: namewardv1.Rule_ALLOW}}
+		f.put(trial)
+		var want []string
+		for _, resolver := range f.Resolvers() {
+			client := lab.ClientV4
+			if resolver.Is6() {
+				client = lab.ClientV6
+			}
+			for _, name := range []string{"evil.example", "EVIL.example"} {
+				expectUnasked(t, f.Client, resolver, name)
+			}
+			expectUnasked(t, f.Node, resolver, "evil.example")
+			expectResolved(t, f.Client, resolver, "www.shop.example")
+			expectResolved(t, f.Client, resolver, "api.example")
+			want = append(want,
+				fmt.Sprintf("2× DENY ENFORCE %s → %s 53/UDP []: evil.example? policies/client 1", client, resolver),
+				fmt.Sprintf("2× DENY AUDIT %s → %s 53/UDP []: evil.example? policies/trial 0", client, resolver),
+				fmt.Sprintf("1× DENY ENFORCE uid:0 → %s 53/UDP []: evil.example? policies/client 1", resolver),
+				fmt.Sprintf("1× DENY AUDIT %s → %s 53/UDP []: www.shop.example? policies/trial 0", client, resolver))
+		}
+		f.awaitFlows(t, nil, want...)
+		f.awaitFlows(t, &namewardv1.FlowEventFilter{Domain: "*.shop.example"}, slices.DeleteFunc(slices.Clone(want), func(s string) bool { return !strings.Contains(s, "shop") })...)
+		f.awaitFlows(t, &namewardv1.FlowEventFilter{Domain: "*.example", Mode: namewardv1.Policy_ENFORCE, Workload: "uid:0"}, slices.DeleteFunc(slices.Clone(want), func(s string) bool { return !strings.Contains(s, "uid") })...)
+		f.counters(func(c map[string]uint64) bool {
+			return c["flow_events_told"] == 8 && c["dns_queries_refused"] == 6 && c["dns_queries_audited"] == 2
+		})
+
+		socket, err := f.DialAgent()
+		f.must(err)
+		defer socket.Close() //nolint:errcheck // the test is over
+		local, err := agentv1.NewLocalServiceClient(socket).ListFlowEvents(t.Context(), &namewardv1.ListFlowEventsRequest{})
+		if err != nil || !slices.Equal(tellAll(local.GetFlowEvents()), slices.Sorted(slices.Values(want))) {
+			t.Errorf("on the socket: got\n%s\n%v", strings.Join(tellAll(local.GetFlowEvents()), "\n"), err)
+		}
+		out, err := f.command(t.Context(), f.Program("namewardctl"), "get", "flows", "--insecure", "--server", lab.ServerAddress)
+		if err != nil || strings.Count(out, "question evil.example") != 6 || strings.Count(out, "question www.shop.example") != 2 {
+			t.Errorf("namewardctl: got\n%s\n%v", out, err)
+		}
+	})
 }
 
 // TestRefusedQuestionToTheNode: a resolver on the node itself and one behind DNAT are refused alike.
