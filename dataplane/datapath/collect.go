@@ -48,7 +48,14 @@ func (d *Datapath) collect(c clock) (tight bool, err error) {
 	// From 7/8 of the room on, what has expired must not push out what lives.
 	tight = found.held > uint64(d.kernel.Mappings.MaxEntries())/8*7
 	d.tight.Store(tight)
+	d.counted.Store(found.created)
 	return tight, d.locked(func() error { return d.journal.forget(c.boot, int(d.cfg.MaxMappings)) })
+}
+
+// growsFast reports whether so many mappings were made since the last pass that room may be tight.
+func (d *Datapath) growsFast() bool {
+	created, err := d.kernel.counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED)
+	return err == nil && created-d.counted.Load() > uint64(d.kernel.Mappings.MaxEntries())/8
 }
 
 // takeStock passes over all mappings. A page lives if it expires after a time, in ticks.
@@ -143,6 +150,7 @@ func (d *Datapath) countMappings() error {
 		return err
 	}
 	d.baseline = min(gone, 0)
+	d.counted.Store(found.created)
 	return d.countEvicted(found.created, found.held)
 }
 

@@ -43,6 +43,7 @@ type Datapath struct {
 
 	evicted atomic.Uint64 // entries of mappings that the kernel dropped for newer ones
 	tight   atomic.Bool   // mappings have little room left
+	counted atomic.Uint64 // mappings that were made before the last pass over them
 }
 
 // Open adopts the pins below cfg.PinDir or makes them, and restores what the journal knows into table.

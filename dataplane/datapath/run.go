@@ -81,7 +81,7 @@ func (d *Datapath) collectExpired(ctx context.Context) error {
 		if err := d.locked(d.forgetSettled); err != nil {
 			d.log.Warn("match sets of the rule set before are not forgotten", "err", err)
 		}
-		if time.Since(collected) < interval {
+		if time.Since(collected) < interval && !d.growsFast() {
 			continue
 		}
 		tight, err := d.collect(clock)
