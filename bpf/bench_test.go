@@ -31,7 +31,7 @@ func newHot(b *testing.B, d *bpftest.Datapath) *hotPrograms {
 		bpf.DatapathMapSettings: d.DatapathMaps.Settings, bpf.DatapathMapState: d.State,
 		bpf.DatapathMapNameIndex: d.NameIndex, bpf.DatapathMapNameCells: d.NameCells,
 		bpf.DatapathMapGenerations: d.Generations, bpf.DatapathMapPatterns: d.Patterns,
-		bpf.DatapathMapMappings: d.Mappings, bpf.DatapathMapQuestions: d.Questions, bpf.DatapathMapLimits: d.DatapathMaps.Limits,
+		bpf.DatapathMapMappings: d.Mappings, bpf.DatapathMapQuestions: d.Questions, bpf.DatapathMapLimits: d.Limits,
 		bpf.DatapathMapAnswers: d.DatapathMaps.Answers, bpf.DatapathMapCounters: d.Counters,
 		bpf.DatapathMapEvents: d.Events, bpf.DatapathMapScratch: d.Scratch,
 	}

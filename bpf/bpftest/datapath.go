@@ -63,7 +63,7 @@ func Load(t testing.TB, buckets uint32, options ...func(*ebpf.CollectionSpec)) *
 	t.Cleanup(func() { _ = d.Close() })
 	d.names = &names{datapath: d, buckets: buckets}
 	d.Settings(func(*bpf.DatapathSettings) {})
-	d.Put(d.DatapathMaps.Limits, uint32(0), bpf.DatapathTableLimits{QuestionBuckets: d.Questions.MaxEntries()})
+	d.Put(d.Limits, uint32(0), bpf.DatapathTableLimits{QuestionBuckets: d.Questions.MaxEntries()})
 	if d.events, err = ringbuf.NewReader(d.Events); err != nil {
 		t.Fatalf("open the ring buffer: %v", err)
 	}

@@ -28,7 +28,7 @@ type Config struct {
 
 	// Capacities count when the maps are made. Adopted maps keep theirs.
 	MaxMappings         uint32 // live addresses
-	MaxAddressesPerName uint32 // of one response
+	MaxAddressesPerName uint32 // of one response; over many, observe.Table has the limit
 	MaxQueries          uint32 // outstanding questions
 	MaxPatterns         uint32 // domain names in patterns
 }

@@ -106,7 +106,7 @@ func TestWhatWasLearnedMeanwhileStaysOpen(t *testing.T) {
 			return err
 		}
 		answers, _ := f.readBatch(f.events.next+uint64(f.events.available()), clock)
-		if err := f.Datapath.take(answers, clock); err != nil {
+		if err := f.take(answers, clock); err != nil {
 			return err
 		}
 		// Between the events that were read and the door that is shut.
