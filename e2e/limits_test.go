@@ -63,6 +63,15 @@ func TestAddressesPerName(t *testing.T) {
 	open(1, 1)
 	open(11-limit, 10)
 	f.counters(func(c map[string]uint64) bool { return c["addresses_evicted"] == 10-limit })
+	// The server hears that what was shut is no mapping any more.
+	if err := lab.Await(t.Context(), func() error {
+		if known := f.awaitMapping("cdn.scripted.example"); len(known) != limit {
+			return fmt.Errorf("%d mappings upstream, want %d", len(known), limit)
+		}
+		return nil
+	}, nil); err != nil {
+		t.Error(err)
+	}
 
 	f.must(f.agent.Kill())
 	for range 10 {

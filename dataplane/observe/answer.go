@@ -39,6 +39,8 @@ type Mapping struct {
 	// Such an answer the kernel prolongs without saying so.
 	AnsweredAt time.Time
 	ExpiresAt  time.Time
+	// Dropped: it gave way before it expired, at ExpiresAt. Only among changes.
+	Dropped bool
 }
 
 // Owns reports whether name is the name that was asked or one of its aliases.

@@ -3,6 +3,7 @@ package observe
 import (
 	"slices"
 	"sort"
+	"time"
 )
 
 // Cursor is a place in the order of changes. The zero Cursor is before all of them.
@@ -43,8 +44,18 @@ func (l *changeLog) add(e *entry, entries int) {
 	e.sequence = l.last
 	l.lines = append(l.lines, changeLine{l.last, e})
 	if len(l.lines) > 2*entries+changeLogSlack {
-		l.lines = slices.DeleteFunc(l.lines, changeLine.void)
+		l.lines = slices.DeleteFunc(l.lines, func(line changeLine) bool { return line.void() || line.entry.mapping.Dropped })
 	}
+}
+
+// addDropped adds a mapping that is no entry any more. It is swept out with the void ones.
+func (l *changeLog) addDropped(m Mapping, at time.Time) {
+	if m.ExpiresAt.After(at) {
+		m.ExpiresAt = at
+	}
+	m.Dropped = true
+	l.last++
+	l.lines = append(l.lines, changeLine{l.last, &entry{mapping: m, sequence: l.last}})
 }
 
 func (c changeLine) void() bool { return c.entry.sequence != c.sequence }

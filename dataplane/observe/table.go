@@ -154,6 +154,7 @@ func (t *Table) put(m *Mapping) (dropped []Dropped) {
 		oldest := siblings.oldest()
 		dropped = append(dropped, oldest.dropped())
 		t.evict(oldest, m.LastSeen, &t.overLimit)
+		t.changes.addDropped(oldest.mapping, m.LastSeen)
 	}
 	if len(t.entries) >= t.capacity {
 		oldest := t.sights.oldest

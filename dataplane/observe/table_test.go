@@ -260,6 +260,26 @@ func TestChangesAreStateNotHistory(t *testing.T) {
 	}
 }
 
+func TestDroppedMappingsAreTold(t *testing.T) {
+	table := observe.NewTable(0, 1)
+	table.Record(answer(t, 0, time.Hour, []string{"a.example"}, "192.0.2.1"))
+	_, begin, _ := table.Changes(0, 0)
+	table.Record(answer(t, time.Minute, time.Hour, []string{"a.example"}, "192.0.2.2"))
+	changed, _, _ := table.Changes(begin, 0)
+	if want := []string{"a.example 192.0.2.1", "a.example 192.0.2.2"}; !slices.Equal(texts(changed), want) {
+		t.Fatalf("got %v, want %v", texts(changed), want)
+	}
+	if !changed[0].Dropped || !changed[0].ExpiresAt.Equal(start.Add(time.Minute)) || changed[1].Dropped {
+		t.Errorf("got %+v, want the first dropped when the second came", changed)
+	}
+	for i := range 10_000 {
+		table.Record(answer(t, time.Duration(i), time.Hour, []string{"a.example"}, netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}).String()))
+	}
+	if all, _, _ := table.Changes(0, 0); len(all) > 2000 {
+		t.Errorf("%d changes are kept of one mapping", len(all))
+	}
+}
+
 func TestChangesInPages(t *testing.T) {
 	table := observe.NewTable(0, 0)
 	for i := range 7 {

@@ -120,12 +120,13 @@ func (r *Reporter) next(p *progress) (*agentv1.Observations, news) {
 	return batch, news{wait: caughtUp, mappings: more, flows: moreFlows, flowsDue: p.flowsDue}
 }
 
-// batch leaves out what has expired and was not collected yet.
+// batch leaves out what has expired and was not collected yet. What was dropped before is told: with an
+// expiry that is past it ends at the server too.
 func (r *Reporter) batch(changed []observe.Mapping) *agentv1.Observations {
 	batch := &agentv1.Observations{}
 	now := time.Now()
 	for i := range changed {
-		if changed[i].ExpiresAt.After(now) {
+		if changed[i].ExpiresAt.After(now) || changed[i].Dropped {
 			batch.Mappings = append(batch.Mappings, changed[i].ToProto(r.node))
 		}
 	}
