@@ -322,3 +322,30 @@ func TestEventsWaitUntilTheyAreWrittenDown(t *testing.T) {
 		t.Errorf("the journal has %d mappings, want 300", got)
 	}
 }
+
+// TestUsedMatchSetsAreNotForgotten: a pass over all mappings leaves what patterns of any form opened.
+func TestUsedMatchSetsAreNotForgotten(t *testing.T) {
+	f := newFixture(t)
+	f.apply(t, hostRules(t, allow("x.test")))
+	f.apply(t, hostRules(t, allow("exact.example.com"), allow("*.below.example.com"), allow("www.*.com", "s3-*.example.net", "*.s3-*.example.org")))
+	names := []string{"exact.example.com", "a.b.below.example.com", "www.a.b.com", "s3-eu.example.net", "x.s3-eu.example.org"}
+	for i, name := range names {
+		f.resolve(t, name, 3600, fmt.Sprintf("%s. IN A %s", name, rotated(i)))
+	}
+	f.apply(t, hostRules(t, allow("exact.example.com"), allow("*.below.example.com"), allow("www.*.com", "s3-*.example.net", "*.s3-*.example.org"), `{"action": "ALLOW", "domains": ["*"], "ports": [{"protocol": "TCP", "port": 8443}]}`))
+	for range 2 {
+		f.switched = f.switched.Add(-2 * settled)
+		clock, err := readClock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.collect(clock); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, name := range names {
+		if !f.opens(t, rotated(i)+":443") || !f.opens(t, rotated(i)+":8443") {
+			t.Errorf("%s is shut", name)
+		}
+	}
+}
