@@ -264,6 +264,11 @@ __attribute__((noinline)) int remember_question(struct query_key *key, __u64 que
 	state = now_ns >> STATE_TIME_UNIT << STATE_TIME_SHIFT | search.asker.client;
 	if (now_ns > set->query_timeout_ns)
 		search.oldest_live_ns = now_ns - set->query_timeout_ns;
+		/*
+		 * Unrolled: "back-edge from insn", says Linux 6.1, where a loop goes on by falling
+		 * through.
+		 */
+#pragma unroll
 	for (int i = 0; i < QUESTION_TRIES; i++) {
 		look_for_place(&search);
 		if (!has_room(&search))
