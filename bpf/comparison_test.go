@@ -23,8 +23,6 @@ import (
 type transport interface {
 	// clients are the addresses that ask, and are answered.
 	clients() []netip.AddrPort
-	// protocol is the IP protocol over which they ask.
-	protocol() uint32
 	// ask has a client send a query, answer the resolver send a response. The programs have run when they
 	// return; the verdict is what they gave.
 	ask(client int, message []byte, tells int) (verdict uint32)
@@ -44,7 +42,6 @@ type comparison struct {
 
 	counts   *ebpf.Memory
 	mappings drained[bpf.DatapathMappingKey, bpf.DatapathMapping]
-	queries  drained[bpf.DatapathQueryKey, bpf.DatapathQuery]
 	answers  drained[uint64, bpf.DatapathAnswer]
 
 	script      *script
@@ -75,13 +72,16 @@ type telling struct {
 }
 
 // Capacities are small, since every script leaves its maps empty, which takes a look at each bucket.
-const comparedEntries = 4096
+const (
+	comparedEntries = 4096
+	comparedBuckets = 64
+)
 
 func newComparison(t testing.TB) *comparison {
 	t.Helper()
 	c := &comparison{t: t, datapath: bpftest.Load(t, 1024, func(spec *ebpf.CollectionSpec) {
 		spec.Maps[bpf.DatapathMapMappings].MaxEntries = comparedEntries
-		spec.Maps[bpf.DatapathMapQueries].MaxEntries = comparedEntries
+		spec.Maps[bpf.DatapathMapQuestions].MaxEntries = comparedBuckets
 		spec.Maps[bpf.DatapathMapAnswers].MaxEntries = comparedEntries
 		// Of one CPU, which can be mapped into memory.
 		spec.Maps[bpf.DatapathMapCounters].Type = ebpf.Array
@@ -209,26 +209,35 @@ func (c *comparison) ask(s step) {
 // age rewinds what was asked, as if time had passed.
 func (c *comparison) age(passed time.Duration) {
 	c.outstanding.pass(passed)
-	for key := range c.outstanding {
-		var query bpf.DatapathQuery
-		kernel := c.queryKey(key)
-		if err := c.datapath.Queries.Lookup(kernel, &query); err != nil {
-			c.fault("look up the questions of %v: %v", key, err)
-			continue
-		}
-		for i, asked := range query.AskedAtNs {
-			if asked != 0 {
-				query.AskedAtNs[i] = asked - uint64(passed)
+	c.eachBucket(func(bucket *bpf.DatapathQuestionBucket) {
+		for i, state := range bucket.State {
+			if state != 0 {
+				bucket.State[i] = state - uint64(passed)>>stateTimeUnit<<stateTimeShift
 			}
 		}
-		c.datapath.Put(c.datapath.Queries, kernel, query)
-	}
+	})
 }
 
-func (c *comparison) queryKey(key outstandingKey) bpf.DatapathQueryKey {
-	client := c.transport.clients()[key.client]
-	return bpf.DatapathQueryKey{
-		Client: bpftest.Addr(client.Addr()), Port: network(client.Port()), Id: network(key.id), Protocol: c.transport.protocol(),
+// When a question was asked, in its state: above the lowest bits, in units of so many times doubled
+// nanoseconds. The lowest bit says that it was answered.
+const (
+	stateTimeShift = 16
+	stateTimeUnit  = 10
+	stateAnswered  = 1
+)
+
+// eachBucket changes every bucket of questions.
+func (c *comparison) eachBucket(change func(*bpf.DatapathQuestionBucket)) {
+	keys, values := make([]uint32, comparedBuckets), make([]bpf.DatapathQuestionBucket, comparedBuckets)
+	var cursor ebpf.MapBatchCursor
+	if n, err := c.datapath.Questions.BatchLookup(&cursor, keys, values, nil); n != comparedBuckets {
+		c.t.Fatalf("look up questions: %d buckets of %d, %v", n, comparedBuckets, err)
+	}
+	for i := range values {
+		change(&values[i])
+	}
+	if _, err := c.datapath.Questions.BatchUpdate(keys, values, nil); err != nil {
+		c.t.Fatalf("write questions: %v", err)
 	}
 }
 
@@ -502,26 +511,17 @@ func (c *comparison) compareMappings() {
 
 // compareQueries takes all outstanding questions out of the kernel.
 func (c *comparison) compareQueries() {
-	got := map[bpf.DatapathQueryKey]bpf.DatapathQuery{}
-	for i := range c.queries.of(c, c.datapath.Queries) {
-		got[c.queries.keys[i]] = c.queries.values[i]
-	}
-	for key := range c.outstanding {
-		kernel := c.queryKey(key)
-		query, known := got[kernel]
-		open := 0
-		for _, asked := range query.AskedAtNs {
-			if asked != 0 {
+	open := 0
+	c.eachBucket(func(bucket *bpf.DatapathQuestionBucket) {
+		for _, state := range bucket.State {
+			if state != 0 && state&stateAnswered == 0 {
 				open++
 			}
 		}
-		if want := c.outstanding.open(key); !known || open != want {
-			c.fault("%v: known %v, %d questions are open, want %d", key, known, open, want)
-		}
-		delete(got, kernel)
-	}
-	for key := range got {
-		c.fault("questions of %v, which did not ask", key)
+		*bucket = bpf.DatapathQuestionBucket{}
+	})
+	if want := c.outstanding.open(); open != want {
+		c.fault("%d questions are open, want %d", open, want)
 	}
 }
 

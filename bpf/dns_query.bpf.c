@@ -37,7 +37,6 @@ __attribute__((noinline)) int read_query(struct __sk_buff *skb, struct scratch *
 {
 	struct dns_header *header;
 	struct question question;
-	struct query_key key = {};
 
 	if (!s || !packet)
 		return QUERY_MALFORMED;
@@ -49,11 +48,11 @@ __attribute__((noinline)) int read_query(struct __sk_buff *skb, struct scratch *
 	}
 	if (refused(skb, s, packet, origin))
 		return QUERY_REFUSED;
-	key.client = packet->source;
-	key.port = packet->source_port;
-	key.id = header->id;
-	key.protocol = packet->protocol;
-	remember(&key, question.hash);
+	s->asker.client = packet->source;
+	s->asker.port = packet->source_port;
+	s->asker.id = header->id;
+	s->asker.protocol = packet->protocol;
+	remember(s, question.hash);
 	return QUERY_ASKED;
 }
 

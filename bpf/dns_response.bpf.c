@@ -230,13 +230,12 @@ __attribute__((noinline)) int commit(struct scratch *s)
 static __always_inline enum counter answer_query(struct scratch *s, const struct settings *set)
 {
 	bool readable = read_question(s, &s->response.question);
-	struct query_key key = s->asker;
 	struct asked asked = {};
 	enum counter result;
 	int finding;
 
 	/* No question has the hash 0: then it is only whether anything was asked. */
-	finding = find_question(&key, readable ? s->response.question.hash : 0, &asked);
+	finding = find_question(s, readable ? s->response.question.hash : 0, &asked);
 	if (finding == NOTHING_ASKED)
 		return COUNTER_NO_QUERY;
 	if (!readable)
@@ -251,7 +250,7 @@ static __always_inline enum counter answer_query(struct scratch *s, const struct
 	result = judge_answer(s);
 	if (result == COUNTER_MALFORMED)
 		return result;
-	if (!take_question(&key, s->response.question.hash, &asked))
+	if (!take_question(s, s->response.question.hash, &asked))
 		return COUNTER_DUPLICATE;
 	if (result != COUNTER_LEARNED)
 		return result;

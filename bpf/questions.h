@@ -19,13 +19,6 @@
 #define STATE_ANSWERED 1ULL
 #define STATE_TAKEN (~0ULL) /* being written */
 
-/* Who asks, as the buckets hold it. */
-struct asker {
-	__u64 hash;
-	__u64 client; /* as in the state */
-	__u32 buckets[2];
-};
-
 /* A question that was found, and its state then. */
 struct asked {
 	__u32 bucket;
@@ -67,14 +60,14 @@ static __always_inline bool find_asker(const struct query_key *key, struct asker
 	return true;
 }
 
-/* Finds a question among the outstanding and the answered ones. Verified once, by itself. */
-__attribute__((noinline)) int find_question(struct query_key *key, __u64 question,
-					    struct asked *asked)
+/* Finds a question of s->asker among the outstanding and the answered ones. Verified once, by
+ * itself. */
+__attribute__((noinline)) int find_question(struct scratch *s, __u64 question, struct asked *asked)
 {
 	enum finding finding = NOTHING_ASKED;
 	struct asker asker;
 
-	if (!key || !asked || !find_asker(key, &asker))
+	if (!s || !asked || !find_asker(&s->asker, &asker))
 		return NOTHING_ASKED;
 	for (int i = 0; i < 2; i++) {
 		__u32 which = asker.buckets[i];
@@ -103,10 +96,9 @@ __attribute__((noinline)) int find_question(struct query_key *key, __u64 questio
  * Uses a question up: of two answers only one succeeds. One that was asked again meanwhile counts
  * as found.
  */
-__attribute__((noinline)) int take_question(struct query_key *key, __u64 question,
-					    struct asked *asked)
+__attribute__((noinline)) int take_question(struct scratch *s, __u64 question, struct asked *asked)
 {
-	if (!key || !asked)
+	if (!s || !asked)
 		return 0;
 	for (int i = 0; i < QUESTION_TRIES; i++) {
 		__u32 which = asked->bucket;
@@ -118,32 +110,21 @@ __attribute__((noinline)) int take_question(struct query_key *key, __u64 questio
 		if (__sync_bool_compare_and_swap(&bucket->state[asked->slot & (QUESTION_SLOTS - 1)],
 						 state, state | STATE_ANSWERED))
 			return 1;
-		if (find_question(key, question, asked) != QUESTION_FOUND)
+		if (find_question(s, question, asked) != QUESTION_FOUND)
 			return 0;
 	}
 	return 0;
 }
 
-/* The search for a place. One that is being written is not looked at. */
-struct search {
-	struct asker asker;
-	__u64 question;
-	__u64 oldest_live_ns; /* what was asked before has expired */
-	__u64 states[QUESTION_PLACES];
-	__u64 oldest[2]; /* in each bucket, of what is free, answered or expired */
-	__u32 places[2]; /* of the oldest */
-	__u32 room[2];	 /* how many are */
-	__u64 most;	 /* questions of one client, and of these the oldest */
-	__u32 place;
-	__u32 found; /* the question is there already */
-};
-
 /* Looks through one bucket. Verified once, by itself. */
-__attribute__((noinline)) int look_through(struct question_bucket *bucket, struct search *search,
+__attribute__((noinline)) int look_through(struct question_bucket *bucket, struct scratch *s,
 					   __u32 which)
 {
-	if (!bucket || !search)
+	struct search *search;
+
+	if (!bucket || !s)
 		return 0;
+	search = &s->search;
 	which &= 1;
 	search->oldest[which] = ~0ULL;
 	search->room[which] = 0;
@@ -151,12 +132,12 @@ __attribute__((noinline)) int look_through(struct question_bucket *bucket, struc
 		__u64 state = load_word(&bucket->state[slot]);
 		__u32 place = which * QUESTION_SLOTS + slot;
 
-		search->states[place] = state;
 		if (state == STATE_TAKEN)
 			continue;
 		if (state && bucket->asker[slot] == search->asker.hash &&
 		    bucket->question[slot] == search->question) {
 			search->place = place;
+			search->state = state;
 			search->found = 1;
 			return 0;
 		}
@@ -172,71 +153,104 @@ __attribute__((noinline)) int look_through(struct question_bucket *bucket, struc
 	return 0;
 }
 
-/* Finds the question, or the place for it in the bucket that has more room. */
-static __always_inline void look_for_place(struct search *search)
-{
-	search->found = 0;
-	for (__u32 i = 0; i < 2; i++) {
-		__u32 which = search->asker.buckets[i];
-		struct question_bucket *bucket = bpf_map_lookup_elem(&questions, &which);
-
-		if (bucket && !search->found)
-			look_through(bucket, search, i);
-	}
-	if (!search->found)
-		search->place =
-			search->room[1] > search->room[0] ? search->places[1] : search->places[0];
-}
-
 static __always_inline bool has_room(const struct search *search)
 {
 	return search->found || search->room[0] || search->room[1];
 }
 
-/*
- * All places are of live questions: finds the oldest of the client that has most of them. Verified
- * once, by itself.
- */
-__attribute__((noinline)) int choose_victim(struct search *search)
+/* Whether a place is of a client, as 1 or 0: without a branch, which the verifier would follow. */
+static __always_inline __u64 is_of_client(const struct question_bucket *bucket, __u32 slot,
+					  __u64 state)
 {
-	if (!search)
+	return (((load_word(&bucket->state[slot]) ^ state) & STATE_CLIENT) - 1) >> 63;
+}
+
+/*
+ * Considers the questions of one of two buckets to be given up: that of the client which has most
+ * in both, and of these the oldest. Verified once, by itself.
+ */
+__attribute__((noinline)) int consider_victims(struct question_bucket *bucket,
+					       struct question_bucket *other, struct scratch *s,
+					       __u32 which)
+{
+	struct search *search;
+
+	if (!bucket || !other || !s)
 		return 0;
-	search->most = 0;
-	for (__u32 i = 0; i < QUESTION_PLACES; i++) {
-		__u64 state = search->states[i], score = 0;
+	search = &s->search;
+	for (__u32 i = 0; i < QUESTION_SLOTS; i++) {
+		__u64 state = load_word(&bucket->state[i]), score = 0;
 
 		if (state == STATE_TAKEN)
 			continue;
-			/* Without a branch, of which the verifier would follow both ways. */
-#pragma unroll
-		for (__u32 j = 0; j < QUESTION_PLACES; j++)
-			score += (((search->states[j] ^ state) & STATE_CLIENT) - 1) >> 63;
+			/* Unrolled it would need more of the stack than there is. */
+#pragma clang loop unroll(disable)
+		for (__u32 j = 0; j < QUESTION_SLOTS; j++) {
+			score += is_of_client(bucket, j, state);
+			score += is_of_client(other, j, state);
+		}
 		score = score << 48 | (~state >> STATE_TIME_SHIFT);
 		if (score > search->most) {
 			search->most = score;
-			search->place = i;
+			search->place = which * QUESTION_SLOTS + i;
+			search->state = state;
 		}
 	}
 	return 0;
 }
 
+/*
+ * Finds the question, or the place for it: in the bucket that has more room, or of a live question
+ * if none has any.
+ */
+static __always_inline void look_for_place(struct scratch *s)
+{
+	struct search *search = &s->search;
+	__u32 first = search->asker.buckets[0], second = search->asker.buckets[1], better;
+	struct question_bucket *one = bpf_map_lookup_elem(&questions, &first);
+	struct question_bucket *two = bpf_map_lookup_elem(&questions, &second);
+
+	search->found = 0;
+	search->state = STATE_TAKEN;
+	if (!one || !two)
+		return;
+	look_through(one, s, 0);
+	if (!search->found)
+		look_through(two, s, 1);
+	if (search->found)
+		return;
+	if (has_room(search)) {
+		better = search->room[1] > search->room[0];
+		search->place = better ? search->places[1] : search->places[0];
+		search->state = better ? search->oldest[1] : search->oldest[0];
+		return;
+	}
+	search->most = 0;
+	consider_victims(one, two, s, 0);
+	consider_victims(two, one, s, 1);
+}
+
 enum remembering { REMEMBERED, REMEMBERED_FOR_ANOTHER, NOT_REMEMBERED };
 
 /* Writes the question into the place that was found. Verified once, by itself. */
-__attribute__((noinline)) int take_place(struct search *search, __u64 state)
+__attribute__((noinline)) int take_place(struct scratch *s, __u64 state)
 {
 	struct question_bucket *bucket;
+	struct search *search;
 	__u32 place, slot, which;
 	__u64 old;
 
-	if (!search)
+	if (!s)
+		return NOT_REMEMBERED;
+	search = &s->search;
+	if (search->state == STATE_TAKEN)
 		return NOT_REMEMBERED;
 	place = search->place & (QUESTION_PLACES - 1);
 	slot = place & (QUESTION_SLOTS - 1);
 	which = place < QUESTION_SLOTS ? search->asker.buckets[0] : search->asker.buckets[1];
-	old = search->states[place];
+	old = search->state;
 	bucket = bpf_map_lookup_elem(&questions, &which);
-	if (!bucket || old == STATE_TAKEN)
+	if (!bucket)
 		return NOT_REMEMBERED;
 	if (search->found)
 		return __sync_bool_compare_and_swap(&bucket->state[slot], old, state)
@@ -250,40 +264,37 @@ __attribute__((noinline)) int take_place(struct search *search, __u64 state)
 	return has_room(search) ? REMEMBERED : REMEMBERED_FOR_ANOTHER;
 }
 
-/* Remembers a question, or that it was asked again. Verified once, by itself. */
-__attribute__((noinline)) int remember_question(struct query_key *key, __u64 question)
+/* Remembers a question of s->asker, or that it was asked again. Verified once, by itself. */
+__attribute__((noinline)) int remember_question(struct scratch *s, __u64 question)
 {
-	struct search search = {.question = question};
 	__u64 now_ns = bpf_ktime_get_boot_ns(), state;
 	__u32 zero = 0;
 	const struct settings *set = bpf_map_lookup_elem(&settings, &zero);
 	int result;
 
-	if (!key || !set || !find_asker(key, &search.asker))
+	if (!s || !set || !find_asker(&s->asker, &s->search.asker))
 		return NOT_REMEMBERED;
-	state = now_ns >> STATE_TIME_UNIT << STATE_TIME_SHIFT | search.asker.client;
-	if (now_ns > set->query_timeout_ns)
-		search.oldest_live_ns = now_ns - set->query_timeout_ns;
-		/*
-		 * Unrolled: "back-edge from insn", says Linux 6.1, where a loop goes on by falling
-		 * through.
-		 */
+	s->search.question = question;
+	s->search.oldest_live_ns =
+		now_ns > set->query_timeout_ns ? now_ns - set->query_timeout_ns : 0;
+	state = now_ns >> STATE_TIME_UNIT << STATE_TIME_SHIFT | s->search.asker.client;
+	/*
+	 * Unrolled: "back-edge from insn", says Linux 6.1, where a loop goes on by falling through.
+	 */
 #pragma unroll
 	for (int i = 0; i < QUESTION_TRIES; i++) {
-		look_for_place(&search);
-		if (!has_room(&search))
-			choose_victim(&search);
-		result = take_place(&search, state);
+		look_for_place(s);
+		result = take_place(s, state);
 		if (result != NOT_REMEMBERED)
 			return result;
 	}
 	return NOT_REMEMBERED;
 }
 
-static __always_inline void remember(struct query_key *key, __u64 question)
+static __always_inline void remember(struct scratch *s, __u64 question)
 {
 	/* One question is lost either way: an older one, or this. */
-	if (remember_question(key, question) != REMEMBERED)
+	if (remember_question(s, question) != REMEMBERED)
 		count(COUNTER_QUERY_EVICTED);
 	count(COUNTER_QUERY);
 }

@@ -64,6 +64,27 @@ struct cgroup_walk {
 	struct cgroup_key key; /* of the group that is looked at */
 };
 
+/* Who asks, as the buckets hold it. */
+struct asker {
+	__u64 hash;
+	__u64 client; /* as in the state */
+	__u32 buckets[2];
+};
+
+/* The search for a place. One that is being written is not looked at. */
+struct search {
+	struct asker asker;
+	__u64 question;
+	__u64 oldest_live_ns; /* what was asked before has expired */
+	__u64 oldest[2];      /* in each bucket, of what is free, answered or expired */
+	__u32 places[2];      /* of the oldest */
+	__u32 room[2];	      /* how many are */
+	__u64 most;	      /* questions of one client, and of these the oldest */
+	__u64 state;	      /* of the place that is to be taken */
+	__u32 place;
+	__u32 found; /* the question is there already */
+};
+
 enum scratch_limit {
 	SCRATCH_LEVELS = 4 /* programs that may interrupt one another on one CPU */
 };
@@ -109,7 +130,8 @@ struct scratch {
 	__u32 addresses_limit;
 	__u32 generations; /* to learn for: bits */
 
-	struct query_key asker; /* who asked what the message answers */
+	struct query_key asker; /* who asks, or asked what the message answers */
+	struct search search;	/* for its place among the questions */
 	struct response response;
 
 	/* The TCP stream that a segment is of, as it will be when the segment has passed. */

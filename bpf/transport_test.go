@@ -43,8 +43,6 @@ func testResolver(four bool) netip.AddrPort {
 
 func (r *testRuns) clients() []netip.AddrPort { return r.from }
 
-func (r *testRuns) protocol() uint32 { return bpftest.UDP }
-
 func (r *testRuns) ask(client int, message []byte, tells int) uint32 {
 	from := r.from[client]
 	return r.run(r.program(client), from, testResolver(from.Addr().Is4()), message, tells)
