@@ -151,7 +151,9 @@ const (
 	DatapathCounterCOUNTER_FLOW_EVENT           DatapathCounter = 38
 	DatapathCounterCOUNTER_FLOW_SUPPRESSED      DatapathCounter = 39
 	DatapathCounterCOUNTER_FLOW_LOST            DatapathCounter = 40
-	DatapathCounterCOUNTER_MAX                  DatapathCounter = 41
+	DatapathCounterCOUNTER_QUERY_EVICTED        DatapathCounter = 41
+	DatapathCounterCOUNTER_MAPPING_COLLECTED    DatapathCounter = 42
+	DatapathCounterCOUNTER_MAX                  DatapathCounter = 43
 )
 
 type DatapathEndpointFlag uint32
@@ -325,12 +327,6 @@ type DatapathPrefixKey struct {
 	Address    DatapathAddress
 }
 
-type DatapathQuery struct {
-	_         structs.HostLayout
-	Question  [2]uint64
-	AskedAtNs [2]uint64
-}
-
 type DatapathQueryKey struct {
 	_        structs.HostLayout
 	Client   DatapathAddress
@@ -339,11 +335,26 @@ type DatapathQueryKey struct {
 	Protocol uint32
 }
 
+type DatapathQuestionBucket struct {
+	_        structs.HostLayout
+	Asker    [8]uint64
+	Question [8]uint64
+	State    [8]uint64
+}
+
+type DatapathRemapAction uint32
+
+const (
+	DatapathRemapActionREMAP_ADD     DatapathRemapAction = 0
+	DatapathRemapActionREMAP_FORGET  DatapathRemapAction = 1
+	DatapathRemapActionREMAP_COLLECT DatapathRemapAction = 2
+)
+
 type DatapathRemapEntry struct {
 	_         structs.HostLayout
 	Address   DatapathAddress
 	MatchSet  uint32
-	Pad       uint32
+	Action    DatapathRemapAction
 	ExpiresAt uint64
 }
 
@@ -400,7 +411,25 @@ type DatapathScratch struct {
 	AddressesLimit uint32
 	Generations    uint32
 	Asker          DatapathQueryKey
-	Response       struct {
+	Search         struct {
+		_     structs.HostLayout
+		Asker struct {
+			_       structs.HostLayout
+			Hash    uint64
+			Client  uint64
+			Buckets [2]uint32
+		}
+		Question     uint64
+		OldestLiveNs uint64
+		Oldest       [2]uint64
+		Places       [2]uint32
+		Room         [2]uint32
+		Most         uint64
+		State        uint64
+		Place        uint32
+		Found        uint32
+	}
+	Response struct {
 		_        structs.HostLayout
 		Question struct {
 			_     structs.HostLayout
@@ -518,6 +547,12 @@ const (
 	DatapathStreamLimitSEGMENT_MOST   DatapathStreamLimit = 65535
 )
 
+type DatapathTableLimits struct {
+	_               structs.HostLayout
+	QuestionBuckets uint32
+	Pad             uint32
+}
+
 type DatapathVerdict struct {
 	_       structs.HostLayout
 	Count   uint32
@@ -594,11 +629,12 @@ const (
 	DatapathMapFlowLimits         = "flow_limits"
 	DatapathMapGenerations        = "generations"
 	DatapathMapInterfaces         = "interfaces"
+	DatapathMapLimits             = "limits"
 	DatapathMapMappings           = "mappings"
 	DatapathMapNameCells          = "name_cells"
 	DatapathMapNameIndex          = "name_index"
 	DatapathMapPatterns           = "patterns"
-	DatapathMapQueries            = "queries"
+	DatapathMapQuestions          = "questions"
 	DatapathMapRuleSets           = "rule_sets"
 	DatapathMapScratch            = "scratch"
 	DatapathMapSettings           = "settings"
@@ -692,11 +728,12 @@ type DatapathMapSpecs struct {
 	FlowLimits    *ebpf.MapSpec `ebpf:"flow_limits"`
 	Generations   *ebpf.MapSpec `ebpf:"generations"`
 	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
+	Limits        *ebpf.MapSpec `ebpf:"limits"`
 	Mappings      *ebpf.MapSpec `ebpf:"mappings"`
 	NameCells     *ebpf.MapSpec `ebpf:"name_cells"`
 	NameIndex     *ebpf.MapSpec `ebpf:"name_index"`
 	Patterns      *ebpf.MapSpec `ebpf:"patterns"`
-	Queries       *ebpf.MapSpec `ebpf:"queries"`
+	Questions     *ebpf.MapSpec `ebpf:"questions"`
 	RuleSets      *ebpf.MapSpec `ebpf:"rule_sets"`
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
 	Settings      *ebpf.MapSpec `ebpf:"settings"`
@@ -748,11 +785,12 @@ type DatapathMaps struct {
 	FlowLimits    *ebpf.Map `ebpf:"flow_limits"`
 	Generations   *ebpf.Map `ebpf:"generations"`
 	Interfaces    *ebpf.Map `ebpf:"interfaces"`
+	Limits        *ebpf.Map `ebpf:"limits"`
 	Mappings      *ebpf.Map `ebpf:"mappings"`
 	NameCells     *ebpf.Map `ebpf:"name_cells"`
 	NameIndex     *ebpf.Map `ebpf:"name_index"`
 	Patterns      *ebpf.Map `ebpf:"patterns"`
-	Queries       *ebpf.Map `ebpf:"queries"`
+	Questions     *ebpf.Map `ebpf:"questions"`
 	RuleSets      *ebpf.Map `ebpf:"rule_sets"`
 	Scratch       *ebpf.Map `ebpf:"scratch"`
 	Settings      *ebpf.Map `ebpf:"settings"`
@@ -780,11 +818,12 @@ func (m *DatapathMaps) Close() error {
 		m.FlowLimits,
 		m.Generations,
 		m.Interfaces,
+		m.Limits,
 		m.Mappings,
 		m.NameCells,
 		m.NameIndex,
 		m.Patterns,
-		m.Queries,
+		m.Questions,
 		m.RuleSets,
 		m.Scratch,
 		m.Settings,

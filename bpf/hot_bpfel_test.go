@@ -29,11 +29,12 @@ const (
 	hotMapFlowLimits    = "flow_limits"
 	hotMapGenerations   = "generations"
 	hotMapInterfaces    = "interfaces"
+	hotMapLimits        = "limits"
 	hotMapMappings      = "mappings"
 	hotMapNameCells     = "name_cells"
 	hotMapNameIndex     = "name_index"
 	hotMapPatterns      = "patterns"
-	hotMapQueries       = "queries"
+	hotMapQuestions     = "questions"
 	hotMapRuleSets      = "rule_sets"
 	hotMapScratch       = "scratch"
 	hotMapSettings      = "settings"
@@ -119,11 +120,12 @@ type hotMapSpecs struct {
 	FlowLimits    *ebpf.MapSpec `ebpf:"flow_limits"`
 	Generations   *ebpf.MapSpec `ebpf:"generations"`
 	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
+	Limits        *ebpf.MapSpec `ebpf:"limits"`
 	Mappings      *ebpf.MapSpec `ebpf:"mappings"`
 	NameCells     *ebpf.MapSpec `ebpf:"name_cells"`
 	NameIndex     *ebpf.MapSpec `ebpf:"name_index"`
 	Patterns      *ebpf.MapSpec `ebpf:"patterns"`
-	Queries       *ebpf.MapSpec `ebpf:"queries"`
+	Questions     *ebpf.MapSpec `ebpf:"questions"`
 	RuleSets      *ebpf.MapSpec `ebpf:"rule_sets"`
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
 	Settings      *ebpf.MapSpec `ebpf:"settings"`
@@ -175,11 +177,12 @@ type hotMaps struct {
 	FlowLimits    *ebpf.Map `ebpf:"flow_limits"`
 	Generations   *ebpf.Map `ebpf:"generations"`
 	Interfaces    *ebpf.Map `ebpf:"interfaces"`
+	Limits        *ebpf.Map `ebpf:"limits"`
 	Mappings      *ebpf.Map `ebpf:"mappings"`
 	NameCells     *ebpf.Map `ebpf:"name_cells"`
 	NameIndex     *ebpf.Map `ebpf:"name_index"`
 	Patterns      *ebpf.Map `ebpf:"patterns"`
-	Queries       *ebpf.Map `ebpf:"queries"`
+	Questions     *ebpf.Map `ebpf:"questions"`
 	RuleSets      *ebpf.Map `ebpf:"rule_sets"`
 	Scratch       *ebpf.Map `ebpf:"scratch"`
 	Settings      *ebpf.Map `ebpf:"settings"`
@@ -207,11 +210,12 @@ func (m *hotMaps) Close() error {
 		m.FlowLimits,
 		m.Generations,
 		m.Interfaces,
+		m.Limits,
 		m.Mappings,
 		m.NameCells,
 		m.NameIndex,
 		m.Patterns,
-		m.Queries,
+		m.Questions,
 		m.RuleSets,
 		m.Scratch,
 		m.Settings,
