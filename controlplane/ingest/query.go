@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 
@@ -112,28 +111,6 @@ func (p *page) offer(m *Mapping) {
 		p.found = p.found[:p.limit-1]
 	}
 	p.found = slices.Insert(p.found, at, m)
-}
-
-// OfAddress returns the live mappings of an address on a node.
-func (t *Table) OfAddress(id node.ID, address netip.Addr, now time.Time) []*Mapping {
-	address = address.Unmap()
-	return t.all(Filter{Addresses: netip.PrefixFrom(address, address.BitLen()), Node: id}, now)
-}
-
-// OfName returns the live mappings of a name that was asked on a node.
-func (t *Table) OfName(id node.ID, name domain.Name, now time.Time) []*Mapping {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	var found []*Mapping
-	for e := range t.byDomain.from(&entry{Mapping: &Mapping{Position: Position{Domain: name}}}) {
-		if e.Domain != name {
-			break
-		}
-		if e.Node == id && e.Expires.After(now) {
-			found = append(found, e.Mapping)
-		}
-	}
-	return found
 }
 
 // all returns every live mapping that the filter selects, in order.

@@ -39,6 +39,14 @@ type Mapping struct {
 	// Such an answer the kernel prolongs without saying so.
 	AnsweredAt time.Time
 	ExpiresAt  time.Time
+	// Former are aliases that left the chain, and may still live; not to be changed.
+	Former []FormerAlias
+}
+
+// FormerAlias is an alias that left the chain. It owns the address until a time of its own.
+type FormerAlias struct {
+	Name      domain.Name
+	ExpiresAt time.Time
 }
 
 // Owns reports whether name is the name that was asked or one of its aliases.

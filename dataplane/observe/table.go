@@ -36,6 +36,7 @@ type Table struct {
 	changes changeLog
 	changed chan struct{} // closed and made anew at each change
 	evicted uint64
+	ended   endedLog
 }
 
 type pair struct {
@@ -47,7 +48,6 @@ type pair struct {
 type entry struct {
 	mapping  Mapping
 	siblings *group
-	former   []alias // aliases that left the chain and still live
 	suffixes []int32 // places in the index of owners
 	position int     // in the heap
 	sequence uint64  // of the last change
@@ -57,11 +57,6 @@ type entry struct {
 type group struct {
 	entries []*entry
 	seen    [2]time.Time // the last answer to a question for IPv4 addresses, for IPv6 ones
-}
-
-type alias struct {
-	name      domain.Name
-	expiresAt time.Time
 }
 
 // NewTable returns an empty table; a limit of 0 means the default.
@@ -146,14 +141,18 @@ func (t *Table) put(m *Mapping) {
 
 func (e *entry) merge(m *Mapping) {
 	now := m.LastSeen
-	e.former = slices.DeleteFunc(e.former, func(a alias) bool {
-		return !a.expiresAt.After(now) || slices.Contains(m.Chain, a.name)
-	})
-	for _, name := range e.mapping.Chain {
-		if !slices.Contains(m.Chain, name) && len(e.former) < maxFormer {
-			e.former = append(e.former, alias{name, e.mapping.ExpiresAt})
+	var former []FormerAlias // made anew: readers share the old list
+	for _, a := range e.mapping.Former {
+		if a.ExpiresAt.After(now) && !slices.Contains(m.Chain, a.Name) {
+			former = append(former, a)
 		}
 	}
+	for _, name := range e.mapping.Chain {
+		if !slices.Contains(m.Chain, name) && len(former) < maxFormer {
+			former = append(former, FormerAlias{name, e.mapping.ExpiresAt})
+		}
+	}
+	e.mapping.Former = former
 	e.mapping.Chain = m.Chain
 	e.mapping.Client = m.Client
 	e.mapping.FirstSeen = earlier(e.mapping.FirstSeen, m.FirstSeen)
@@ -213,8 +212,8 @@ func (e *entry) owners(now time.Time, yield func(Ownership) bool) bool {
 			}
 		}
 	}
-	for _, a := range e.former {
-		if a.expiresAt.After(now) && !yield(Ownership{a.name, m.Address, a.expiresAt, m.Domain, false}) {
+	for _, a := range m.Former {
+		if a.ExpiresAt.After(now) && !yield(Ownership{a.Name, m.Address, a.ExpiresAt, m.Domain, false}) {
 			return false
 		}
 	}
@@ -275,6 +274,7 @@ func (t *Table) Expire(now time.Time) int {
 	defer t.mu.Unlock()
 	n := 0
 	for len(t.expiry) > 0 && !t.expiry[0].mapping.ExpiresAt.After(now) {
+		t.ended.add(t.expiry[0].mapping)
 		t.remove(t.expiry[0])
 		n++
 	}
