@@ -80,7 +80,12 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	if err != nil {
 		return nil, fmt.Errorf("read trusted resolvers: %w", err)
 	}
-	if err := datapath.SetEndpoints(resolvers, literalServers(cfg.Servers)); err != nil {
+	addresses := &nodeAddresses{resolvers: resolvers}
+	permit := func(servers []netip.AddrPort) error {
+		addresses.setServers(servers)
+		return datapath.SetEndpoints(resolvers, servers)
+	}
+	if err := permit(literalServers(cfg.Servers)); err != nil {
 		return nil, fmt.Errorf("set endpoints: %w", err)
 	}
 	filter, err := kernel.openHooks(ctx, netfilter.Config{
@@ -103,11 +108,9 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	reconciler := enforce.NewReconciler(datapath, hooks, disk, enforceLog)
 	status := &agentStatus{
 		node: id, labels: cfg.Labels, backend: filter.Backend(), started: time.Now(),
-		counters: datapath.Counters, table: table, flows: flows, reconciler: reconciler, log: log.With("component", "status"),
+		counters: datapath.Counters, table: table, flows: flows, reconciler: reconciler, addresses: addresses, log: log.With("component", "status"),
 	}
-	subscriber := newSubscriber(cfg, status, func(servers []netip.AddrPort) error {
-		return datapath.SetEndpoints(resolvers, servers)
-	}, log)
+	subscriber := newSubscriber(cfg, status, permit, log)
 	status.connection = func() subscribe.Connection {
 		connection, _ := subscriber.Connection()
 		return connection
@@ -118,7 +121,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	}
 	reconciler.Start(ctx, saved)
 	log.Info("agent started", "node", id.String(), "iptables", filter.Backend(), "resolvers", resolvers)
-	local := localserver.New(cfg.Socket, id, status, table, flows, log.With("component", "localserver"))
+	local := localserver.New(cfg.Socket, id, status, addresses, table, flows, log.With("component", "localserver"))
 	return &agent{datapath, reconciler, subscriber, local, metrics, log}, nil
 }
 
@@ -145,6 +148,7 @@ func newSubscriber(cfg Config, status *agentStatus, permit func([]netip.AddrPort
 	hello := &agentv1.Hello{
 		Node: status.node.String(), Labels: cfg.Labels, AgentVersion: Version(), Kernel: kernelRelease(),
 		IptablesBackend: status.backend, InstanceId: rand.Text(),
+		TrustedResolvers: endpointTexts(status.addresses.Resolvers()),
 	}
 	reporter := report.New(status.node, status.table, status.flows, status, log.With("component", "report"))
 	return subscribe.New(subscribe.Config{
