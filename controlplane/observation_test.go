@@ -100,7 +100,7 @@ func TestExplainConnection(t *testing.T) {
 		{"another address stays closed", &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Destination: "192.0.2.2"}, namewardv1.Verdict_DENY, ""},
 		{"labels stand for a node", &namewardv1.ExplainConnectionRequest{Labels: web, Destination: "x.example.net"}, namewardv1.Verdict_ALLOW, "policies/web"},
 		{"labels have no mappings", &namewardv1.ExplainConnectionRequest{Labels: web, Destination: "www.example.com"}, namewardv1.Verdict_DENY, ""},
-		{"nothing selects the node", &namewardv1.ExplainConnectionRequest{Destination: "192.0.2.2"}, namewardv1.Verdict_ALLOW, ""},
+		{"nothing selects the node", &namewardv1.ExplainConnectionRequest{Labels: map[string]string{"role": "db"}, Destination: "192.0.2.2"}, namewardv1.Verdict_ALLOW, ""},
 		{"nothing selects the workload", &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Workload: "10.1.0.7", Destination: "192.0.2.2"}, namewardv1.Verdict_ALLOW, ""},
 	}
 	for _, test := range tests {
@@ -112,14 +112,20 @@ func TestExplainConnection(t *testing.T) {
 		})
 	}
 	_, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{
-		Workload: "uid:7", Destination: "a..b", Protocol: namewardv1.Protocol_ICMP, Port: 8,
+		Node: "nodes/nobody", Workload: "uid:x", Interface: "eth0", Destination: "a..b", Protocol: namewardv1.Protocol_ICMP, Port: 8, SourcePort: 9,
 	})
-	for _, field := range []string{"workload", "destination", "port"} {
-		if !strings.Contains(fmt.Sprint(status.Convert(err).Details()), field) {
+	for _, field := range []string{"node", "workload", "interface", "destination", "port", "source_port"} {
+		if !strings.Contains(fmt.Sprint(status.Convert(err).Details()), "field:\""+field+"\"") {
 			t.Errorf("%v does not name %s", err, field)
 		}
 	}
-	if _, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{Node: "nodes/nobody", Destination: "a.example"}); status.Code(err) != codes.NotFound {
-		t.Errorf("an unknown node got %v", err)
+	for field, request := range map[string]*namewardv1.ExplainConnectionRequest{
+		"node":   {Destination: "a.example"},
+		"labels": {Node: "nodes/n", Labels: web, Destination: "a.example"},
+	} {
+		_, err := s.nodes.ExplainConnection(t.Context(), request)
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(fmt.Sprint(status.Convert(err).Details()), "field:\""+field+"\"") {
+			t.Errorf("%v got %v, want a fault of %s", request, err, field)
+		}
 	}
 }

@@ -115,7 +115,7 @@ func handlerFaults(request proto.Message) error {
 	case *namewardv1.WatchFlowEventsRequest:
 		_, err = flow.ParseFilter("filter", r.GetFilter())
 	case *namewardv1.ExplainConnectionRequest:
-		_, err = parseConnection(r)
+		_, err = parseExplain(r)
 	default:
 		err = errors.Join(policyFaults(request), domainSetFaults(request))
 	}

@@ -443,7 +443,7 @@ func (f *fixture) compareVerdict(r *rapid.T, rules *ruleset.RuleSet, p judgedPac
 		after[i] -= before[i]
 	}
 	if (got != 0) != denied || got > 1 || after != want {
-		r.Fatalf("%+v\n%x\nunder %.3000s\ngave %d, counted %v; want denied %v, counted %v (%s)", p.Connection, p.bytes, fmt.Sprintf("%+v", rules), got, after, denied, want, e.Reason)
+		r.Fatalf("%+v\n%x\nunder %.3000s\ngave %d, counted %v; want denied %v, counted %v (rule %d of %q)", p.Connection, p.bytes, fmt.Sprintf("%+v", rules), got, after, denied, want, e.Rule, e.Policy)
 	}
 	return denied
 }
