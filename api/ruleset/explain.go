@@ -14,6 +14,12 @@ type Connection struct {
 	// Source and Interface say where a forwarded connection comes from.
 	Source    netip.Addr
 	Interface string
+	// UID and Cgroup, a path from the root, say which process opened a local connection: nil and empty of
+	// one that no process did.
+	UID    *uint32
+	Cgroup string
+	// Unit says that the process is of a systemd unit, where the control group is not known.
+	Unit string
 	// Destination is the address asked for; the zero Addr when only a name is judged.
 	Destination netip.Addr
 	// Names are those of which the destination is a live mapping, or the name that is judged.
@@ -143,8 +149,8 @@ func (p Policy) Selects(c Connection) bool {
 
 // Selects reports whether the workload selects the connection.
 func (w Workload) Selects(c Connection) bool {
-	if w.Host || c.Local {
-		return w.Host && c.Local
+	if w.SelectsProcesses() || c.Local {
+		return w.SelectsProcesses() && c.Local && w.selectsProcess(c)
 	}
 	return w.SelectsInterface(c.Interface) && (len(w.CIDRs) == 0 || contains(w.CIDRs, c.Source))
 }

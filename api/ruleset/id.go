@@ -42,6 +42,12 @@ func (rs *RuleSet) ID() ID {
 			d.list(texts(w.CIDRs))
 			d.text(w.Interface)
 			d.flag(w.Host)
+			d.flag(w.UID != nil)
+			if w.UID != nil {
+				d.number(int(*w.UID))
+			}
+			d.text(w.Cgroup)
+			d.text(w.Unit)
 		}
 		d.number(len(p.Rules))
 		for _, r := range p.Rules {

@@ -42,7 +42,9 @@ func (p Policy) ToProto() *agentv1.RuleSetPolicy {
 		message.Established = namewardv1.Policy_KEEP
 	}
 	for _, w := range p.Workloads {
-		message.Workloads = append(message.Workloads, &namewardv1.Workload{Cidrs: texts(w.CIDRs), Interface: w.Interface, Host: w.Host})
+		message.Workloads = append(message.Workloads, &namewardv1.Workload{
+			Cidrs: texts(w.CIDRs), Interface: w.Interface, Host: w.Host, Uid: w.UID, Cgroup: w.Cgroup, SystemdUnit: w.Unit,
+		})
 	}
 	for _, r := range p.Rules {
 		message.Rules = append(message.Rules, r.toProto())

@@ -79,27 +79,50 @@ func parsePolicy(message *agentv1.RuleSetPolicy) (Policy, error) {
 }
 
 func (f *faults) workload(path string, message *namewardv1.Workload) Workload {
-	w := Workload{CIDRs: f.cidrs(path+".cidrs", message.GetCidrs()), Interface: message.GetInterface(), Host: message.GetHost()}
-	if message.Uid != nil {
-		f.add(path+".uid", fmt.Sprint(message.GetUid()), notSupported)
-	}
-	if message.GetCgroup() != "" {
-		f.add(path+".cgroup", message.GetCgroup(), notSupported)
-	}
-	if message.GetSystemdUnit() != "" {
-		f.add(path+".systemd_unit", message.GetSystemdUnit(), notSupported)
-	}
+	w := Workload{CIDRs: f.cidrs(path+".cidrs", message.GetCidrs()), Interface: message.GetInterface()}
 	if name, _ := cutPlus(w.Interface); len(w.Interface) > maxInterface || strings.ContainsAny(name, " /+:\t\n") {
 		f.add(path+".interface", w.Interface, fmt.Sprintf("is no interface name of at most %d characters, nor the beginning of one and `+`", maxInterface))
 	}
 	forwarded := len(message.GetCidrs()) > 0 || w.Interface != ""
-	switch {
-	case forwarded && w.Host:
-		f.add(path+".host", "true", "the node's own processes have neither a source CIDR nor an incoming interface: make two workloads of it")
-	case !forwarded && !w.Host && message.Uid == nil && message.GetCgroup() == "" && message.GetSystemdUnit() == "":
+	f.processes(path, message, forwarded, &w)
+	if !forwarded && !w.SelectsProcesses() {
 		f.add(path, "", "selects nothing: set at least one field")
 	}
 	return w
+}
+
+// processes reads the fields that are of the node's own processes. Beside one of the others `host` says
+// nothing more.
+func (f *faults) processes(path string, message *namewardv1.Workload, forwarded bool, w *Workload) {
+	check := func(field, value, fault string) {
+		if forwarded {
+			fault = forwardedProcess
+		}
+		if fault != "" {
+			f.add(path+field, value, fault)
+		}
+	}
+	if message.Uid != nil {
+		uid, fault := message.GetUid(), ""
+		if uid == noUser {
+			fault = "is the id of no user"
+		}
+		w.UID = &uid
+		check(".uid", fmt.Sprint(uid), fault)
+	}
+	if text := message.GetCgroup(); text != "" {
+		var fault string
+		w.Cgroup, fault = canonicalCgroup(text)
+		check(".cgroup", text, fault)
+	}
+	if text := message.GetSystemdUnit(); text != "" {
+		w.Unit = text
+		check(".systemd_unit", text, unitFault(text))
+	}
+	if message.GetHost() {
+		w.Host = !w.SelectsProcesses()
+		check(".host", "true", "")
+	}
 }
 
 func (f *faults) rule(path string, message *namewardv1.Rule) Rule {

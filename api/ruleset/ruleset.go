@@ -52,13 +52,20 @@ const (
 )
 
 // Workload selects connections by where they come from: forwarded ones by source address, interface or
-// both, or, with Host, those of the node's own processes.
+// both, or those of the node's own processes, all of them or by what all of UID, Cgroup and Unit say.
 type Workload struct {
 	// CIDRs are masked, sorted and without duplicates. Empty selects every source.
 	CIDRs []netip.Prefix
 	// Interface is a name; a final `+` stands for any ending. Empty selects every interface.
 	Interface string
-	Host      bool
+	// Host selects all of the node's own processes. It is not set beside UID, Cgroup or Unit.
+	Host bool
+	// UID is a user; nil selects every user.
+	UID *uint32
+	// Cgroup is the path of a control group, which stands for those below too. Empty selects every one.
+	Cgroup string
+	// Unit is the name of a systemd unit, for its control group and those below. Empty selects every one.
+	Unit string
 }
 
 // Rule is an action for the connections that it matches.

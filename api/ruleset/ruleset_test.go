@@ -1,6 +1,7 @@
 package ruleset_test
 
 import (
+	"math"
 	"net/netip"
 	"strings"
 	"testing"
@@ -14,7 +15,7 @@ import (
 )
 
 func TestParsePolicyNamesEveryFault(t *testing.T) {
-	uid := uint32(7)
+	uid := uint32(math.MaxUint32)
 	_, err := ruleset.ParsePolicy(&namewardv1.Policy{
 		Mode:        9,
 		Established: namewardv1.Policy_KEEP,
@@ -23,7 +24,8 @@ func TestParsePolicyNamesEveryFault(t *testing.T) {
 			{Interface: "an-interface-too-long"},
 			{},
 			{Host: true, Interface: "eth0"},
-			{Uid: &uid},
+			{Uid: &uid, Cgroup: "a.slice", SystemdUnit: "web"},
+			{Uid: &uid, Cgroup: "/a.slice", SystemdUnit: "web.service", Interface: "eth0"},
 		},
 		Rules: []*namewardv1.Rule{
 			{Domains: []string{"a..b", "ok.example", "www.*.*.com"}, Action: namewardv1.Rule_ALLOW},
@@ -46,7 +48,9 @@ func TestParsePolicyNamesEveryFault(t *testing.T) {
 	}
 	want := []string{
 		"mode", "established", "workloads[0].cidrs[1]", "workloads[0].cidrs[2]", "workloads[0].cidrs[3]", "workloads[1].interface",
-		"workloads[2]", "workloads[3].host", "workloads[4].uid", "rules[0].domains[0]", "rules[0].domains[2]", "rules[1].action",
+		"workloads[2]", "workloads[3].host",
+		"workloads[4].uid", "workloads[4].cgroup", "workloads[4].systemd_unit",
+		"workloads[5].uid", "workloads[5].cgroup", "workloads[5].systemd_unit", "rules[0].domains[0]", "rules[0].domains[2]", "rules[1].action",
 		"rules[1].domain_sets[0]", "rules[1].query_action", "rules[2].ports[0].end_port", "rules[2].ports[1].port",
 		"rules[2].ports[2].protocol", "rules[2].ports[3].end_port",
 	}

@@ -68,7 +68,7 @@ func (w *workloads) forwarded(selects func(ruleset.Workload) bool) []candidate {
 	var candidates []candidate
 	for i, policy := range w.rules.Policies {
 		for _, workload := range policy.Workloads {
-			if !workload.Host && selects(workload) {
+			if !workload.SelectsProcesses() && selects(workload) {
 				candidates = append(candidates, candidate{uint32(i), workload.Interface}) //nolint:gosec // a place in the rule set
 			}
 		}
