@@ -75,7 +75,7 @@ func Answer(q Question, facts Facts) *namewardv1.ExplainConnectionResponse {
 	if q.Connection.Port == 0 && q.Connection.Protocol.HasPorts() {
 		a.note("the question names no port: rules with ports do not match")
 	}
-	a.interfaceNote()
+	a.unknownNote()
 	a.response.Notes = append(a.response.Notes, facts.Notes...)
 	return a.response
 }
@@ -145,4 +145,27 @@ func (a *answer) decide(j *judgement) {
 		r.AuditReason = j.auditReason(a.facts.Rules)
 	}
 	r.Evaluations = a.evaluations(j)
+	a.endedNote(j)
+}
+
+// endedNote says that a name which no longer counts decided until its mapping ended.
+func (a *answer) endedNote(j *judgement) {
+	if len(j.owners.ended) == 0 || j.always != namewardv1.ExplainConnectionResponse_ALWAYS_ALLOWED_UNSPECIFIED {
+		return
+	}
+	before := j.connection
+	for _, o := range j.owners.ended {
+		before.Names = append(before.Names[:len(before.Names):len(before.Names)], o.name)
+	}
+	e := a.facts.Rules.Explain(before)
+	if e.Policy == "" || e.Policy == j.Policy && e.Rule == j.Rule {
+		return
+	}
+	then := &judgement{Explanation: e, connection: before}
+	match := then.deciding(a.facts.Rules, ruleset.Enforce).Match
+	for _, o := range j.owners.ended {
+		if o.name == match.Name {
+			a.note("until %s, when the mapping of %s to it ended, rule %d of %s decided: %s", timeText(o.expiresAt), o.text(), e.Rule, e.Policy, toVerdict(e.Verdict))
+		}
+	}
 }

@@ -70,7 +70,9 @@ func (j *judgement) auditReason(rules *ruleset.RuleSet) string {
 	case j.always != namewardv1.ExplainConnectionResponse_ALWAYS_ALLOWED_UNSPECIFIED:
 		return alwaysReason(j.always, j.connection)
 	case j.AuditPolicy != "":
-		return fmt.Sprintf("rule %d of %s would have decided: %s", j.AuditRule, j.AuditPolicy, j.decidingText(rules, ruleset.Audit))
+		return fmt.Sprintf("rule %d of %s would have %s: %s", j.AuditRule, j.AuditPolicy, map[ruleset.Action]string{
+			ruleset.Allow: "allowed it", ruleset.Deny: "denied it",
+		}[j.AuditVerdict], j.decidingText(rules, ruleset.Audit))
 	default:
 		return "no rule would have allowed it, and the workload is selected by " + list(j.selecting(rules, ruleset.Audit), policyName)
 	}
@@ -87,10 +89,15 @@ func policyName(policy ruleset.Policy) string { return policy.Name }
 
 // decidingText says what of the rule that decides in a mode matches.
 func (j *judgement) decidingText(rules *ruleset.RuleSet, mode ruleset.Mode) string {
+	return j.ruleText(rules, j.deciding(rules, mode))
+}
+
+// deciding returns what is said of the rule that decides in a mode.
+func (j *judgement) deciding(rules *ruleset.RuleSet, mode ruleset.Mode) ruleset.Evaluation {
 	i := slices.IndexFunc(j.Evaluations, func(e ruleset.Evaluation) bool {
 		return e.Outcome == ruleset.Decides && rules.Policies[e.Policy].Mode == mode
 	})
-	return j.ruleText(rules, j.Evaluations[i])
+	return j.Evaluations[i]
 }
 
 // selecting returns the policies of a mode that select the workload.

@@ -76,26 +76,26 @@ func (a *answer) addresses() (addresses []netip.Addr, ended owner) {
 		return nil, owner{}
 	}
 	mappings := a.facts.Mappings.OfName(a.question.Name)
-	others := 0
+	others, source := false, a.question.Connection.Source
 	for i := range mappings {
 		m := &mappings[i]
 		m.each(func(o owner) {
 			switch {
 			case o.name != a.question.Name:
+			case source.IsValid() && source.Is4() != m.Address.Is4():
+				others = others || o.expiresAt.After(a.facts.Now)
 			case !o.expiresAt.After(a.facts.Now):
 				if o.expiresAt.After(ended.expiresAt) {
 					ended = o
 				}
-			case a.question.Connection.Source.IsValid() && a.question.Connection.Source.Is4() != m.Address.Is4():
-				others++
 			case !slices.Contains(addresses, m.Address):
 				addresses = append(addresses, m.Address)
 			}
 		})
 	}
 	slices.SortFunc(addresses, netip.Addr.Compare)
-	if others > 0 {
-		a.note("addresses of the other family are left out: the workload is an %s address", family(a.question.Connection.Source))
+	if others {
+		a.note("addresses of the other family are left out: the workload is an %s address", family(source))
 	}
 	if len(addresses) == 0 {
 		a.list(slices.DeleteFunc(mappings, func(m Mapping) bool { return m.ExpiresAt.After(a.facts.Now) }))
@@ -143,8 +143,12 @@ func (a *answer) byText(question ruleset.Refusal, ended owner) {
 		if !ended.expiresAt.IsZero() {
 			seen = "was last a name of an address until " + timeText(ended.expiresAt)
 		}
-		a.note("%s has no live mapping on the node (it %s): a connection is judged by the address that it resolves to, "+
-			"by every name of that address and the aliases on the way", a.question.Name, seen)
+		what := "address"
+		if source := j.connection.Source; source.IsValid() {
+			what = family(source) + " address"
+		}
+		a.note("%s has no live mapping to an %s on the node (it %s): a connection is judged by the address that it resolves to, "+
+			"by every name of that address and the aliases on the way", a.question.Name, what, seen)
 	}
 	if rules := a.waiting(j); len(rules) > 0 {
 		a.note("an address in the CIDRs of %s would be decided there", list(rules, func(s string) string { return s }))
