@@ -112,13 +112,3 @@ func (p *page) offer(m *Mapping) {
 	}
 	p.found = slices.Insert(p.found, at, m)
 }
-
-// all returns every live mapping that the filter selects, in order.
-func (t *Table) all(filter Filter, now time.Time) []*Mapping {
-	t.mu.RLock()
-	page := page{filter: filter, now: now}
-	t.collect(&page)
-	t.mu.RUnlock()
-	slices.SortFunc(page.found, func(a, b *Mapping) int { return a.Compare(b.Position) })
-	return slices.Compact(page.found)
-}
