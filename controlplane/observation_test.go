@@ -2,6 +2,7 @@ package controlplane_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
 
@@ -127,5 +129,47 @@ func TestExplainConnection(t *testing.T) {
 		if status.Code(err) != codes.InvalidArgument || !strings.Contains(fmt.Sprint(status.Convert(err).Details()), "field:\""+field+"\"") {
 			t.Errorf("%v got %v, want a fault of %s", request, err, field)
 		}
+	}
+}
+
+// TestNodesReportWhatTheyAlwaysAllow: the node shows it, explanations know it, and what cannot be read is
+// left out. The resolvers outlive the server.
+func TestNodesReportWhatTheyAlwaysAllow(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, dir)
+	s.put("web", "web", "*.example.net")
+	a := newAgent(t, "n", map[string]string{"role": "web"})
+	a.open(s.connection)
+	a.send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Hello{Hello: &agentv1.Hello{
+		Node: a.node, Labels: a.labels, InstanceId: a.instance, TrustedResolvers: []string{"192.0.2.53:53", "nobody", "[2001:db8::53]:5353"},
+	}}})
+	a.complete()
+	a.send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Status{Status: &agentv1.StatusReport{
+		PolicyServers: []string{"192.0.2.54:7443"}, Addresses: []string{"10.1.0.1", "10.9.0.0/16", "x"}, MoreAddresses: true,
+	}}})
+	resolvers := []string{"192.0.2.53:53", "[2001:db8::53]:5353"}
+	got := s.status("n", func(st *namewardv1.NodeStatus) bool { return len(st.GetAddresses()) > 0 })
+	if !slices.Equal(got.GetTrustedResolvers(), resolvers) || !slices.Equal(got.GetPolicyServers(), []string{"192.0.2.54:7443"}) ||
+		!slices.Equal(got.GetAddresses(), []string{"10.1.0.1", "10.9.0.0/16"}) || !got.GetMoreAddresses() {
+		t.Errorf("status %v", got)
+	}
+	for destination, want := range map[string]namewardv1.ExplainConnectionResponse_AlwaysAllowed{
+		"2001:db8::53": namewardv1.ExplainConnectionResponse_TRUSTED_RESOLVER,
+		"10.9.7.7":     namewardv1.ExplainConnectionResponse_NODE_ADDRESS,
+		"10.1.0.2":     namewardv1.ExplainConnectionResponse_ALWAYS_ALLOWED_UNSPECIFIED,
+	} {
+		answer, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{
+			Node: "nodes/n", Destination: destination, Protocol: namewardv1.Protocol_UDP, Port: 5353,
+		})
+		if err != nil || answer.GetAlwaysAllowed() != want || (answer.GetVerdict() == namewardv1.Verdict_ALLOW) != (want != 0) {
+			t.Errorf("%s: %v, %v, want %v", destination, answer, err, want)
+		}
+	}
+	a.leave()
+	s.stop()
+	s = start(t, dir)
+	node, err := s.nodes.GetNode(t.Context(), &namewardv1.GetNodeRequest{Name: "nodes/n"})
+	if err != nil || !slices.Equal(node.GetStatus().GetTrustedResolvers(), resolvers) || len(node.GetStatus().GetAddresses()) > 0 {
+		t.Errorf("after a restart: %v, %v", node, err)
 	}
 }

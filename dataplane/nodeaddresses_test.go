@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -45,6 +46,12 @@ func TestNodeAddresses(t *testing.T) {
 		t.Fatal(err)
 	}
 	var a nodeAddresses
+	// The kernel finishes an IPv6 address in the background.
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if own, err := a.Own(netip.MustParseAddr("2001:db8::1")); own || err != nil {
+			break
+		}
+	}
 	for text, want := range map[string]bool{
 		"192.0.2.1": true, "2001:db8::1": true, "198.51.100.77": true, "127.0.0.1": true, "::1": true,
 		"203.0.113.1": false, "2001:db8:9::1": false, "255.255.255.255": false, "ff02::1": false,
