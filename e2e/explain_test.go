@@ -270,7 +270,7 @@ func TestExplainEnded(t *testing.T) {
 	address := f.learn(t, lab.ResolverV4, "late.example")
 	f.must(lab.Await(t.Context(), func() error {
 		if err := f.Connect(address, lab.ServicePort); !lab.Refused(err) {
-			return fmt.Errorf("connect: %v, want refused", err)
+			return fmt.Errorf("connect: want refused, got %w", err)
 		}
 		return nil
 	}, nil))
