@@ -124,7 +124,7 @@ func foreign(name, asked domain.Name) int {
 func (a *answer) judge(address netip.Addr, mappings []Mapping) *judgement {
 	j := &judgement{connection: a.question.Connection, owners: ownersOf(address, mappings, a.facts.Now)}
 	j.connection.Destination, j.connection.Names = address, j.owners.names()
-	j.Explanation = a.facts.Rules.Explain(j.connection)
+	j.Explanation = a.facts.Rules.Decide(j.connection)
 	switch {
 	case a.facts.Always.own(address):
 		j.always = namewardv1.ExplainConnectionResponse_NODE_ADDRESS
@@ -144,6 +144,7 @@ func (a *answer) decide(j *judgement) {
 	if j.Audited {
 		r.AuditReason = j.auditReason(a.facts.Rules)
 	}
+	j.Explanation = a.facts.Rules.Explain(j.connection)
 	r.Evaluations = a.evaluations(j)
 	a.endedNote(j)
 }
@@ -157,7 +158,7 @@ func (a *answer) endedNote(j *judgement) {
 	for _, o := range j.owners.ended {
 		before.Names = append(before.Names[:len(before.Names):len(before.Names)], o.name)
 	}
-	e := a.facts.Rules.Explain(before)
+	e := a.facts.Rules.Decide(before)
 	if e.Policy == "" || e.Policy == j.Policy && e.Rule == j.Rule {
 		return
 	}

@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 
 var now = time.Date(2026, 11, 2, 10, 0, 0, 0, time.UTC)
 
-func name(t *testing.T, text string) domain.Name {
+func name(t testing.TB, text string) domain.Name {
 	t.Helper()
 	n, err := domain.ParseName(text)
 	if err != nil {
@@ -36,7 +36,7 @@ func name(t *testing.T, text string) domain.Name {
 }
 
 // mapping makes one of `asked alias … address`, which ends after ttl.
-func mapping(t *testing.T, text string, ttl time.Duration, former ...string) explain.Mapping {
+func mapping(t testing.TB, text string, ttl time.Duration, former ...string) explain.Mapping {
 	t.Helper()
 	words := strings.Fields(text)
 	m := explain.Mapping{Domain: name(t, words[0]), Address: netip.MustParseAddr(words[len(words)-1]), ExpiresAt: now.Add(ttl)}
@@ -65,7 +65,7 @@ func (m mappings) OfAddresses(addresses []netip.Addr) []explain.Mapping {
 	return slices.DeleteFunc(slices.Clone(m), func(m explain.Mapping) bool { return !slices.Contains(addresses, m.Address) })
 }
 
-func rules(t *testing.T, policies ...*namewardv1.Policy) *ruleset.RuleSet {
+func rules(t testing.TB, policies ...*namewardv1.Policy) *ruleset.RuleSet {
 	t.Helper()
 	var parsed []ruleset.Policy
 	for _, message := range policies {
@@ -139,7 +139,7 @@ func fleetFacts(t *testing.T) explain.Facts {
 }
 
 // question reads `workload destination protocol port`, with `/` and a source port, `@` and an interface.
-func question(t *testing.T, text string) *namewardv1.ExplainConnectionRequest {
+func question(t testing.TB, text string) *namewardv1.ExplainConnectionRequest {
 	t.Helper()
 	words := strings.Fields(text)
 	request := &namewardv1.ExplainConnectionRequest{Destination: words[1], Protocol: namewardv1.Protocol(namewardv1.Protocol_value[words[2]])}
@@ -151,7 +151,7 @@ func question(t *testing.T, text string) *namewardv1.ExplainConnectionRequest {
 	return request
 }
 
-func number(t *testing.T, text string) uint32 {
+func number(t testing.TB, text string) uint32 {
 	t.Helper()
 	var n uint32
 	if text != "" {

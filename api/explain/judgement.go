@@ -14,6 +14,7 @@ type judgement struct {
 	connection ruleset.Connection
 	owners     owners
 	always     namewardv1.ExplainConnectionResponse_AlwaysAllowed
+	apexes     []apex // of the names, once they are needed
 }
 
 // message returns the verdict. What always passes no policy decides on.

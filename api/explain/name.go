@@ -23,24 +23,21 @@ func (a *answer) toName() {
 	for _, m := range mappings {
 		of[m.Address] = append(of[m.Address], m)
 	}
-	var judgements []*judgement
+	var worst *judgement
+	var worstVerdict *namewardv1.AddressVerdict
 	denied := 0
 	for _, address := range addresses {
 		j := a.judge(address, of[address])
 		v := j.message(a.facts.Rules)
+		a.response.Addresses = append(a.response.Addresses, v)
 		if v.GetVerdict() == namewardv1.Verdict_DENY {
 			denied++
 		}
-		a.response.Addresses = append(a.response.Addresses, v)
-		judgements = append(judgements, j)
+		if worst == nil || severity(v) > severity(worstVerdict) {
+			worst, worstVerdict = j, v
+		}
 	}
-	worst := slices.IndexFunc(a.response.GetAddresses(), func(v *namewardv1.AddressVerdict) bool { return v.GetVerdict() == namewardv1.Verdict_DENY })
-	if worst < 0 {
-		worst = max(0, slices.IndexFunc(a.response.GetAddresses(), func(v *namewardv1.AddressVerdict) bool {
-			return v.GetAuditVerdict() == namewardv1.Verdict_DENY
-		}))
-	}
-	a.decide(judgements[worst])
+	a.decide(worst)
 	if len(addresses) > 1 {
 		a.response.Reason = fmt.Sprintf("%s of %s %s: %s", counted(denied, len(addresses)), a.question.Name, verdictWord(denied), a.response.GetReason())
 	}
@@ -49,6 +46,18 @@ func (a *answer) toName() {
 	}
 	if question.Refused {
 		a.note("the name is known from before: to ask for it is refused now")
+	}
+}
+
+// severity orders verdicts: what is denied tells more than what is allowed.
+func severity(v *namewardv1.AddressVerdict) int {
+	switch {
+	case v.GetVerdict() == namewardv1.Verdict_DENY:
+		return 2
+	case v.GetAuditVerdict() == namewardv1.Verdict_DENY:
+		return 1
+	default:
+		return 0
 	}
 }
 
@@ -136,7 +145,7 @@ func questionText(r ruleset.Refusal, name domain.Name) string {
 func (a *answer) byText(question ruleset.Refusal, ended owner) {
 	j := &judgement{connection: a.question.Connection}
 	j.connection.Names = []domain.Name{a.question.Name}
-	j.Explanation = a.facts.Rules.Explain(j.connection)
+	j.Explanation = a.facts.Rules.Decide(j.connection)
 	a.decide(j)
 	if a.facts.Mappings != nil {
 		seen := "has not been seen"

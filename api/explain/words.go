@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,21 +132,29 @@ func (j *judgement) nameMismatch(rules *ruleset.RuleSet, r ruleset.Rule) string 
 	return text + j.apexHint(rules, r) + j.endedMatch(rules, r)
 }
 
+// apex is a name, with the pattern of all below it.
+type apex struct {
+	name  domain.Name
+	below domain.Pattern
+}
+
 // apexHint helps with the commonest slip: `*.example.com` is not example.com.
 func (j *judgement) apexHint(rules *ruleset.RuleSet, r ruleset.Rule) string {
-	for _, name := range j.connection.Names {
-		below, err := domain.ParsePattern("*." + name.String())
-		if err != nil {
-			continue
-		}
-		for _, pattern := range r.Domains {
-			if pattern == below {
-				return fmt.Sprintf("; %s matches names below %s alone", below, name)
+	if j.apexes == nil {
+		j.apexes = []apex{}
+		for _, name := range j.connection.Names {
+			if below, err := domain.ParsePattern("*." + name.String()); err == nil {
+				j.apexes = append(j.apexes, apex{name, below})
 			}
 		}
+	}
+	for _, a := range j.apexes {
+		if slices.Contains(r.Domains, a.below) {
+			return fmt.Sprintf("; %s matches names below %s alone", a.below, a.name)
+		}
 		for _, set := range r.DomainSets {
-			if s, _ := rules.DomainSet(set); s.Has(below) {
-				return fmt.Sprintf("; %s of %s matches names below %s alone", below, set, name)
+			if s, _ := rules.DomainSet(set); s.Has(a.below) {
+				return fmt.Sprintf("; %s of %s matches names below %s alone", a.below, set, a.name)
 			}
 		}
 	}

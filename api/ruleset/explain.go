@@ -97,16 +97,36 @@ type Match struct {
 // that select the workload; those in mode Audit are evaluated beside the others. What is allowed
 // whatever the policies say (replies, DHCP, trusted resolvers, …) is not considered here.
 func (rs *RuleSet) Explain(c Connection) Explanation {
+	return rs.evaluate(c, func(Outcome) bool { return true })
+}
+
+// Decide does the same, but lists in Evaluations only which policies select the connection and which rules
+// decide.
+func (rs *RuleSet) Decide(c Connection) Explanation {
+	return rs.evaluate(c, func(o Outcome) bool { return o == Selects || o == Decides })
+}
+
+// evaluate lists the evaluations whose outcome keep wants.
+func (rs *RuleSet) evaluate(c Connection, keep func(Outcome) bool) Explanation {
 	e := Explanation{Rule: -1, AuditRule: -1}
+	add := func(evaluation Evaluation) {
+		if keep(evaluation.Outcome) {
+			e.Evaluations = append(e.Evaluations, evaluation)
+		}
+	}
 	var decided [Disabled]bool // by mode
+	behind := keep(DecidedBefore)
 	for i, policy := range rs.Policies {
 		if !policy.Selects(c) {
-			e.Evaluations = append(e.Evaluations, Evaluation{Policy: i, Rule: -1, Outcome: OtherWorkload})
+			add(Evaluation{Policy: i, Rule: -1, Outcome: OtherWorkload})
 			continue
 		}
-		e.Evaluations = append(e.Evaluations, Evaluation{Policy: i, Rule: -1, Outcome: Selects})
+		add(Evaluation{Policy: i, Rule: -1, Outcome: Selects})
 		e.selectedBy(policy.Mode)
 		for j, rule := range policy.Rules {
+			if decided[policy.Mode] && !behind {
+				break
+			}
 			outcome, match := rs.match(rule, c)
 			switch {
 			case outcome != Decides:
@@ -116,7 +136,7 @@ func (rs *RuleSet) Explain(c Connection) Explanation {
 				decided[policy.Mode] = true
 				e.decide(policy, j)
 			}
-			e.Evaluations = append(e.Evaluations, Evaluation{i, j, outcome, match})
+			add(Evaluation{i, j, outcome, match})
 		}
 	}
 	return e

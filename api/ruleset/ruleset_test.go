@@ -217,9 +217,10 @@ func TestExplainSaysWhatBecameOfEachRule(t *testing.T) {
 		policy(t, &namewardv1.Policy{Name: "policies/c", Workloads: []*namewardv1.Workload{{Cidrs: []string{"10.0.0.0/8"}}}}),
 	})
 	aTest, every := name(t, "a.test"), patterns(t, "*.test", "a.test")
-	got := rules.Explain(ruleset.Connection{
+	c := ruleset.Connection{
 		Local: true, Destination: netip.MustParseAddr("192.0.2.1"), Names: []domain.Name{aTest}, Protocol: ruleset.TCP, Port: 443,
-	})
+	}
+	got := rules.Explain(c)
 	want := ruleset.Explanation{
 		Verdict: ruleset.Allow, Enforced: true, Policy: "policies/a", Rule: 2,
 		Audited: true, AuditVerdict: ruleset.Deny, AuditPolicy: "policies/b", AuditRule: 0,
@@ -234,9 +235,14 @@ func TestExplainSaysWhatBecameOfEachRule(t *testing.T) {
 			{Policy: 2, Rule: -1, Outcome: ruleset.OtherWorkload},
 		},
 	}
+	brief := want
+	brief.Evaluations = []ruleset.Evaluation{want.Evaluations[0], want.Evaluations[3], want.Evaluations[5], want.Evaluations[6]}
 	comparable := cmp.Comparer(func(a, b ruleset.Match) bool { return a == b })
 	if diff := cmp.Diff(want, got, comparable); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff(brief, rules.Decide(c), comparable); diff != "" {
+		t.Errorf("Decide (-want +got):\n%s", diff)
 	}
 }
 
