@@ -60,20 +60,8 @@ func (f *faults) port(field string, port uint32, protocol ruleset.Protocol) uint
 
 func (q *Question) parseWorkload(f *faults, text, incoming string) {
 	c := &q.Connection
-	switch {
-	case text == "" || text == "host":
-		c.Local = true
-	case isProcess(text):
-		c.Local = true
-		if reason := parseProcess(c, text); reason != "" {
-			f.add("workload", text, reason)
-		}
-	default:
-		address, err := netip.ParseAddr(text)
-		if err != nil {
-			f.add("workload", text, "is neither an address nor `host`, `uid:N`, `cgroup:PATH` or `unit:NAME`")
-		}
-		c.Source = address.Unmap().WithZone("")
+	if err := c.ParseSource(text); err != nil {
+		f.add("workload", text, err.Error())
 	}
 	c.Interface = incoming
 	switch {
@@ -83,46 +71,6 @@ func (q *Question) parseWorkload(f *faults, text, incoming string) {
 	case len(incoming) > maxInterface || strings.ContainsAny(incoming, " /+:\t\n"):
 		f.add("interface", incoming, fmt.Sprintf("is no interface name of at most %d characters", maxInterface))
 	}
-}
-
-// Prefixes of what says which process opens a connection.
-const (
-	uidPrefix    = "uid:"
-	cgroupPrefix = "cgroup:"
-	unitPrefix   = "unit:"
-)
-
-func isProcess(text string) bool {
-	return strings.HasPrefix(text, uidPrefix) || strings.HasPrefix(text, cgroupPrefix) || strings.HasPrefix(text, unitPrefix)
-}
-
-// parseProcess reads `uid:N`, `cgroup:PATH` or `unit:NAME`; behind the first, and a comma, may stand one of the
-// others. It says what is wrong.
-func parseProcess(c *ruleset.Connection, text string) string {
-	if number, uid := strings.CutPrefix(text, uidPrefix); uid {
-		var more bool
-		number, text, more = strings.Cut(number, ",")
-		id, err := ruleset.ParseUID(number)
-		if err != nil {
-			return "`" + number + "` " + err.Error()
-		}
-		c.UID = &id
-		if !more {
-			return ""
-		}
-	}
-	var err error
-	if path, cgroup := strings.CutPrefix(text, cgroupPrefix); cgroup {
-		c.Cgroup, err = ruleset.ParseCgroup(path)
-	} else if name, unit := strings.CutPrefix(text, unitPrefix); unit {
-		c.Unit, err = ruleset.ParseUnit(name)
-	} else {
-		return "`" + text + "` is neither `cgroup:PATH` nor `unit:NAME`"
-	}
-	if err != nil {
-		return "`" + text + "` " + err.Error()
-	}
-	return ""
 }
 
 // maxInterface is the longest interface name, IFNAMSIZ - 1 (linux/if.h).

@@ -49,7 +49,7 @@ of them are. It exits with 0 for ALLOW and 3 for DENY.`,
 	flags := command.Flags()
 	flags.StringVar(&q.node, "node", "", "node whose rules decide")
 	flags.StringToStringVar(&q.labels, "label", nil, "instead of a node: labels that one could have, key=value (repeatable)")
-	flags.StringVar(&q.workload, "workload", "host", "who connects: an address, host, or a process of it: uid:N, cgroup:PATH, unit:NAME, uid:N,unit:NAME")
+	flags.StringVar(&q.workload, "workload", "host", "who connects: an address, host, or a process by uid:N, unit:NAME and cgroup:/PATH, with commas between")
 	flags.StringVar(&q.incoming, "interface", "", "interface at which the node receives the connection, if policies select by it")
 	flags.StringVar(&q.destination, "destination", "", "domain name or address that it connects to")
 	flags.StringVar(&q.protocol, "protocol", "TCP", "TCP, UDP, SCTP or ICMP")

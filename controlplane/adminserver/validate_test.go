@@ -36,7 +36,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 			NodeSelector: &namewardv1.NodeSelector{MatchLabels: map[string]string{"role": strings.Repeat("v", 300)}},
 			Workloads: []*namewardv1.Workload{
 				{Cidrs: []string{"10.1.0.0/24", "10.0.0.1/8"}},
-				{Uid: proto.Uint32(1000)},
+				{Uid: proto.Uint32(1000), SystemdUnit: "web"},
 				{},
 			},
 			Rules: []*namewardv1.Rule{
@@ -60,7 +60,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 		"policy.node_selector.match_labels[\"role\"]": "vvv…",
 		"policy.established":                          `"KEEP"`,
 		"policy.workloads[0].cidrs[1]":                `"10.0.0.1/8"`,
-		"policy.workloads[1].uid":                     `"1000"`,
+		"policy.workloads[1].systemd_unit":            `"web"`,
 		"policy.workloads[2]":                         "selects nothing",
 		"policy.rules[0].action":                      "ACTION_UNSPECIFIED",
 		"policy.rules[0].domains[1]":                  `"bad..example"`,
