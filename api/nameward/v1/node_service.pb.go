@@ -324,9 +324,10 @@ type ExplainConnectionRequest struct {
 	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// Labels of a node that need not exist. It has no mappings, and what it always allows is not known.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Source of the connection: an address of forwarded traffic, or `host`, the node itself. `uid:N`,
-	// `cgroup:PATH` and `unit:NAME` say which process of the node; behind the first and a comma may stand one
-	// of the others. Empty means `host`.
+	// Source of the connection: an address of forwarded traffic, `host`, or what is known of a process of the node,
+	// with commas between: `uid:N`, `unit:NAME` of systemd and, last, `cgroup:/PATH`. Empty means `host`, which stands
+	// for a process that is selected by none of these. A unit alone does not say in which control group it is, nor a
+	// control group which user.
 	Workload string `protobuf:"bytes,3,opt,name=workload,proto3" json:"workload,omitempty"`
 	// Incoming interface of the forwarded connection, when policies select by it.
 	Interface string `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
