@@ -113,12 +113,16 @@ func TestExplainConnection(t *testing.T) {
 			}
 		})
 	}
-	_, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{
-		Node: "nodes/nobody", Workload: "uid:x", Interface: "eth0", Destination: "a..b", Protocol: namewardv1.Protocol_ICMP, Port: 8, SourcePort: 9,
-	})
-	for _, field := range []string{"node", "workload", "interface", "destination", "port", "source_port"} {
-		if !strings.Contains(fmt.Sprint(status.Convert(err).Details()), "field:\""+field+"\"") {
-			t.Errorf("%v does not name %s", err, field)
+	for _, request := range []*namewardv1.ExplainConnectionRequest{
+		{Node: "nodes/nobody", Workload: "uid:x", Interface: "eth0", Destination: "a..b", Protocol: 9, Port: 70000, SourcePort: 70000},
+		{Node: "lab", Workload: "uid:x", Interface: "eth0", Protocol: namewardv1.Protocol_ICMP, Port: 8, SourcePort: 9},
+	} {
+		_, err := s.nodes.ExplainConnection(t.Context(), request)
+		for _, field := range []string{"node", "workload", "interface", "destination", "protocol", "port", "source_port"} {
+			faulty := field != "protocol" || request.GetProtocol() == 9
+			if strings.Contains(fmt.Sprint(status.Convert(err).Details()), "field:\""+field+"\"") != faulty {
+				t.Errorf("%v: a fault of %s: want %v", err, field, faulty)
+			}
 		}
 	}
 	for field, request := range map[string]*namewardv1.ExplainConnectionRequest{

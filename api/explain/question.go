@@ -27,13 +27,13 @@ func Parse(request *namewardv1.ExplainConnectionRequest) (Question, error) {
 	var f faults
 	q.parseWorkload(&f, request.GetWorkload(), request.GetInterface())
 	q.parseDestination(&f, request.GetDestination())
-	if protocol, err := ruleset.ParseProtocol(request.GetProtocol()); err != nil {
-		f = append(f, err)
-	} else {
-		q.Connection.Protocol = protocol
-		q.Connection.Port = f.port("port", request.GetPort(), protocol)
-		q.SourcePort = f.port("source_port", request.GetSourcePort(), protocol)
+	protocol, err := ruleset.ParseProtocol(request.GetProtocol())
+	if err != nil {
+		f, protocol = append(f, err), ruleset.TCP
 	}
+	q.Connection.Protocol = protocol
+	q.Connection.Port = f.port("port", request.GetPort(), protocol)
+	q.SourcePort = f.port("source_port", request.GetSourcePort(), protocol)
 	source, destination := q.Connection.Source, q.Connection.Destination
 	if source.IsValid() && destination.IsValid() && source.Is4() != destination.Is4() {
 		f.add("destination", request.GetDestination(), "is no "+family(source)+" address, as the workload is")
