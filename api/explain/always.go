@@ -75,6 +75,22 @@ func alwaysReason(why namewardv1.ExplainConnectionResponse_AlwaysAllowed, c rule
 	}
 }
 
+// questionNote says that a resolver is always reached, and may yet not be asked for every name.
+func (a *answer) questionNote(j *judgement) {
+	if j.always != namewardv1.ExplainConnectionResponse_TRUSTED_RESOLVER {
+		return
+	}
+	var refusing []ruleset.Policy
+	for _, policy := range j.selecting(a.facts.Rules, ruleset.Enforce) {
+		if slices.ContainsFunc(policy.Rules, func(r ruleset.Rule) bool { return r.RefusesQueries }) {
+			refusing = append(refusing, policy)
+		}
+	}
+	if len(refusing) > 0 {
+		a.note("questions for names that %s refuse are rejected all the same: ask about the name", list(refusing, policyName))
+	}
+}
+
 // alwaysNotes says what may pass all the same, of a connection that is denied.
 func (a *answer) alwaysNotes() {
 	c := a.question.Connection

@@ -147,6 +147,7 @@ func (a *answer) decide(j *judgement) {
 	j.Explanation = a.facts.Rules.Explain(j.connection)
 	r.Evaluations = a.evaluations(j)
 	a.endedNote(j)
+	a.questionNote(j)
 }
 
 // endedNote says that a name which no longer counts decided until its mapping ended.

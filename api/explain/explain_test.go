@@ -51,6 +51,17 @@ func mapping(t testing.TB, text string, ttl time.Duration, former ...string) exp
 	return m
 }
 
+// oddMapping is one of a name that people do not write.
+func oddMapping(t testing.TB) explain.Mapping {
+	t.Helper()
+	m := mapping(t, "odd.example 192.0.2.11", time.Minute)
+	var err error
+	if m.Domain, err = domain.ParseCanonical(`caf\233.docker.example`); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 // mappings is a node's table as a list.
 type mappings []explain.Mapping
 
@@ -125,6 +136,7 @@ func fleetFacts(t *testing.T) explain.Facts {
 			mapping(t, "docker.example 192.0.2.8", time.Minute),
 			mapping(t, "gone.docker.example 192.0.2.10", -time.Hour),
 			mapping(t, "ads.tracker.example 192.0.2.9", time.Minute),
+			oddMapping(t),
 		},
 		Always: &explain.Always{
 			Resolvers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")},
@@ -196,6 +208,7 @@ var goldens = map[string]string{
 	"name-unseen":            "10.1.0.7 fresh.docker.example TCP 443",
 	"name-unseen-denied":     "10.1.0.7 elsewhere.example TCP 443",
 	"name-unseen-refused":    "10.1.0.7 new.tracker.example TCP 443",
+	"name-odd":               `10.1.0.7 caf\233.docker.example TCP 443`,
 	"name-internationalised": "host bücher.example TCP 443",
 	"user":                   "uid:1000 192.0.2.1 TCP 443",
 	"other-user":             "uid:1001 192.0.2.1 TCP 443",

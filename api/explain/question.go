@@ -82,6 +82,9 @@ func (q *Question) parseDestination(f *faults, text string) {
 		return
 	}
 	name, err := domain.ParseName(text)
+	if err != nil && strings.Contains(text, `\`) { // a name of odd bytes, as mappings show it
+		name, err = domain.ParseCanonical(text)
+	}
 	if err == nil {
 		q.Name = name
 		return
