@@ -2,9 +2,11 @@ package e2e_test
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/e2e/lab"
@@ -155,4 +157,69 @@ func TestRuleWithoutDestination(t *testing.T) {
 			t.Errorf("another port: got %v, want refused", err)
 		}
 	})
+}
+
+// TestRuleOfSeveralDestinations: any of a rule's domains and CIDRs matches, each with the rule's ports.
+func TestRuleOfSeveralDestinations(t *testing.T) {
+	f := newFleet(t)
+	policy := clientPolicy("api.example", "*.shop.example")
+	policy.Rules[0].Cidrs = []string{"198.18.202.0/24", "2001:db8:18:202::1"}
+	f.put(policy)
+	forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+		for _, name := range []string{"api.example", "www.shop.example", "evil.example"} {
+			f.expectOpen(t, resolver, name)
+			if err := f.Connect(f.learn(t, resolver, name), lab.OtherPort); !lab.Refused(err) {
+				t.Errorf("another port of %s: got %v, want refused", name, err)
+			}
+		}
+		f.expectRefused(t, resolver, "late.example")
+	})
+}
+
+// TestLetterCase: names are compared without case, as they are asked and as policies have them.
+func TestLetterCase(t *testing.T) {
+	f := newFleet(t)
+	f.put(clientPolicy("Api.EXAMPLE.", "*.SHOP.example"))
+	forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+		f.expectOpen(t, resolver, "aPI.exAMPle")
+		f.expectOpen(t, resolver, "WWW.shop.EXAMPLE")
+		f.expectRefused(t, resolver, "Evil.Example")
+	})
+}
+
+// TestDHCPv6: a DHCP client is told by both of its ports, and passes whatever the policies say.
+func TestDHCPv6(t *testing.T) {
+	f := newFleet(t)
+	policy := clientPolicy()
+	policy.Rules, policy.Workloads = nil, []*namewardv1.Workload{{Host: true}}
+	f.put(policy)
+	var server net.PacketConn
+	f.must(f.World.Do(func() (err error) {
+		server, err = net.ListenPacket("udp6", "[::]:547")
+		return err
+	}))
+	defer server.Close() //nolint:errcheck // nothing is buffered
+	for from, passes := range map[int]bool{546: true, 5460: false} {
+		var client net.PacketConn
+		f.must(f.Node.Do(func() (err error) {
+			client, err = net.ListenPacket("udp6", fmt.Sprintf("[::]:%d", from))
+			return err
+		}))
+		// Of a packet that is denied as it is sent, the kernel may say so at once.
+		_, err := client.WriteTo([]byte("solicit"), &net.UDPAddr{IP: lab.ResolverV6.AsSlice(), Port: 547})
+		if err == nil {
+			f.must(server.SetReadDeadline(time.Now().Add(map[bool]time.Duration{true: 5 * time.Second, false: 200 * time.Millisecond}[passes])))
+			_, _, err = server.ReadFrom(make([]byte, 64))
+		}
+		if passed := err == nil; passed != passes {
+			t.Errorf("from port %d: %v, want it to pass: %v", from, err, passes)
+		}
+		answer, err := newExplainer(f).local.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{
+			Destination: lab.ResolverV6.String(), Protocol: namewardv1.Protocol_UDP, Port: 547, SourcePort: uint32(from),
+		})
+		if err != nil || (answer.GetVerdict() == namewardv1.Verdict_ALLOW) != passes {
+			t.Errorf("from port %d: explained as %v, %v", from, answer, err)
+		}
+		f.must(client.Close())
+	}
 }
