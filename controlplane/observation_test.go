@@ -177,3 +177,37 @@ func TestNodesReportWhatTheyAlwaysAllow(t *testing.T) {
 		t.Errorf("after a restart: %v, %v", node, err)
 	}
 }
+
+// TestExplanationsSayWhatTheNodeLacks: they are about what a node should have, and say where it has not.
+func TestExplanationsSayWhatTheNodeLacks(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.put("web", "web", "*.example.net")
+	a := newAgent(t, "n", map[string]string{"role": "web"})
+	expect := func(note string) {
+		t.Helper()
+		answer, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Destination: "192.0.2.1", Port: 443})
+		notes := strings.Join(answer.GetNotes(), "\n")
+		if err != nil || note == "" && strings.Contains(notes, "rules of revision") || !strings.Contains(notes, note) {
+			t.Errorf("notes %q, %v, want one that says %q", notes, err, note)
+		}
+	}
+	a.connect(s.connection)
+	a.complete()
+	expect("which rules the node has in force is not known")
+	expect("its trusted resolvers, policy servers and addresses")
+	a.ack()
+	first := s.status("n", func(st *namewardv1.NodeStatus) bool { return st.GetAppliedRevision() == a.revision }).GetAppliedRevision()
+	expect("")
+	s.put("more", "web", "a.example.org")
+	expect(fmt.Sprintf("the node has the rules of revision %d in force, and will have those of revision ", first))
+	a.complete()
+	a.nack("no room", false)
+	s.status("n", func(st *namewardv1.NodeStatus) bool { return st.GetLastError() != "" })
+	expect(fmt.Sprintf("the rules of revision %d are in force: no room", first))
+	a.ack()
+	s.status("n", func(st *namewardv1.NodeStatus) bool { return st.GetLastError() == "" })
+	expect("")
+	a.leave()
+	s.status("n", func(st *namewardv1.NodeStatus) bool { return !st.GetConnected() })
+	expect("the node is not connected")
+}
