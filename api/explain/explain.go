@@ -51,6 +51,7 @@ type answer struct {
 	question Question
 	facts    Facts
 	response *namewardv1.ExplainConnectionResponse
+	decided  decisions
 }
 
 // Answer evaluates a connection.
@@ -124,7 +125,7 @@ func foreign(name, asked domain.Name) int {
 func (a *answer) judge(address netip.Addr, mappings []Mapping) *judgement {
 	j := &judgement{connection: a.question.Connection, owners: ownersOf(address, mappings, a.facts.Now)}
 	j.connection.Destination, j.connection.Names = address, j.owners.names()
-	j.Explanation = a.facts.Rules.Decide(j.connection)
+	j.Explanation = a.decided.of(a.facts.Rules, j.connection)
 	switch {
 	case a.facts.Always.own(address):
 		j.always = namewardv1.ExplainConnectionResponse_NODE_ADDRESS
