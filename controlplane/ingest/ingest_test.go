@@ -342,3 +342,28 @@ func BenchmarkObserve(b *testing.B) {
 		table.Observe(id, ingest.Batch{Mappings: []*ingest.Mapping{m}}, start)
 	}
 }
+
+// What ended is bounded: the last 65,536 of the fleet.
+func TestEndedMappingsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most, more = 65_536, 100
+		table, now := ingest.New(100_000), time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = table.Run(ctx) }()
+		id := nodeID(t, "n")
+		var b ingest.Batch
+		for i := range most + more {
+			b.Mappings = append(b.Mappings, mapping(t, "n", fmt.Sprintf("n%d.example 192.0.2.1", i), now.Add(time.Second+time.Duration(i))))
+		}
+		table.Observe(id, b, now)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		got := table.OfAddresses(id, []netip.Addr{netip.MustParseAddr("192.0.2.1")})
+		gone := slices.ContainsFunc(got, func(m *ingest.Mapping) bool { return m.Domain.String() == fmt.Sprintf("n%d.example", more-1) })
+		if len(got) != most || gone {
+			t.Errorf("%d mappings are remembered, want the last %d; the one before them is there: %v", len(got), most, gone)
+		}
+		cancel()
+	})
+}
