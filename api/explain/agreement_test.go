@@ -160,8 +160,8 @@ func server(t *testing.T, messages []*namewardv1.Policy, mappings []observe.Mapp
 	if err := s.RegisterNode(t.Context(), store.Node{ID: id, Labels: labels, TrustedResolvers: agent{}.Resolvers()}); err != nil {
 		t.Fatal(err)
 	}
-	policies, _, _ := s.Policies()
-	rules := compile.Compile(policies, labels)
+	snapshot, _, _ := s.Snapshot()
+	rules := compile.Compile(snapshot, labels)
 	if err := s.UpdateNodeStatus(id, func(status *store.NodeStatus) {
 		status.Connected, status.RuleSetID, status.PolicyServers = true, rules.ID(), agent{}.Servers()
 		status.Addresses = []netip.Prefix{netip.MustParsePrefix("10.1.0.1/32"), netip.MustParsePrefix("192.0.2.4/32")}
