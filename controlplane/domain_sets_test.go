@@ -107,11 +107,11 @@ func TestExplainByDomainSet(t *testing.T) {
 	s.replace("domainSets/saas", []string{"*.saas.example"})
 	s.putNaming("web", "", "domainSets/saas")
 	for destination, want := range map[string]namewardv1.Verdict{"a.saas.example": namewardv1.Verdict_ALLOW, "saas.example": namewardv1.Verdict_DENY} {
-		got, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{Destination: destination, Port: 443})
+		got, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{Labels: map[string]string{"role": "web"}, Destination: destination, Port: 443})
 		if err != nil || got.GetVerdict() != want {
 			t.Errorf("%s: %v, %v, want %v", destination, got, err, want)
 		}
-		if reason := got.GetEvaluations()[0].GetReason(); want == namewardv1.Verdict_ALLOW && reason != "*.saas.example of domainSets/saas matches a.saas.example" {
+		if reason := got.GetEvaluations()[1].GetReason(); want == namewardv1.Verdict_ALLOW && reason != "*.saas.example of domainSets/saas matches a.saas.example" {
 			t.Errorf("%s: reason %q, want pattern and set", destination, reason)
 		}
 	}

@@ -2,6 +2,7 @@ package controlplane_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
 
@@ -100,7 +102,7 @@ func TestExplainConnection(t *testing.T) {
 		{"another address stays closed", &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Destination: "192.0.2.2"}, namewardv1.Verdict_DENY, ""},
 		{"labels stand for a node", &namewardv1.ExplainConnectionRequest{Labels: web, Destination: "x.example.net"}, namewardv1.Verdict_ALLOW, "policies/web"},
 		{"labels have no mappings", &namewardv1.ExplainConnectionRequest{Labels: web, Destination: "www.example.com"}, namewardv1.Verdict_DENY, ""},
-		{"nothing selects the node", &namewardv1.ExplainConnectionRequest{Destination: "192.0.2.2"}, namewardv1.Verdict_ALLOW, ""},
+		{"nothing selects the node", &namewardv1.ExplainConnectionRequest{Labels: map[string]string{"role": "db"}, Destination: "192.0.2.2"}, namewardv1.Verdict_ALLOW, ""},
 		{"nothing selects the workload", &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Workload: "10.1.0.7", Destination: "192.0.2.2"}, namewardv1.Verdict_ALLOW, ""},
 	}
 	for _, test := range tests {
@@ -111,15 +113,101 @@ func TestExplainConnection(t *testing.T) {
 			}
 		})
 	}
-	_, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{
-		Workload: "uid:7", Destination: "a..b", Protocol: namewardv1.Protocol_ICMP, Port: 8,
-	})
-	for _, field := range []string{"workload", "destination", "port"} {
-		if !strings.Contains(fmt.Sprint(status.Convert(err).Details()), field) {
-			t.Errorf("%v does not name %s", err, field)
+	for _, request := range []*namewardv1.ExplainConnectionRequest{
+		{Node: "nodes/nobody", Workload: "uid:x", Interface: "eth0", Destination: "a..b", Protocol: 9, Port: 70000, SourcePort: 70000},
+		{Node: "lab", Workload: "uid:x", Interface: "eth0", Protocol: namewardv1.Protocol_ICMP, Port: 8, SourcePort: 9},
+	} {
+		_, err := s.nodes.ExplainConnection(t.Context(), request)
+		for _, field := range []string{"node", "workload", "interface", "destination", "protocol", "port", "source_port"} {
+			faulty := field != "protocol" || request.GetProtocol() == 9
+			if strings.Contains(fmt.Sprint(status.Convert(err).Details()), "field:\""+field+"\"") != faulty {
+				t.Errorf("%v: a fault of %s: want %v", err, field, faulty)
+			}
 		}
 	}
-	if _, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{Node: "nodes/nobody", Destination: "a.example"}); status.Code(err) != codes.NotFound {
-		t.Errorf("an unknown node got %v", err)
+	for field, request := range map[string]*namewardv1.ExplainConnectionRequest{
+		"node":   {Destination: "a.example"},
+		"labels": {Node: "nodes/n", Labels: web, Destination: "a.example"},
+	} {
+		_, err := s.nodes.ExplainConnection(t.Context(), request)
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(fmt.Sprint(status.Convert(err).Details()), "field:\""+field+"\"") {
+			t.Errorf("%v got %v, want a fault of %s", request, err, field)
+		}
 	}
+}
+
+// TestNodesReportWhatTheyAlwaysAllow: the node shows it, explanations know it, and what cannot be read is
+// left out. The resolvers outlive the server.
+func TestNodesReportWhatTheyAlwaysAllow(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, dir)
+	s.put("web", "web", "*.example.net")
+	a := newAgent(t, "n", map[string]string{"role": "web"})
+	a.open(s.connection)
+	a.send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Hello{Hello: &agentv1.Hello{
+		Node: a.node, Labels: a.labels, InstanceId: a.instance, TrustedResolvers: []string{"192.0.2.53:53", "nobody", "[2001:db8::53]:5353"},
+	}}})
+	a.complete()
+	a.send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Status{Status: &agentv1.StatusReport{
+		PolicyServers: []string{"192.0.2.54:7443"}, Addresses: []string{"10.1.0.1", "10.9.0.0/16", "x"}, MoreAddresses: true,
+	}}})
+	resolvers := []string{"192.0.2.53:53", "[2001:db8::53]:5353"}
+	got := s.status("n", func(st *namewardv1.NodeStatus) bool { return len(st.GetAddresses()) > 0 })
+	if !slices.Equal(got.GetTrustedResolvers(), resolvers) || !slices.Equal(got.GetPolicyServers(), []string{"192.0.2.54:7443"}) ||
+		!slices.Equal(got.GetAddresses(), []string{"10.1.0.1", "10.9.0.0/16"}) || !got.GetMoreAddresses() {
+		t.Errorf("status %v", got)
+	}
+	for destination, want := range map[string]namewardv1.ExplainConnectionResponse_AlwaysAllowed{
+		"2001:db8::53": namewardv1.ExplainConnectionResponse_TRUSTED_RESOLVER,
+		"10.9.7.7":     namewardv1.ExplainConnectionResponse_NODE_ADDRESS,
+		"10.1.0.2":     namewardv1.ExplainConnectionResponse_ALWAYS_ALLOWED_UNSPECIFIED,
+	} {
+		answer, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{
+			Node: "nodes/n", Destination: destination, Protocol: namewardv1.Protocol_UDP, Port: 5353,
+		})
+		if err != nil || answer.GetAlwaysAllowed() != want || (answer.GetVerdict() == namewardv1.Verdict_ALLOW) != (want != 0) {
+			t.Errorf("%s: %v, %v, want %v", destination, answer, err, want)
+		}
+	}
+	a.leave()
+	s.stop()
+	s = start(t, dir)
+	node, err := s.nodes.GetNode(t.Context(), &namewardv1.GetNodeRequest{Name: "nodes/n"})
+	if err != nil || !slices.Equal(node.GetStatus().GetTrustedResolvers(), resolvers) || len(node.GetStatus().GetAddresses()) > 0 {
+		t.Errorf("after a restart: %v, %v", node, err)
+	}
+}
+
+// TestExplanationsSayWhatTheNodeLacks: they are about what a node should have, and say where it has not.
+func TestExplanationsSayWhatTheNodeLacks(t *testing.T) {
+	s := start(t, t.TempDir())
+	s.put("web", "web", "*.example.net")
+	a := newAgent(t, "n", map[string]string{"role": "web"})
+	expect := func(note string) {
+		t.Helper()
+		answer, err := s.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Destination: "192.0.2.1", Port: 443})
+		notes := strings.Join(answer.GetNotes(), "\n")
+		if err != nil || note == "" && strings.Contains(notes, "rules of revision") || !strings.Contains(notes, note) {
+			t.Errorf("notes %q, %v, want one that says %q", notes, err, note)
+		}
+	}
+	a.connect(s.connection)
+	a.complete()
+	expect("which rules the node has in force is not known")
+	expect("its trusted resolvers, policy servers and addresses")
+	a.ack()
+	first := s.status("n", func(st *namewardv1.NodeStatus) bool { return st.GetAppliedRevision() == a.revision }).GetAppliedRevision()
+	expect("")
+	s.put("more", "web", "a.example.org")
+	expect(fmt.Sprintf("the node has the rules of revision %d in force, and will have those of revision ", first))
+	a.complete()
+	a.nack("no room", false)
+	s.status("n", func(st *namewardv1.NodeStatus) bool { return st.GetLastError() != "" })
+	expect(fmt.Sprintf("the rules of revision %d are in force: no room", first))
+	a.ack()
+	s.status("n", func(st *namewardv1.NodeStatus) bool { return st.GetLastError() == "" })
+	expect("")
+	a.leave()
+	s.status("n", func(st *namewardv1.NodeStatus) bool { return !st.GetConnected() })
+	expect("the node is not connected")
 }

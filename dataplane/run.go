@@ -82,8 +82,10 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 		return nil, fmt.Errorf("read trusted resolvers: %w", err)
 	}
 	connections := kernel.conntrack(conntrack.Config{Names: datapath.NamesOf, Accepts: cfg.AllowedTarget == netfilter.Accept})
+	addresses := &nodeAddresses{resolvers: resolvers}
 	permit := func(servers []netip.AddrPort) error {
 		connections.SetEndpoints(resolvers, servers)
+		addresses.setServers(servers)
 		return datapath.SetEndpoints(resolvers, servers)
 	}
 	if err := permit(literalServers(cfg.Servers)); err != nil {
@@ -112,7 +114,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	reconciler := enforce.NewReconciler(datapath, hooks, connections, disk, enforceLog)
 	status := &agentStatus{
 		node: id, labels: cfg.Labels, backend: filter.Backend(), started: time.Now(),
-		counters: datapath.Counters, table: table, flows: flows, reconciler: reconciler, log: log.With("component", "status"),
+		counters: datapath.Counters, table: table, flows: flows, reconciler: reconciler, addresses: addresses, log: log.With("component", "status"),
 	}
 	subscriber := newSubscriber(cfg, status, permit, log)
 	status.connection = func() subscribe.Connection {
@@ -125,7 +127,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	}
 	reconciler.Start(ctx, saved)
 	log.Info("agent started", "node", id.String(), "iptables", filter.Backend(), "resolvers", resolvers)
-	local := localserver.New(cfg.Socket, id, status, table, flows, log.With("component", "localserver"))
+	local := localserver.New(cfg.Socket, id, status, addresses, table, flows, log.With("component", "localserver"))
 	return &agent{datapath, reconciler, subscriber, local, metrics, log}, nil
 }
 
@@ -152,6 +154,7 @@ func newSubscriber(cfg Config, status *agentStatus, permit func([]netip.AddrPort
 	hello := &agentv1.Hello{
 		Node: status.node.String(), Labels: cfg.Labels, AgentVersion: Version(), Kernel: kernelRelease(),
 		IptablesBackend: status.backend, InstanceId: rand.Text(),
+		TrustedResolvers: endpointTexts(status.addresses.Resolvers()),
 	}
 	reporter := report.New(status.node, status.table, status.flows, status, log.With("component", "report"))
 	return subscribe.New(subscribe.Config{

@@ -267,6 +267,12 @@ func TestWholeAgent(t *testing.T) {
 		mappings := r.GetObservations().GetMappings()
 		return len(mappings) == 1 && mappings[0].GetDomain() == "www.example.com" && mappings[0].GetNode() == "nodes/lab"
 	})
+	server.await(t, "report of what is always allowed", func(r *agentv1.SyncRequest) bool {
+		return slices.Equal(r.GetStatus().GetPolicyServers(), []string{address})
+	})
+	if hello := server.seen[0].GetHello(); !slices.Equal(hello.GetTrustedResolvers(), []string{"192.0.2.53:53"}) {
+		t.Errorf("hello %v", hello)
+	}
 	if applied, _ := n.maps.Applied(); applied.ID() != someRules().ID() || !n.hooks.Stand() {
 		t.Error("the rule set is not in force")
 	}
@@ -275,7 +281,8 @@ func TestWholeAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := status.GetNode().GetStatus(); s.GetAppliedRevision() != 7 || !s.GetConnected() || status.GetServer() != address || len(status.GetDegraded()) > 0 {
+	if s := status.GetNode().GetStatus(); s.GetAppliedRevision() != 7 || !s.GetConnected() || status.GetServer() != address ||
+		len(status.GetDegraded()) > 0 || len(s.GetTrustedResolvers()) != 1 || len(s.GetPolicyServers()) != 1 {
 		t.Errorf("status %v, want revision 7, connected to %s, no faults", status, address)
 	}
 	explanation, err := local.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{Destination: "n0000001.example"})

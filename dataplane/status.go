@@ -31,6 +31,7 @@ type agentStatus struct {
 	flows      *observe.Flows
 	reconciler *enforce.Reconciler
 	connection func() subscribe.Connection
+	addresses  *nodeAddresses
 	log        *slog.Logger
 }
 
@@ -69,6 +70,13 @@ func (s *agentStatus) Degraded() ([]string, <-chan struct{}) {
 	return faults, changed
 }
 
+// Addresses puts what the node always allows into a report to the server.
+func (s *agentStatus) Addresses(report *agentv1.StatusReport) error {
+	own, more, err := s.addresses.reported()
+	report.PolicyServers, report.Addresses, report.MoreAddresses = endpointTexts(s.addresses.Servers()), prefixTexts(own), more
+	return err
+}
+
 // Rules returns the rule set in force; nil for none.
 func (s *agentStatus) Rules() *ruleset.RuleSet {
 	state, _ := s.reconciler.State()
@@ -97,7 +105,13 @@ func (s *agentStatus) Status() *agentv1.GetStatusResponse {
 	if state.Refusal != nil {
 		status.WantedRevision, status.LastError = state.Refusal.Revision.Number, state.Refusal.Err.Error()
 	}
-	var err error
+	var report agentv1.StatusReport
+	err := s.Addresses(&report)
+	if err != nil {
+		s.log.Warn("addresses not read", "err", err)
+	}
+	status.TrustedResolvers, status.PolicyServers = endpointTexts(s.addresses.Resolvers()), report.GetPolicyServers()
+	status.Addresses, status.MoreAddresses = report.GetAddresses(), report.GetMoreAddresses()
 	if status.Counters, err = s.Counters(); err != nil {
 		s.log.Warn("counters not read", "err", err)
 	}

@@ -125,7 +125,8 @@ func TestExplainByDomainSet(t *testing.T) {
 	})
 	c := ruleset.Connection{Local: true, Protocol: ruleset.TCP, Port: 443, Names: []domain.Name{name(t, "a.good.example")}}
 	e := rules.Explain(c)
-	if e.Verdict != ruleset.Allow || e.Evaluations[0].Reason != "*.good.example of domainSets/s matches a.good.example" {
+	want := ruleset.Match{Pattern: set.Domains[0], DomainSet: set.Name, Name: c.Names[0]}
+	if e.Verdict != ruleset.Allow || e.Evaluations[1].Match != want {
 		t.Errorf("got %+v", e)
 	}
 	if r := rules.Refuses(c, c.Names[0]); !r.Refused {

@@ -52,7 +52,7 @@ func (j *Judge) Select(c Connection) *Selection {
 	s := &Selection{}
 	for i := range j.rules.Policies {
 		p := &j.rules.Policies[i]
-		if p.Mode == Enforce && slices.ContainsFunc(p.Workloads, func(w Workload) bool { return w.selects(c) }) {
+		if p.Mode == Enforce && slices.ContainsFunc(p.Workloads, func(w Workload) bool { return w.Selects(c) }) {
 			s.Policies = append(s.Policies, p)
 		}
 	}

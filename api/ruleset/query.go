@@ -1,49 +1,54 @@
 package ruleset
 
 import (
-	"slices"
-
 	"github.com/nameward/nameward/api/domain"
 )
 
 // Refusal says whether the question of a workload for a name is refused on the node.
 type Refusal struct {
-	// Refused: by the rule at position Rule of Policy, in mode Enforce.
+	// Refused: the policies in mode Enforce refuse it.
 	Refused bool
-	Policy  string
-	Rule    int
-	// AuditRefused: the policies in mode Audit would have refused it.
+	// Policy and Rule decided, for refusing or not; Policy is empty when no rule matches the name.
+	Policy string
+	Rule   int
+	Match  Match
+	// AuditRefused: the policies in mode Audit would have refused it. The rest is how that came about.
 	AuditRefused bool
+	AuditPolicy  string
+	AuditRule    int
+	AuditMatch   Match
 }
 
 // Refuses evaluates a question for a name, asked by the workload of a connection. Of each mode, the
 // first rule decides that matches the name by its domains or domain sets, or that names no destination at all; ports
 // do not count, and a rule with only CIDRs matches no name.
 func (rs *RuleSet) Refuses(c Connection, name domain.Name) Refusal {
-	refusal := Refusal{Rule: -1}
-	decided := map[bool]bool{}
+	refusal := Refusal{Rule: -1, AuditRule: -1}
+	var decided [Disabled]bool // by mode
 	for _, policy := range rs.Policies {
-		audit := policy.Mode == Audit
-		if decided[audit] || !slices.ContainsFunc(policy.Workloads, func(w Workload) bool { return w.selects(c) }) {
+		if decided[policy.Mode] || !policy.Selects(c) {
 			continue
 		}
-		i := slices.IndexFunc(policy.Rules, func(r Rule) bool { return rs.matchesQuestion(r, name) })
-		if i < 0 {
-			continue
-		}
-		decided[audit] = true
-		switch {
-		case !policy.Rules[i].RefusesQueries:
-		case audit:
-			refusal.AuditRefused = true
-		default:
-			refusal.Refused, refusal.Policy, refusal.Rule = true, policy.Name, i
+		for i, rule := range policy.Rules {
+			match, ok := rs.matchQuestion(rule, name)
+			if !ok {
+				continue
+			}
+			decided[policy.Mode] = true
+			if policy.Mode == Audit {
+				refusal.AuditRefused, refusal.AuditPolicy, refusal.AuditRule, refusal.AuditMatch = rule.RefusesQueries, policy.Name, i, match
+			} else {
+				refusal.Refused, refusal.Policy, refusal.Rule, refusal.Match = rule.RefusesQueries, policy.Name, i, match
+			}
+			break
 		}
 	}
 	return refusal
 }
 
-func (rs *RuleSet) matchesQuestion(r Rule, name domain.Name) bool {
-	_, matches := rs.matchName(r, name)
-	return matches || r.AnyDestination()
+func (rs *RuleSet) matchQuestion(r Rule, name domain.Name) (Match, bool) {
+	if r.AnyDestination() {
+		return Match{Every: true}, true
+	}
+	return rs.MatchName(r, name)
 }

@@ -129,7 +129,7 @@ func TestExplain(t *testing.T) {
 		t.Run(test.fact, func(t *testing.T) {
 			got := rules.Explain(test.connection)
 			if got.Verdict != test.verdict || got.Policy != test.policy || got.Rule != test.rule {
-				t.Errorf("got verdict %v by %q rule %d (%s), want %v by %q rule %d", got.Verdict, got.Policy, got.Rule, got.Reason, test.verdict, test.policy, test.rule)
+				t.Errorf("got verdict %v by %q rule %d, want %v by %q rule %d", got.Verdict, got.Policy, got.Rule, test.verdict, test.policy, test.rule)
 			}
 		})
 	}
@@ -198,4 +198,76 @@ func TestMessagesKeepTheContent(t *testing.T) {
 			t.Errorf("there and back: got %v, want %v", got, want)
 		}
 	})
+}
+
+func TestExplainSaysWhatBecameOfEachRule(t *testing.T) {
+	tcp := func(port uint32) []*namewardv1.Port {
+		return []*namewardv1.Port{{Protocol: namewardv1.Protocol_TCP, Port: port}}
+	}
+	rules := ruleset.New([]ruleset.Policy{
+		policy(t, &namewardv1.Policy{Name: "policies/a", Rules: []*namewardv1.Rule{
+			{Action: namewardv1.Rule_DENY, Domains: []string{"other.test"}},
+			{Action: namewardv1.Rule_ALLOW, Domains: []string{"*.test"}, Ports: tcp(80)},
+			{Action: namewardv1.Rule_ALLOW, Cidrs: []string{"192.0.2.0/24"}, Ports: tcp(443)},
+			{Action: namewardv1.Rule_DENY},
+		}}),
+		policy(t, &namewardv1.Policy{Name: "policies/b", Mode: namewardv1.Policy_AUDIT, Rules: []*namewardv1.Rule{
+			{Action: namewardv1.Rule_DENY, Domains: []string{"a.test"}},
+		}}),
+		policy(t, &namewardv1.Policy{Name: "policies/c", Workloads: []*namewardv1.Workload{{Cidrs: []string{"10.0.0.0/8"}}}}),
+	})
+	aTest, every := name(t, "a.test"), patterns(t, "*.test", "a.test")
+	c := ruleset.Connection{
+		Local: true, Destination: netip.MustParseAddr("192.0.2.1"), Names: []domain.Name{aTest}, Protocol: ruleset.TCP, Port: 443,
+	}
+	got := rules.Explain(c)
+	want := ruleset.Explanation{
+		Verdict: ruleset.Allow, Enforced: true, Policy: "policies/a", Rule: 2,
+		Audited: true, AuditVerdict: ruleset.Deny, AuditPolicy: "policies/b", AuditRule: 0,
+		Evaluations: []ruleset.Evaluation{
+			{Policy: 0, Rule: -1, Outcome: ruleset.Selects},
+			{Policy: 0, Rule: 0, Outcome: ruleset.OtherDestination},
+			{Policy: 0, Rule: 1, Outcome: ruleset.OtherPorts, Match: ruleset.Match{Pattern: every[0], Name: aTest}},
+			{Policy: 0, Rule: 2, Outcome: ruleset.Decides, Match: ruleset.Match{CIDR: netip.MustParsePrefix("192.0.2.0/24")}},
+			{Policy: 0, Rule: 3, Outcome: ruleset.DecidedBefore, Match: ruleset.Match{Every: true}},
+			{Policy: 1, Rule: -1, Outcome: ruleset.Selects},
+			{Policy: 1, Rule: 0, Outcome: ruleset.Decides, Match: ruleset.Match{Pattern: every[1], Name: aTest}},
+			{Policy: 2, Rule: -1, Outcome: ruleset.OtherWorkload},
+		},
+	}
+	brief := want
+	brief.Evaluations = []ruleset.Evaluation{want.Evaluations[0], want.Evaluations[3], want.Evaluations[5], want.Evaluations[6]}
+	comparable := cmp.Comparer(func(a, b ruleset.Match) bool { return a == b })
+	if diff := cmp.Diff(want, got, comparable); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff(brief, rules.Decide(c), comparable); diff != "" {
+		t.Errorf("Decide (-want +got):\n%s", diff)
+	}
+}
+
+func TestRefusesSaysWhichRule(t *testing.T) {
+	rules := ruleset.New([]ruleset.Policy{
+		policy(t, &namewardv1.Policy{Name: "policies/a", Rules: []*namewardv1.Rule{
+			{Action: namewardv1.Rule_DENY, Cidrs: []string{"0.0.0.0/0"}, QueryAction: namewardv1.Rule_REFUSE},
+			{Action: namewardv1.Rule_ALLOW, Domains: []string{"a.test"}},
+			{Action: namewardv1.Rule_DENY, QueryAction: namewardv1.Rule_REFUSE},
+		}}),
+		policy(t, &namewardv1.Policy{Name: "policies/b", Mode: namewardv1.Policy_AUDIT, Rules: []*namewardv1.Rule{
+			{Action: namewardv1.Rule_DENY, Domains: []string{"a.test"}, QueryAction: namewardv1.Rule_REFUSE},
+		}}),
+	})
+	local, aTest := ruleset.Connection{Local: true}, name(t, "a.test")
+	match := ruleset.Match{Pattern: patterns(t, "a.test")[0], Name: aTest}
+	for asked, want := range map[domain.Name]ruleset.Refusal{
+		aTest: {
+			Policy: "policies/a", Rule: 1, Match: match,
+			AuditRefused: true, AuditPolicy: "policies/b", AuditRule: 0, AuditMatch: match,
+		},
+		name(t, "b.test"): {Refused: true, Policy: "policies/a", Rule: 2, Match: ruleset.Match{Every: true}, AuditRule: -1},
+	} {
+		if got := rules.Refuses(local, asked); got != want {
+			t.Errorf("%s: got %+v, want %+v", asked, got, want)
+		}
+	}
 }

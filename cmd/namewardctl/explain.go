@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,7 +15,7 @@ import (
 type question struct {
 	node, workload, incoming, destination, protocol string
 	labels                                          map[string]string
-	port                                            uint16
+	port, sourcePort                                uint16
 }
 
 func (p *program) explainCommand() *cobra.Command {
@@ -26,10 +24,12 @@ func (p *program) explainCommand() *cobra.Command {
 		Use:   "explain --node NODE --workload WORKLOAD --destination NAME|ADDRESS --protocol PROTOCOL --port PORT",
 		Short: "Say what happens to a connection, and why",
 		Long: `explain evaluates a connection under the rules that a node has, with the mappings that the node
-reported, and prints the verdict, the rule that decides, and why each other rule does not match.
-It exits with 0 for ALLOW and 3 for DENY.`,
+reported, and prints the verdict, the rule that decides, why each other rule does not match, and the
+mappings through which it was judged. A name is judged for each of its addresses, and allowed when all
+of them are. It exits with 0 for ALLOW and 3 for DENY.`,
 		Example: `  namewardctl explain --node lab --workload 10.1.0.7 --destination api.example.com --protocol TCP --port 443
-  namewardctl explain --agent /run/nameward/agent.sock --workload uid:1000,unit:web.service --destination 192.0.2.7 --port 443`,
+  namewardctl explain --label role=web --workload uid:1000,unit:web.service --destination api.example.com --port 443
+  namewardctl explain --agent /run/nameward/agent.sock --workload host --destination 192.0.2.7 --port 443`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			request, err := q.request(p.options.agent != "")
@@ -54,6 +54,7 @@ It exits with 0 for ALLOW and 3 for DENY.`,
 	flags.StringVar(&q.destination, "destination", "", "domain name or address that it connects to")
 	flags.StringVar(&q.protocol, "protocol", "TCP", "TCP, UDP, SCTP or ICMP")
 	flags.Uint16Var(&q.port, "port", 0, "destination port; ICMP has none")
+	flags.Uint16Var(&q.sourcePort, "source-port", 0, "port that it comes from, which tells a DHCP client")
 	p.options.bindOutput(command)
 	return command
 }
@@ -61,7 +62,8 @@ It exits with 0 for ALLOW and 3 for DENY.`,
 // request checks the whole question. An agent answers for its own node only.
 func (q *question) request(ofAgent bool) (*namewardv1.ExplainConnectionRequest, error) {
 	request := &namewardv1.ExplainConnectionRequest{
-		Labels: q.labels, Workload: q.workload, Interface: q.incoming, Destination: q.destination, Port: uint32(q.port),
+		Labels: q.labels, Workload: q.workload, Interface: q.incoming, Destination: q.destination,
+		Port: uint32(q.port), SourcePort: uint32(q.sourcePort),
 	}
 	var errs []error
 	switch {
@@ -118,84 +120,4 @@ func verdictError(verdict namewardv1.Verdict) error {
 	case namewardv1.Verdict_VERDICT_UNSPECIFIED:
 	}
 	return errors.New("the answer has no verdict")
-}
-
-func (p *program) printExplanation(request *namewardv1.ExplainConnectionRequest, answer *namewardv1.ExplainConnectionResponse) error {
-	if p.options.output.structured() {
-		return printMessages(p, []*namewardv1.ExplainConnectionResponse{answer})
-	}
-	paint := p.painter()
-	t := &table{}
-	t.add(plain("Verdict"), verdictCell(answer.GetVerdict()))
-	t.addPlain("Connection", connectionText(request))
-	t.addPlain("Decided by", decider(answer))
-	t.addPlain("Reason", orNone(answer.GetReason()))
-	if answer.GetAuditVerdict() != namewardv1.Verdict_VERDICT_UNSPECIFIED {
-		t.add(plain("Audit"), verdictCell(answer.GetAuditVerdict()))
-	}
-	text := t.render(paint)
-	if len(answer.GetEvaluations()) > 0 {
-		text += "\n" + evaluationsTable(answer.GetEvaluations()).render(paint)
-	}
-	if len(answer.GetMappings()) > 0 {
-		text += "\n" + p.mappingsTable(answer.GetMappings()).render(paint)
-	}
-	return p.print(text)
-}
-
-// connectionText repeats the question, so that an answer can be read on its own.
-func connectionText(request *namewardv1.ExplainConnectionRequest) string {
-	text := request.GetWorkload()
-	if request.GetInterface() != "" {
-		text += " by " + request.GetInterface()
-	}
-	text += " to " + request.GetDestination() + " " + request.GetProtocol().String()
-	if request.GetPort() != 0 {
-		text += "/" + strconv.FormatUint(uint64(request.GetPort()), 10)
-	}
-	switch {
-	case request.GetNode() != "":
-		text += " on " + request.GetNode()
-	case len(request.GetLabels()) > 0:
-		text += " on a node with " + labelsText(request.GetLabels(), none)
-	}
-	return text
-}
-
-func decider(answer *namewardv1.ExplainConnectionResponse) string {
-	switch {
-	case answer.GetPolicy() != "":
-		return fmt.Sprintf("%s rule %d", answer.GetPolicy(), answer.GetRule())
-	case answer.GetEnforced():
-		return "no rule matches"
-	}
-	return "no policy enforces anything for this workload"
-}
-
-func evaluationsTable(evaluations []*namewardv1.RuleEvaluation) *table {
-	t := &table{header: []string{"POLICY", "RULE", "ACTION", "MODE", "MATCHES", "WHY"}}
-	for _, evaluation := range evaluations {
-		rule := "all"
-		if evaluation.GetRule() >= 0 {
-			rule = strconv.Itoa(int(evaluation.GetRule()))
-		}
-		matches := cell{"no", styleFaint}
-		if evaluation.GetMatched() {
-			matches = cell{"yes", styleGood}
-		}
-		t.add(plain(evaluation.GetPolicy()), plain(rule), actionCell(evaluation.GetAction()), modeCell(evaluation.GetMode()),
-			matches, plain(evaluation.GetReason()))
-	}
-	return t
-}
-
-func verdictCell(verdict namewardv1.Verdict) cell {
-	switch verdict {
-	case namewardv1.Verdict_ALLOW:
-		return cell{"ALLOW", styleGood}
-	case namewardv1.Verdict_DENY:
-		return cell{"DENY", styleBad}
-	case namewardv1.Verdict_VERDICT_UNSPECIFIED:
-	}
-	return plain(none)
 }

@@ -63,6 +63,8 @@ func newFleet(moment time.Time) *fleet {
 				Connected: true, AgentVersion: "v0.1.0", Kernel: "6.18.5", IptablesBackend: "nft",
 				LastContactTime: at(-2 * time.Second), WantedRevision: 9, WantedTime: at(-time.Hour),
 				AppliedRevision: 9, AppliedTime: at(-time.Hour), RuleSetId: "0badc0de",
+				TrustedResolvers: []string{"192.0.2.53:53"}, PolicyServers: []string{"10.0.0.1:7443"},
+				Addresses: []string{"10.1.0.1", "fd01::1"}, MoreAddresses: true,
 				Counters: map[string]uint64{"verdicts_deny": 3, "dns_responses_learned": 41},
 			}},
 		},

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -138,6 +139,13 @@ func (p *program) describeNode(node *namewardv1.Node) string {
 	t.addPlain("Agent", orNone(status.GetAgentVersion()))
 	t.addPlain("Kernel", orNone(status.GetKernel()))
 	t.addPlain("iptables", orNone(status.GetIptablesBackend()))
+	t.addPlain("Resolvers", orNone(strings.Join(status.GetTrustedResolvers(), " ")))
+	t.addPlain("Servers", orNone(strings.Join(status.GetPolicyServers(), " ")))
+	addresses := strings.Join(status.GetAddresses(), " ")
+	if status.GetMoreAddresses() {
+		addresses += " and more"
+	}
+	t.addPlain("Addresses", orNone(addresses))
 	text := t.render(p.painter())
 	if len(status.GetCounters()) == 0 {
 		return text

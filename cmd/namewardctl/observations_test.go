@@ -2,20 +2,23 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/nameward/nameward/api/domain"
+	"github.com/nameward/nameward/api/explain"
 	"github.com/nameward/nameward/api/flow"
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	nodes "github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/api/ruleset"
 )
 
 // listMappings is what server and agent share of ListMappings.
@@ -58,49 +61,59 @@ func (f *fleet) listFlows(request *namewardv1.ListFlowEventsRequest, node string
 	return &namewardv1.ListFlowEventsResponse{FlowEvents: flows, NextPageToken: next}, nil
 }
 
-// explain evaluates by exact names and `*.` patterns. Workloads and ports are not looked at.
-func (f *fleet) explain(request *namewardv1.ExplainConnectionRequest) *namewardv1.ExplainConnectionResponse {
+// explain answers as server and agent do, of the policies and mappings of the fleet.
+func (f *fleet) explain(request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {
+	question, err := explain.Parse(request)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	answer := &namewardv1.ExplainConnectionResponse{Verdict: namewardv1.Verdict_ALLOW, Reason: "no policy selects the workload"}
-	names := []string{request.GetDestination()}
-	for _, mapping := range f.mappings {
-		if mapping.GetAddress() == request.GetDestination() {
-			names = append(names, mapping.GetDomain())
-			answer.Mappings = append(answer.Mappings, mapping)
+	facts := explain.Facts{Now: f.moment, Always: &explain.Always{}}
+	var policies []ruleset.Policy
+	for _, message := range f.policies {
+		policy, err := ruleset.ParsePolicy(message)
+		if err != nil {
+			return nil, err
+		}
+		policies = append(policies, policy)
+		if policy.Mode == ruleset.Disabled {
+			facts.PassedOver = append(facts.PassedOver, explain.PassedOver{Policy: policy, Outcome: namewardv1.RuleEvaluation_DISABLED, Reason: "is disabled"})
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(f.policies)) {
-		policy := f.policies[name]
-		if policy.GetMode() == namewardv1.Policy_DISABLED {
-			answer.Evaluations = append(answer.Evaluations, &namewardv1.RuleEvaluation{Policy: name, Rule: -1, Mode: policy.GetMode(), Reason: "the policy is disabled"})
-			continue
-		}
-		if !answer.GetEnforced() {
-			answer.Enforced, answer.Verdict, answer.Reason = true, namewardv1.Verdict_DENY, "no rule matches"
-		}
-		for i, rule := range policy.GetRules() {
-			evaluation := &namewardv1.RuleEvaluation{Policy: name, Rule: int32(i), Action: rule.GetAction(), Mode: policy.GetMode(), Reason: "no domain matches"}
-			answer.Evaluations = append(answer.Evaluations, evaluation)
-			pattern := firstMatch(rule.GetDomains(), names)
-			if pattern == "" || answer.GetPolicy() != "" {
-				continue
-			}
-			evaluation.Matched, evaluation.Reason = true, fmt.Sprintf("%s matches", pattern)
-			answer.Policy, answer.Rule, answer.Reason = name, int32(i), evaluation.GetReason()
-			answer.Verdict = namewardv1.Verdict(rule.GetAction())
-		}
+	facts.Rules = ruleset.New(policies)
+	if request.GetNode() != "" || len(request.GetLabels()) == 0 {
+		facts.Mappings = fleetMappings(f.mappings)
 	}
-	return answer
+	return explain.Answer(question, facts), nil
 }
 
-func firstMatch(patterns, names []string) string {
-	for _, pattern := range patterns {
-		if slices.ContainsFunc(names, func(name string) bool { return matches(pattern, name) }) {
-			return pattern
+// fleetMappings are those of every node.
+type fleetMappings []*namewardv1.Mapping
+
+func (m fleetMappings) OfName(name domain.Name) []explain.Mapping {
+	return slices.DeleteFunc(m.all(), func(m explain.Mapping) bool { return m.Domain != name && !slices.Contains(m.Chain, name) })
+}
+
+func (m fleetMappings) OfAddresses(addresses []netip.Addr) []explain.Mapping {
+	return slices.DeleteFunc(m.all(), func(m explain.Mapping) bool { return !slices.Contains(addresses, m.Address) })
+}
+
+func (m fleetMappings) all() []explain.Mapping {
+	var all []explain.Mapping
+	for _, message := range m {
+		name, _ := domain.ParseCanonical(message.GetDomain())
+		of := explain.Mapping{
+			Domain: name, Address: netip.MustParseAddr(message.GetAddress()), ExpiresAt: message.GetExpireTime().AsTime(),
+			Message: func() *namewardv1.Mapping { return message },
 		}
+		for _, alias := range message.GetChain() {
+			name, _ := domain.ParseCanonical(alias)
+			of.Chain = append(of.Chain, name)
+		}
+		all = append(all, of)
 	}
-	return ""
+	return all
 }
 
 type nodeService struct {
@@ -125,10 +138,15 @@ func (s *nodeService) ListNodes(_ context.Context, request *namewardv1.ListNodes
 func (s *nodeService) ExplainConnection(ctx context.Context, request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {
 	if request.GetNode() != "" {
 		if _, err := s.GetNode(ctx, &namewardv1.GetNodeRequest{Name: request.GetNode()}); err != nil {
-			return nil, err
+			bad := &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: "node", Description: "no such node has ever connected"}}}
+			answer, err := status.New(codes.InvalidArgument, "node: no such node has ever connected").WithDetails(bad)
+			if err != nil {
+				return nil, err
+			}
+			return nil, answer.Err()
 		}
 	}
-	return s.explain(request), nil
+	return s.explain(request)
 }
 
 type observationService struct {
@@ -199,7 +217,7 @@ func (s *localService) ListMappings(_ context.Context, request *namewardv1.ListM
 }
 
 func (s *localService) ExplainConnection(_ context.Context, request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {
-	return s.explain(request), nil
+	return s.explain(request)
 }
 
 func (s *localService) ListFlowEvents(_ context.Context, request *namewardv1.ListFlowEventsRequest) (*namewardv1.ListFlowEventsResponse, error) {

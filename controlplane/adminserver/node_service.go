@@ -3,7 +3,6 @@ package adminserver
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -73,33 +72,6 @@ func (s *NodeService) ListNodes(ctx context.Context, request *namewardv1.ListNod
 		response.NextPageToken = pageToken(nodesCollection, after)
 	}
 	return response, nil
-}
-
-// ExplainConnection evaluates a connection under the rules that a node should have.
-func (s *NodeService) ExplainConnection(_ context.Context, request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {
-	connection, err := parseConnection(request)
-	if err != nil {
-		return nil, toStatus(s.log, err)
-	}
-	labels := request.GetLabels()
-	var mappings []*ingest.Mapping
-	if request.GetNode() != "" {
-		n, err := s.find("node", request.GetNode())
-		if err != nil {
-			return nil, toStatus(s.log, err)
-		}
-		labels = n.Labels
-		mappings = s.involved(n.ID, connection, time.Now())
-	}
-	return explain(s.store, labels, connection, mappings), nil
-}
-
-// involved returns the mappings through which a node judges the destination.
-func (s *NodeService) involved(id node.ID, connection ruleset.Connection, now time.Time) []*ingest.Mapping {
-	if connection.Destination.IsValid() {
-		return s.mappings.OfAddress(id, connection.Destination, now)
-	}
-	return s.mappings.OfName(id, connection.Names[0], now)
 }
 
 // find returns the node of a resource name that the request has in field.

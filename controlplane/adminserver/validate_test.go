@@ -150,10 +150,6 @@ func TestAllFaultsOfEachRequestAtOnce(t *testing.T) {
 			},
 			[]string{"filter.address", "filter.domain", "filter.mode", "filter.node", "filter.policy", "filter.workload", "page_size", "page_token"},
 		},
-		"a connection": {
-			&namewardv1.ExplainConnectionRequest{Node: "lab", Workload: "x", Destination: "a..b", Protocol: 9, Port: 70000},
-			[]string{"destination", "node", "port", "protocol", "workload"},
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := v.Unary(t.Context(), test.request, nil, func(context.Context, any) (any, error) {

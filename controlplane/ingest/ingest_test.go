@@ -296,19 +296,42 @@ func TestListIsWhatAWalkFinds(t *testing.T) {
 	})
 }
 
-func TestOfNameAndAddress(t *testing.T) {
-	table := ingest.New(100)
-	observe(t, table, "n", start, "a.example c.example 192.0.2.1", "b.example 192.0.2.1", "a.example 192.0.2.2")
-	observe(t, table, "other", start, "x.example 192.0.2.1")
-	id := nodeID(t, "n")
-	got := texts(table.OfAddress(id, netip.MustParseAddr("::ffff:192.0.2.1"), start))
-	if diff := cmp.Diff([]string{"a.example 192.0.2.1 n", "b.example 192.0.2.1 n"}, got); diff != "" {
-		t.Errorf("by address (-want +got):\n%s", diff)
-	}
-	got = texts(table.OfName(id, mapping(t, "n", "a.example 192.0.2.1", start).Domain, start))
-	if diff := cmp.Diff([]string{"a.example 192.0.2.1 n", "a.example 192.0.2.2 n"}, got); diff != "" {
-		t.Errorf("by name (-want +got):\n%s", diff)
-	}
+func TestOfNameAndAddresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table, now := ingest.New(100), time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = table.Run(ctx) }()
+		observe(t, table, "n", now, "a.example c.example 192.0.2.1", "b.example 192.0.2.1", "a.example 192.0.2.2")
+		observe(t, table, "other", now, "x.example 192.0.2.1")
+		former, err := ingest.FromProto(nodeID(t, "n"), &namewardv1.Mapping{
+			Domain: "d.example", Address: "192.0.2.3", ExpireTime: timestamppb.New(now.Add(time.Hour)),
+			FormerAliases: []*namewardv1.Mapping_FormerAlias{{Domain: "c.example", ExpireTime: timestamppb.New(now.Add(time.Minute))}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		table.Observe(nodeID(t, "n"), ingest.Batch{Mappings: []*ingest.Mapping{former}}, now)
+		expect := func(when string, got []*ingest.Mapping, want ...string) {
+			t.Helper()
+			found := texts(got)
+			slices.Sort(found)
+			if diff := cmp.Diff(want, found); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", when, diff)
+			}
+		}
+		id, name := nodeID(t, "n"), mapping(t, "n", "c.example 192.0.2.1", now).Domain
+		addresses := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.3")}
+		for _, when := range []string{"live", "expired"} {
+			expect(when, table.OfName(id, name), "a.example 192.0.2.1 n", "d.example 192.0.2.3 n")
+			expect(when, table.OfAddresses(id, addresses), "a.example 192.0.2.1 n", "b.example 192.0.2.1 n", "d.example 192.0.2.3 n")
+			time.Sleep(2 * time.Minute)
+			synctest.Wait()
+		}
+		table.Forget(id)
+		expect("forgotten", table.OfAddresses(id, addresses))
+		cancel()
+	})
 }
 
 func BenchmarkObserve(b *testing.B) {
@@ -318,4 +341,29 @@ func BenchmarkObserve(b *testing.B) {
 		m := mapping(b, "n", fmt.Sprintf("h%d.d%d.example.com 10.%d.%d.%d", i%1_000_000, i%1000, i>>16&255, i>>8&255, i&255), start.Add(time.Hour))
 		table.Observe(id, ingest.Batch{Mappings: []*ingest.Mapping{m}}, start)
 	}
+}
+
+// What ended is bounded: the last 65,536 of the fleet.
+func TestEndedMappingsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most, more = 65_536, 100
+		table, now := ingest.New(100_000), time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _ = table.Run(ctx) }()
+		id := nodeID(t, "n")
+		var b ingest.Batch
+		for i := range most + more {
+			b.Mappings = append(b.Mappings, mapping(t, "n", fmt.Sprintf("n%d.example 192.0.2.1", i), now.Add(time.Second+time.Duration(i))))
+		}
+		table.Observe(id, b, now)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		got := table.OfAddresses(id, []netip.Addr{netip.MustParseAddr("192.0.2.1")})
+		gone := slices.ContainsFunc(got, func(m *ingest.Mapping) bool { return m.Domain.String() == fmt.Sprintf("n%d.example", more-1) })
+		if len(got) != most || gone {
+			t.Errorf("%d mappings are remembered, want the last %d; the one before them is there: %v", len(got), most, gone)
+		}
+		cancel()
+	})
 }

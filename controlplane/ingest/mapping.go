@@ -25,9 +25,17 @@ type Mapping struct {
 	Position
 	// Chain holds the aliases between the name and the address.
 	Chain []domain.Name
+	// Former holds those that left it, each with a time of its own.
+	Former []FormerAlias
 	// Client asked last; the zero Addr when that is not known.
 	Client                       netip.Addr
 	Expires, FirstSeen, LastSeen time.Time
+}
+
+// FormerAlias is an alias that left the chain, and opens the address until it ends.
+type FormerAlias struct {
+	Name    domain.Name
+	Expires time.Time
 }
 
 // Position identifies a mapping, and says where it stands in lists: domains in canonical order (by
@@ -74,6 +82,13 @@ func FromProto(reporter node.ID, message *namewardv1.Mapping) (*Mapping, error) 
 		}
 		m.Chain = append(m.Chain, alias)
 	}
+	for _, former := range message.GetFormerAliases() {
+		alias, err := domain.ParseCanonical(former.GetDomain())
+		if err != nil {
+			return nil, fmt.Errorf("read former alias: %w", err)
+		}
+		m.Former = append(m.Former, FormerAlias{alias, readTime(former.GetExpireTime())})
+	}
 	if message.GetClient() != "" {
 		if m.Client, err = netip.ParseAddr(message.GetClient()); err != nil {
 			return nil, fmt.Errorf("read client: %w", err)
@@ -92,6 +107,11 @@ func (m *Mapping) Message() *namewardv1.Mapping {
 	}
 	for _, alias := range m.Chain {
 		message.Chain = append(message.Chain, alias.String())
+	}
+	for _, alias := range m.Former {
+		message.FormerAliases = append(message.FormerAliases, &namewardv1.Mapping_FormerAlias{
+			Domain: alias.Name.String(), ExpireTime: writeTime(alias.Expires),
+		})
 	}
 	if m.Client.IsValid() {
 		message.Client = m.Client.String()

@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 
@@ -112,36 +111,4 @@ func (p *page) offer(m *Mapping) {
 		p.found = p.found[:p.limit-1]
 	}
 	p.found = slices.Insert(p.found, at, m)
-}
-
-// OfAddress returns the live mappings of an address on a node.
-func (t *Table) OfAddress(id node.ID, address netip.Addr, now time.Time) []*Mapping {
-	address = address.Unmap()
-	return t.all(Filter{Addresses: netip.PrefixFrom(address, address.BitLen()), Node: id}, now)
-}
-
-// OfName returns the live mappings of a name that was asked on a node.
-func (t *Table) OfName(id node.ID, name domain.Name, now time.Time) []*Mapping {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	var found []*Mapping
-	for e := range t.byDomain.from(&entry{Mapping: &Mapping{Position: Position{Domain: name}}}) {
-		if e.Domain != name {
-			break
-		}
-		if e.Node == id && e.Expires.After(now) {
-			found = append(found, e.Mapping)
-		}
-	}
-	return found
-}
-
-// all returns every live mapping that the filter selects, in order.
-func (t *Table) all(filter Filter, now time.Time) []*Mapping {
-	t.mu.RLock()
-	page := page{filter: filter, now: now}
-	t.collect(&page)
-	t.mu.RUnlock()
-	slices.SortFunc(page.found, func(a, b *Mapping) int { return a.Compare(b.Position) })
-	return slices.Compact(page.found)
 }

@@ -30,6 +30,7 @@ type Table struct {
 	expiries  expiries
 	watches   map[*Watch]struct{}
 	stats     Stats
+	ended     endedLog
 }
 
 // Stats counts what the table did since it was made, and what it holds.
@@ -156,7 +157,7 @@ func (t *Table) replace(e *entry, m *Mapping) {
 	// The old strings are those that the map shares.
 	m.Domain, m.Node = e.Domain, e.Node
 	before := e.Mapping
-	if slices.Equal(before.Chain, m.Chain) {
+	if slices.Equal(before.Chain, m.Chain) && slices.Equal(before.Former, m.Former) {
 		e.Mapping = m
 	} else {
 		t.removeAliases(e)
@@ -177,15 +178,29 @@ func (t *Table) remove(e *entry) {
 }
 
 func (t *Table) putAliases(e *entry) {
-	for _, name := range e.Chain {
+	for _, name := range e.aliases() {
 		t.byAlias.put(alias{name, e})
 	}
 }
 
 func (t *Table) removeAliases(e *entry) {
-	for _, name := range e.Chain {
+	for _, name := range e.aliases() {
 		t.byAlias.remove(alias{name, e})
 	}
+}
+
+// aliases returns the names beside the asked one that lead to the mapping.
+func (m *Mapping) aliases() []domain.Name {
+	if len(m.Former) == 0 {
+		return m.Chain
+	}
+	names := slices.Clone(m.Chain)
+	for _, former := range m.Former {
+		if !slices.Contains(names, former.Name) {
+			names = append(names, former.Name)
+		}
+	}
+	return names
 }
 
 func keyOf(m *Mapping) reported {
@@ -196,6 +211,7 @@ func keyOf(m *Mapping) reported {
 func (t *Table) Forget(id node.ID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.ended.forget(id)
 	known := t.nodes[id]
 	if known == nil {
 		return
@@ -244,6 +260,7 @@ func (t *Table) expire(now time.Time) (next time.Time, ok bool) {
 				break
 			}
 			t.stats.Expired++
+			t.ended.add(t.expiries[0].Mapping)
 			t.remove(t.expiries[0])
 		}
 		ok = len(t.expiries) > 0

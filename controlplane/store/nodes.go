@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"time"
 
 	"github.com/hashicorp/go-memdb"
@@ -27,6 +28,8 @@ type Node struct {
 	AgentVersion    string
 	Kernel          string
 	IptablesBackend string
+	// TrustedResolvers are those of the node, as it said.
+	TrustedResolvers []netip.AddrPort
 	// Status is in memory only: the zero value after a start of the server.
 	Status NodeStatus
 
@@ -50,6 +53,11 @@ type NodeStatus struct {
 	Counters  map[string]uint64
 	// Degraded lists the faults that persist on the node, each with its remedy.
 	Degraded []string
+	// PolicyServers are those that the node itself may always reach.
+	PolicyServers []netip.AddrPort
+	// Addresses are the node's own; with MoreAddresses it has others that it did not report.
+	Addresses     []netip.Prefix
+	MoreAddresses bool
 }
 
 // Message returns the node as clients read it. Its maps are the node's: not to be changed.
@@ -68,6 +76,15 @@ func (n *Node) Message() *namewardv1.Node {
 	status.LastError = n.Status.LastError
 	status.Counters = n.Status.Counters
 	status.Degraded = n.Status.Degraded
+	status.PolicyServers = texts(n.Status.PolicyServers)
+	for _, prefix := range n.Status.Addresses {
+		text := prefix.String()
+		if prefix.IsSingleIP() {
+			text = prefix.Addr().String()
+		}
+		status.Addresses = append(status.Addresses, text)
+	}
+	status.MoreAddresses = n.Status.MoreAddresses
 	return message
 }
 
@@ -76,8 +93,18 @@ func (n *Node) durable() *namewardv1.Node {
 	return &namewardv1.Node{
 		Name:   n.ID.ResourceName(),
 		Labels: n.Labels,
-		Status: &namewardv1.NodeStatus{AgentVersion: n.AgentVersion, Kernel: n.Kernel, IptablesBackend: n.IptablesBackend},
+		Status: &namewardv1.NodeStatus{
+			AgentVersion: n.AgentVersion, Kernel: n.Kernel, IptablesBackend: n.IptablesBackend, TrustedResolvers: texts(n.TrustedResolvers),
+		},
 	}
+}
+
+func texts(endpoints []netip.AddrPort) []string {
+	var list []string
+	for _, endpoint := range endpoints {
+		list = append(list, endpoint.String())
+	}
+	return list
 }
 
 // Node returns a node, or ErrNotFound.
@@ -212,7 +239,17 @@ func readNode(record storage.Record) (*Node, error) {
 	if message.GetName() != record.Key {
 		return nil, fmt.Errorf("%w: %q: holds the node %q", storage.ErrCorrupt, record.Key, message.GetName())
 	}
+	var resolvers []netip.AddrPort
+	for _, text := range message.GetStatus().GetTrustedResolvers() {
+		resolver, err := netip.ParseAddrPort(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %q: trusted resolver %q", storage.ErrCorrupt, record.Key, text)
+		}
+		resolvers = append(resolvers, resolver)
+	}
 	return &Node{
+		TrustedResolvers: resolvers,
+
 		ID:              id,
 		Labels:          message.GetLabels(),
 		AgentVersion:    message.GetStatus().GetAgentVersion(),

@@ -73,6 +73,7 @@ func (s *session) register(ctx context.Context, hello *agentv1.Hello) error {
 	err := s.server.store.RegisterNode(ctx, store.Node{
 		ID: s.id, Labels: s.labels,
 		AgentVersion: hello.GetAgentVersion(), Kernel: hello.GetKernel(), IptablesBackend: hello.GetIptablesBackend(),
+		TrustedResolvers: s.endpoints("trusted resolver", hello.GetTrustedResolvers()),
 	})
 	if err != nil {
 		return fmt.Errorf("register node: %w", err)
@@ -172,6 +173,8 @@ func (s *session) report(report *agentv1.StatusReport, now time.Time) error {
 			}
 		}
 		status.Counters, status.Degraded = report.GetCounters(), report.GetDegraded()
+		status.PolicyServers = s.endpoints("policy server", report.GetPolicyServers())
+		status.Addresses, status.MoreAddresses = s.addresses(report.GetAddresses()), report.GetMoreAddresses()
 	})
 }
 

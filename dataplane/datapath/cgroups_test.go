@@ -74,7 +74,7 @@ func TestProcessesOfTheKernel(t *testing.T) {
 			c := ruleset.Connection{Local: true, UID: &uids[0], Cgroup: path, Protocol: ruleset.TCP, Port: port + 1}
 			e := rules.Explain(c)
 			if got := f.opens(t, fmt.Sprintf("192.0.2.7:%d", port+1)); got != (e.Verdict == ruleset.Allow) {
-				rt.Fatalf("%s, port %d, under %+v: opens is %t, want %v", path, port+1, rules.Policies, got, e.Reason)
+				rt.Fatalf("%s, port %d, under %+v: opens is %t, want %v", path, port+1, rules.Policies, got, e.Verdict)
 			}
 		}
 	})

@@ -470,7 +470,7 @@ func (f *fixture) compareVerdict(t testing.TB, r *rapid.T, rules *ruleset.RuleSe
 	}
 	if (got != 0) != denied || got > 1 || after != want {
 		counters, _ := f.Counters()
-		r.Fatalf("%+v, which has match sets %v of %v; counted %v\n%x\nunder %.3000s\ngave %d, counted %v; want denied %v, counted %v (%s)", p.Connection, f.learned(t, p.Destination), f.lowered(p.Names), counters, p.bytes, fmt.Sprintf("%+v", rules), got, after, denied, want, e.Reason)
+		r.Fatalf("%+v, which has match sets %v of %v; counted %v\n%x\nunder %.3000s\ngave %d, counted %v; want denied %v, counted %v (rule %d of %q)", p.Connection, f.learned(t, p.Destination), f.lowered(p.Names), counters, p.bytes, fmt.Sprintf("%+v", rules), got, after, denied, want, e.Rule, e.Policy)
 	}
 	return denied
 }

@@ -5,112 +5,101 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nameward/nameward/api/domain"
+	"github.com/nameward/nameward/api/explain"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/dataplane/observe"
 )
 
-// ExplainConnection evaluates a connection under the rule set in force, with the live mappings.
-func (s *Server) ExplainConnection(_ context.Context, request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {
-	connection, err := s.parseConnection(request)
-	if err != nil {
-		return nil, invalid(err)
-	}
-	now := time.Now()
-	mappings := s.judgeBy(&connection, now)
-	rules := s.agent.Rules()
-	if rules == nil {
-		rules = &ruleset.RuleSet{}
-	}
-	response := toProto(rules.Explain(connection))
-	for i := range mappings {
-		response.Mappings = append(response.Mappings, mappings[i].ToProto(s.node))
-	}
-	return response, nil
+// Addresses are those that the node always allows connections to.
+type Addresses interface {
+	Resolvers() []netip.AddrPort
+	// Servers are open to the node itself.
+	Servers() []netip.AddrPort
+	// Own reports whether an address is one of the node's.
+	Own(address netip.Addr) (bool, error)
 }
 
-func (s *Server) parseConnection(request *namewardv1.ExplainConnectionRequest) (ruleset.Connection, error) {
+// ExplainConnection evaluates a connection under the rule set in force, with the mappings of the node.
+func (s *Server) ExplainConnection(_ context.Context, request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {
+	question, err := explain.Parse(request)
+	if err := errors.Join(s.otherNode(request), err); err != nil {
+		return nil, invalid(err)
+	}
+	rules := s.agent.Rules()
+	var notes []string
+	if rules == nil {
+		rules = &ruleset.RuleSet{}
+		notes = append(notes, "the agent has no rule set yet")
+	}
+	var lookUpErr error
+	answer := explain.Answer(question, explain.Facts{
+		Rules: rules, Mappings: nodeMappings{s.table, s.node}, Notes: notes, Now: time.Now(),
+		Always: &explain.Always{
+			Resolvers: s.addresses.Resolvers(), Servers: s.addresses.Servers(),
+			Own: func(address netip.Addr) bool {
+				own, err := s.addresses.Own(address)
+				lookUpErr = errors.Join(lookUpErr, err)
+				return own
+			},
+		},
+	})
+	return answer, lookUpErr
+}
+
+// otherNode returns the faults of a request that is not about this node.
+func (s *Server) otherNode(request *namewardv1.ExplainConnectionRequest) error {
 	var errs []error
-	fault := func(field, value, reason string) { errs = append(errs, fieldError(field, value, reason)) }
 	if text := request.GetNode(); text != "" {
 		if id, err := node.ParseResourceName(text); err != nil || id != s.node {
-			fault("node", text, "is not this node: the agent answers for "+s.node.ResourceName()+" alone")
+			errs = append(errs, fieldError("node", text, "is not this node: the agent answers for "+s.node.ResourceName()+" alone"))
 		}
 	}
 	if len(request.GetLabels()) > 0 {
-		fault("labels", "", "stand for a node that need not exist: only the policy server knows what it would have")
+		errs = append(errs, fieldError("labels", "", "stand for a node that need not exist: only the policy server knows what it would have"))
 	}
-	c := ruleset.Connection{Interface: request.GetInterface()}
-	var err error
-	if err = c.ParseSource(request.GetWorkload()); err != nil {
-		fault("workload", request.GetWorkload(), err.Error())
-	}
-	if c.Protocol, err = ruleset.ParseProtocol(request.GetProtocol()); err != nil {
-		errs = append(errs, err)
-	}
-	if request.GetPort() > 65535 {
-		fault("port", strconv.FormatUint(uint64(request.GetPort()), 10), "is more than 65535")
-	}
-	c.Port = uint16(request.GetPort()) //nolint:gosec // checked above
-	if address, err := netip.ParseAddr(request.GetDestination()); err == nil {
-		c.Destination = address.Unmap().WithZone("")
-	} else if name, err := domain.ParseName(request.GetDestination()); err == nil {
-		c.Names = []domain.Name{name}
-	} else {
-		fault("destination", request.GetDestination(), "is neither an address nor a domain name")
-	}
-	return c, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-// judgeBy adds the names of the destination's live mappings and returns those; of a name that is judged,
-// the mappings that it has.
-func (s *Server) judgeBy(c *ruleset.Connection, now time.Time) []observe.Mapping {
-	if !c.Destination.IsValid() {
-		name := c.Names[0]
-		return s.table.Live(now, func(m *observe.Mapping) bool { return m.Owns(name) })
-	}
-	// Owners knows aliases of earlier answers too, which the kernel still honours.
-	for owner := range s.table.Owners(now, nil) {
-		if owner.Address == c.Destination && !slices.Contains(c.Names, owner.Name) {
-			c.Names = append(c.Names, owner.Name)
-		}
-	}
-	slices.SortFunc(c.Names, func(a, b domain.Name) int { return strings.Compare(a.String(), b.String()) })
-	return s.table.Live(now, func(m *observe.Mapping) bool { return m.Address == c.Destination })
+// nodeMappings are those of the node.
+type nodeMappings struct {
+	table *observe.Table
+	node  node.ID
 }
 
-func toProto(e ruleset.Explanation) *namewardv1.ExplainConnectionResponse {
-	response := &namewardv1.ExplainConnectionResponse{
-		Verdict: verdict(e.Verdict), Enforced: e.Enforced, Policy: e.Policy, Reason: e.Reason,
-	}
-	if e.Policy != "" {
-		response.Rule = int32(e.Rule) //nolint:gosec // at most 10,000 rules a policy
-	}
-	if e.Audited {
-		response.AuditVerdict = verdict(e.AuditVerdict)
-	}
-	for _, evaluation := range e.Evaluations {
-		message := &namewardv1.RuleEvaluation{
-			Policy: evaluation.Policy, Rule: int32(evaluation.Rule), Matched: evaluation.Matched, //nolint:gosec // as above
-			Reason: evaluation.Reason, Mode: evaluation.Mode.ToProto(),
-		}
-		if evaluation.Rule >= 0 {
-			message.Action = evaluation.Action.ToProto()
-		}
-		response.Evaluations = append(response.Evaluations, message)
-	}
-	return response
+// OfName returns the mappings of a name.
+func (m nodeMappings) OfName(name domain.Name) []explain.Mapping {
+	return m.find(func(mapping *observe.Mapping) bool {
+		return mapping.Owns(name) || slices.ContainsFunc(mapping.Former, func(a observe.FormerAlias) bool { return a.Name == name })
+	})
 }
 
-func verdict(action ruleset.Action) namewardv1.Verdict {
-	if action == ruleset.Deny {
-		return namewardv1.Verdict_DENY
+// OfAddresses returns the mappings of addresses.
+func (m nodeMappings) OfAddresses(addresses []netip.Addr) []explain.Mapping {
+	wanted := make(map[netip.Addr]bool, len(addresses))
+	for _, address := range addresses {
+		wanted[address] = true
 	}
-	return namewardv1.Verdict_ALLOW
+	return m.find(func(mapping *observe.Mapping) bool { return wanted[mapping.Address] })
+}
+
+func (m nodeMappings) find(keep func(*observe.Mapping) bool) []explain.Mapping {
+	found := m.table.Find(keep)
+	list := make([]explain.Mapping, 0, len(found))
+	for i := range found {
+		f := &found[i]
+		of := explain.Mapping{
+			Domain: f.Domain, Chain: f.Chain, Address: f.Address, ExpiresAt: f.ExpiresAt,
+			Message: func() *namewardv1.Mapping { return f.ToProto(m.node) },
+		}
+		for _, alias := range f.Former {
+			of.Former = append(of.Former, explain.Former{Name: alias.Name, ExpiresAt: alias.ExpiresAt})
+		}
+		list = append(list, of)
+	}
+	return list
 }

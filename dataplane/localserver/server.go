@@ -44,11 +44,13 @@ type Server struct {
 	table  *observe.Table
 	flows  *observe.Flows
 	log    *slog.Logger
+
+	addresses Addresses
 }
 
 // New makes a server; nothing listens before Run.
-func New(socket string, id node.ID, agent Agent, table *observe.Table, flows *observe.Flows, log *slog.Logger) *Server {
-	return &Server{socket: socket, node: id, agent: agent, table: table, flows: flows, log: log}
+func New(socket string, id node.ID, agent Agent, addresses Addresses, table *observe.Table, flows *observe.Flows, log *slog.Logger) *Server {
+	return &Server{socket: socket, node: id, agent: agent, table: table, flows: flows, log: log, addresses: addresses}
 }
 
 // Run serves until ctx ends, and removes the socket.

@@ -2,6 +2,7 @@ package localserver_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -39,6 +40,24 @@ func (agent) Status() *agentv1.GetStatusResponse {
 
 func (a agent) Rules() *ruleset.RuleSet { return a.rules }
 
+// addresses are those of a node with one resolver, one server and one address.
+type addresses struct{}
+
+func (addresses) Resolvers() []netip.AddrPort {
+	return []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53")}
+}
+
+func (addresses) Servers() []netip.AddrPort {
+	return []netip.AddrPort{netip.MustParseAddrPort("192.0.2.54:7443")}
+}
+
+func (addresses) Own(address netip.Addr) (bool, error) {
+	if address == netip.MustParseAddr("192.0.2.99") {
+		return false, errors.New("no netlink")
+	}
+	return address == netip.MustParseAddr("192.0.2.55"), nil
+}
+
 func name(t *testing.T, text string) domain.Name {
 	t.Helper()
 	n, err := domain.ParseName(text)
@@ -63,7 +82,7 @@ func serveFlows(t *testing.T, rules *ruleset.RuleSet, table *observe.Table, flow
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	server := localserver.New(socket, id, agent{rules}, table, flows, slog.New(slog.DiscardHandler))
+	server := localserver.New(socket, id, agent{rules}, addresses{}, table, flows, slog.New(slog.DiscardHandler))
 	go func() { done <- server.Run(ctx) }()
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
@@ -116,7 +135,7 @@ func TestSecondServerIsRefused(t *testing.T) {
 	if _, err := client.GetStatus(t.Context(), &agentv1.GetStatusRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	second := localserver.New(socket, node.ID{}, agent{}, observe.NewTable(0, 0), observe.NewFlows(0), slog.New(slog.DiscardHandler))
+	second := localserver.New(socket, node.ID{}, agent{}, addresses{}, observe.NewTable(0, 0), observe.NewFlows(0), slog.New(slog.DiscardHandler))
 	if err := second.Run(t.Context()); err == nil {
 		t.Error("two agents serve one socket")
 	}
@@ -130,7 +149,7 @@ func TestFileInPlaceOfTheSocketStays(t *testing.T) {
 	if removed, err := localserver.Remove(path); err == nil || removed != nil {
 		t.Errorf("Remove: %v, %v; want an error", removed, err)
 	}
-	server := localserver.New(path, node.ID{}, agent{}, observe.NewTable(0, 0), observe.NewFlows(0), slog.New(slog.DiscardHandler))
+	server := localserver.New(path, node.ID{}, agent{}, addresses{}, observe.NewTable(0, 0), observe.NewFlows(0), slog.New(slog.DiscardHandler))
 	if err := server.Run(t.Context()); err == nil {
 		t.Error("Run succeeded")
 	}
@@ -207,7 +226,7 @@ func TestEveryFaultOfARequestIsNamed(t *testing.T) {
 	})
 	for err, want := range map[error][]string{
 		listErr:    {"filter.domain", "filter.address", "filter.node", "page_size", "page_token"},
-		explainErr: {"node", "labels", "workload", "port", "destination"},
+		explainErr: {"node", "labels", "workload", "destination", "port"},
 	} {
 		s := status.Convert(err)
 		var got []string

@@ -53,12 +53,6 @@ type prefixClasses struct {
 	members  [][]uint32 // of each class, from 0 on, the numbers of the lists; sorted
 }
 
-// has reports whether the list is one of those that hold the addresses of a class.
-func (c *prefixClasses) has(class Class, prefixes []netip.Prefix) bool {
-	_, found := slices.BinarySearch(c.members[class], c.lists.number[listKey(prefixes)])
-	return found
-}
-
 // classes gives each prefix the lists of all prefixes that contain it, since only the longest is found.
 func (l *lists) classes() *prefixClasses {
 	owners := map[netip.Prefix][]uint32{}

@@ -25,10 +25,9 @@ func selectWorkloads(rules *ruleset.RuleSet, sources *prefixClasses, t *Tables) 
 	if err := w.putLocal(); err != nil {
 		return nil, err
 	}
-	for source := range sources.members {
-		bySource := w.forwarded(func(w ruleset.Workload) bool {
-			return len(w.CIDRs) == 0 || sources.has(Class(source), w.CIDRs) //nolint:gosec // a class
-		})
+	forwarded := w.forwarded(sources.lists)
+	for source, lists := range sources.members {
+		bySource := forwarded.of(lists)
 		if len(bySource) == 0 {
 			continue
 		}
@@ -101,16 +100,40 @@ func (w *workloads) putLocal() error {
 	return nil
 }
 
-func (w *workloads) forwarded(selects func(ruleset.Workload) bool) []candidate {
-	var candidates []candidate
+// candidates are the workloads of forwarded traffic, by the list of prefixes that they name.
+type candidates struct {
+	everywhere []candidate // those that name none
+	byList     [][]candidate
+}
+
+func (w *workloads) forwarded(sources *lists) *candidates {
+	c := &candidates{byList: make([][]candidate, len(sources.all))}
 	for i, policy := range w.rules.Policies {
 		for _, workload := range policy.Workloads {
-			if !workload.SelectsProcesses() && selects(workload) {
-				candidates = append(candidates, candidate{uint32(i), workload.Interface}) //nolint:gosec // a place in the rule set
+			if workload.SelectsProcesses() {
+				continue
 			}
+			one := candidate{uint32(i), workload.Interface} //nolint:gosec // a place in the rule set
+			if len(workload.CIDRs) == 0 {
+				c.everywhere = append(c.everywhere, one)
+				continue
+			}
+			list := sources.number[listKey(workload.CIDRs)]
+			c.byList[list] = append(c.byList[list], one)
 		}
 	}
-	return candidates
+	return c
+}
+
+// of returns those of a class, in order of the policies. Thousands of sources must not each cost a look at
+// every workload.
+func (c *candidates) of(lists []uint32) []candidate {
+	all := slices.Clone(c.everywhere)
+	for _, list := range lists {
+		all = append(all, c.byList[list]...)
+	}
+	slices.SortStableFunc(all, func(a, b candidate) int { return cmp.Compare(a.policy, b.policy) })
+	return all
 }
 
 func (w *workloads) byInterface(candidates []candidate, class Class) selection {

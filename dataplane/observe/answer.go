@@ -41,6 +41,14 @@ type Mapping struct {
 	ExpiresAt  time.Time
 	// Dropped: it gave way before it expired, at ExpiresAt. Only among changes.
 	Dropped bool
+	// Former are aliases that left the chain, and may still live; not to be changed.
+	Former []FormerAlias
+}
+
+// FormerAlias is an alias that left the chain. It owns the address until a time of its own.
+type FormerAlias struct {
+	Name      domain.Name
+	ExpiresAt time.Time
 }
 
 // Owns reports whether name is the name that was asked or one of its aliases.

@@ -23,5 +23,10 @@ func (m *Mapping) ToProto(id node.ID) *namewardv1.Mapping {
 	for _, alias := range m.Chain {
 		message.Chain = append(message.Chain, alias.String())
 	}
+	for _, alias := range m.Former {
+		message.FormerAliases = append(message.FormerAliases, &namewardv1.Mapping_FormerAlias{
+			Domain: alias.Name.String(), ExpireTime: timestamppb.New(alias.ExpiresAt),
+		})
+	}
 	return message
 }

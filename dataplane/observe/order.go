@@ -86,8 +86,8 @@ type Dropped struct {
 
 func (e *entry) dropped() Dropped {
 	names := append([]domain.Name{e.mapping.Domain}, e.mapping.Chain...)
-	for _, a := range e.former {
-		names = append(names, a.name)
+	for _, a := range e.mapping.Former {
+		names = append(names, a.Name)
 	}
 	return Dropped{names, e.mapping.Address, e.mapping.LastSeen, e.mapping.ExpiresAt}
 }

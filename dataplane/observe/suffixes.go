@@ -27,8 +27,8 @@ func (x *suffixIndex) add(e *entry) {
 	for _, name := range e.mapping.Chain {
 		x.addName(e, name.String())
 	}
-	for _, a := range e.former {
-		x.addName(e, a.name.String())
+	for _, a := range e.mapping.Former {
+		x.addName(e, a.Name.String())
 	}
 }
 

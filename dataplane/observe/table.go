@@ -40,6 +40,7 @@ type Table struct {
 	sights    sights
 	byAddress addressIndex
 	former    formerNames
+	ended     endedLog
 	evicted   uint64 // live mappings that gave way: too many in all
 	overLimit uint64 // the same: too many of one name
 }
@@ -53,7 +54,6 @@ type pair struct {
 type entry struct {
 	mapping  Mapping
 	siblings *group
-	former   []alias // aliases that left the chain and still live
 	suffixes []int32 // places in the index of owners
 	position int     // in the heap
 	sequence uint64  // of the last change
@@ -66,11 +66,6 @@ type entry struct {
 type group struct {
 	entries []*entry
 	seen    [2]time.Time // the last answer to a question for IPv4 addresses, for IPv6 ones
-}
-
-type alias struct {
-	name      domain.Name
-	expiresAt time.Time
 }
 
 // NewTable returns an empty table; a limit of 0 means the default.
@@ -178,21 +173,26 @@ func (t *Table) put(m *Mapping) (dropped []Dropped) {
 // merge takes in a later answer, and returns the aliases that the entry no longer has.
 func (e *entry) merge(m *Mapping) (gone []domain.Name) {
 	now := m.LastSeen
-	e.former = slices.DeleteFunc(e.former, func(a alias) bool {
-		if !a.expiresAt.After(now) {
-			gone = append(gone, a.name)
+	var former []FormerAlias // made anew: readers share the old list
+	for _, a := range e.mapping.Former {
+		switch {
+		case slices.Contains(m.Chain, a.Name):
+		case a.ExpiresAt.After(now):
+			former = append(former, a)
+		default:
+			gone = append(gone, a.Name)
 		}
-		return !a.expiresAt.After(now) || slices.Contains(m.Chain, a.name)
-	})
+	}
 	for _, name := range e.mapping.Chain {
 		switch {
 		case slices.Contains(m.Chain, name):
-		case len(e.former) < maxFormer:
-			e.former = append(e.former, alias{name, e.mapping.ExpiresAt})
+		case len(former) < maxFormer:
+			former = append(former, FormerAlias{name, e.mapping.ExpiresAt})
 		default:
 			gone = append(gone, name)
 		}
 	}
+	e.mapping.Former = former
 	e.mapping.Chain = m.Chain
 	e.mapping.Client = m.Client
 	e.mapping.FirstSeen = earlier(e.mapping.FirstSeen, m.FirstSeen)
@@ -253,8 +253,8 @@ func (e *entry) owners(now time.Time, yield func(Ownership) bool) bool {
 			}
 		}
 	}
-	for _, a := range e.former {
-		if a.expiresAt.After(now) && !yield(Ownership{a.name, m.Address, a.expiresAt, m.Domain, false}) {
+	for _, a := range m.Former {
+		if a.ExpiresAt.After(now) && !yield(Ownership{a.Name, m.Address, a.ExpiresAt, m.Domain, false}) {
 			return false
 		}
 	}
@@ -323,6 +323,7 @@ func (t *Table) Expire(now time.Time) int {
 	defer t.mu.Unlock()
 	n := 0
 	for len(t.expiry) > 0 && !t.expiry[0].mapping.ExpiresAt.After(now) {
+		t.ended.add(t.expiry[0].mapping)
 		t.remove(t.expiry[0])
 		n++
 	}
@@ -342,8 +343,8 @@ func (t *Table) remove(e *entry) {
 	for _, name := range e.mapping.Chain {
 		t.former.put(e.mapping.Address, name)
 	}
-	for _, a := range e.former {
-		t.former.put(e.mapping.Address, a.name)
+	for _, a := range e.mapping.Former {
+		t.former.put(e.mapping.Address, a.Name)
 	}
 	heap.Remove(&t.expiry, e.position)
 	t.owners.remove(e)

@@ -36,6 +36,8 @@ type Health interface {
 	// Degraded returns the faults that persist, each with its remedy, and a channel that closes when
 	// they may have changed.
 	Degraded() ([]string, <-chan struct{})
+	// Addresses puts into a report what the node always allows.
+	Addresses(report *agentv1.StatusReport) error
 }
 
 // Reporter reports on one node.
@@ -177,6 +179,9 @@ func (r *Reporter) status(ctx context.Context, send func(*agentv1.SyncRequest) e
 			r.log.Warn("counters not read", "err", err)
 		}
 		report := &agentv1.StatusReport{Counters: counters, Degraded: degraded}
+		if err := r.health.Addresses(report); err != nil {
+			r.log.Warn("addresses not read", "err", err)
+		}
 		if err := send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Status{Status: report}}); err != nil {
 			return err
 		}

@@ -44,6 +44,11 @@ func (h *health) Degraded() ([]string, <-chan struct{}) {
 	return h.degraded, h.changed
 }
 
+func (h *health) Addresses(report *agentv1.StatusReport) error {
+	report.Addresses = []string{"192.0.2.1"}
+	return nil
+}
+
 func (h *health) set(degraded ...string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

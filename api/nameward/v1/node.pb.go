@@ -114,7 +114,15 @@ type NodeStatus struct {
 	// What the datapath counted since it was made, by name: `dns_responses_learned`, `verdicts_deny`, ….
 	Counters map[string]uint64 `protobuf:"bytes,12,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Faults that persist on the node, each with its remedy, as the agent said last; empty when all is well.
-	Degraded      []string `protobuf:"bytes,13,rep,name=degraded,proto3" json:"degraded,omitempty"`
+	Degraded []string `protobuf:"bytes,13,rep,name=degraded,proto3" json:"degraded,omitempty"`
+	// The resolvers that the node trusts, `ADDRESS:PORT`: DNS to them is always allowed.
+	TrustedResolvers []string `protobuf:"bytes,14,rep,name=trusted_resolvers,json=trustedResolvers,proto3" json:"trusted_resolvers,omitempty"`
+	// The policy servers, `ADDRESS:PORT`, that the node itself may always reach.
+	PolicyServers []string `protobuf:"bytes,15,rep,name=policy_servers,json=policyServers,proto3" json:"policy_servers,omitempty"`
+	// The node's own addresses, but for loopback: packets to them are no egress. The first 256.
+	Addresses []string `protobuf:"bytes,16,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// The node has more addresses than are listed.
+	MoreAddresses bool `protobuf:"varint,17,opt,name=more_addresses,json=moreAddresses,proto3" json:"more_addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -240,6 +248,34 @@ func (x *NodeStatus) GetDegraded() []string {
 	return nil
 }
 
+func (x *NodeStatus) GetTrustedResolvers() []string {
+	if x != nil {
+		return x.TrustedResolvers
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetPolicyServers() []string {
+	if x != nil {
+		return x.PolicyServers
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetMoreAddresses() bool {
+	if x != nil {
+		return x.MoreAddresses
+	}
+	return false
+}
+
 var File_nameward_v1_node_proto protoreflect.FileDescriptor
 
 const file_nameward_v1_node_proto_rawDesc = "" +
@@ -251,7 +287,7 @@ const file_nameward_v1_node_proto_rawDesc = "" +
 	"\x06status\x18\x03 \x01(\v2\x17.nameward.v1.NodeStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x85\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9e\x06\n" +
 	"\n" +
 	"NodeStatus\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12#\n" +
@@ -269,7 +305,11 @@ const file_nameward_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"last_error\x18\v \x01(\tR\tlastError\x12A\n" +
 	"\bcounters\x18\f \x03(\v2%.nameward.v1.NodeStatus.CountersEntryR\bcounters\x12\x1a\n" +
-	"\bdegraded\x18\r \x03(\tR\bdegraded\x1a;\n" +
+	"\bdegraded\x18\r \x03(\tR\bdegraded\x12+\n" +
+	"\x11trusted_resolvers\x18\x0e \x03(\tR\x10trustedResolvers\x12%\n" +
+	"\x0epolicy_servers\x18\x0f \x03(\tR\rpolicyServers\x12\x1c\n" +
+	"\taddresses\x18\x10 \x03(\tR\taddresses\x12%\n" +
+	"\x0emore_addresses\x18\x11 \x01(\bR\rmoreAddresses\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01B9Z7github.com/nameward/nameward/api/nameward/v1;namewardv1b\x06proto3"

@@ -22,6 +22,144 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Why a connection passes whatever the policies say.
+type ExplainConnectionResponse_AlwaysAllowed int32
+
+const (
+	// The policies decide.
+	ExplainConnectionResponse_ALWAYS_ALLOWED_UNSPECIFIED ExplainConnectionResponse_AlwaysAllowed = 0
+	// The destination is an address of the node, loopback included: that is no egress.
+	ExplainConnectionResponse_NODE_ADDRESS ExplainConnectionResponse_AlwaysAllowed = 1
+	// The destination is a trusted resolver of the node.
+	ExplainConnectionResponse_TRUSTED_RESOLVER ExplainConnectionResponse_AlwaysAllowed = 2
+	// The node's own connection to its policy server.
+	ExplainConnectionResponse_POLICY_SERVER ExplainConnectionResponse_AlwaysAllowed = 3
+	// A DHCP client asks.
+	ExplainConnectionResponse_DHCP ExplainConnectionResponse_AlwaysAllowed = 4
+)
+
+// Enum value maps for ExplainConnectionResponse_AlwaysAllowed.
+var (
+	ExplainConnectionResponse_AlwaysAllowed_name = map[int32]string{
+		0: "ALWAYS_ALLOWED_UNSPECIFIED",
+		1: "NODE_ADDRESS",
+		2: "TRUSTED_RESOLVER",
+		3: "POLICY_SERVER",
+		4: "DHCP",
+	}
+	ExplainConnectionResponse_AlwaysAllowed_value = map[string]int32{
+		"ALWAYS_ALLOWED_UNSPECIFIED": 0,
+		"NODE_ADDRESS":               1,
+		"TRUSTED_RESOLVER":           2,
+		"POLICY_SERVER":              3,
+		"DHCP":                       4,
+	}
+)
+
+func (x ExplainConnectionResponse_AlwaysAllowed) Enum() *ExplainConnectionResponse_AlwaysAllowed {
+	p := new(ExplainConnectionResponse_AlwaysAllowed)
+	*p = x
+	return p
+}
+
+func (x ExplainConnectionResponse_AlwaysAllowed) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ExplainConnectionResponse_AlwaysAllowed) Descriptor() protoreflect.EnumDescriptor {
+	return file_nameward_v1_node_service_proto_enumTypes[0].Descriptor()
+}
+
+func (ExplainConnectionResponse_AlwaysAllowed) Type() protoreflect.EnumType {
+	return &file_nameward_v1_node_service_proto_enumTypes[0]
+}
+
+func (x ExplainConnectionResponse_AlwaysAllowed) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ExplainConnectionResponse_AlwaysAllowed.Descriptor instead.
+func (ExplainConnectionResponse_AlwaysAllowed) EnumDescriptor() ([]byte, []int) {
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{4, 0}
+}
+
+// What became of a policy or a rule.
+type RuleEvaluation_Outcome int32
+
+const (
+	// Not said.
+	RuleEvaluation_OUTCOME_UNSPECIFIED RuleEvaluation_Outcome = 0
+	// The rule decides: it is the first that matches, of those in policies of its mode.
+	RuleEvaluation_DECIDES RuleEvaluation_Outcome = 1
+	// The rule matches, but a rule before it decides.
+	RuleEvaluation_DECIDED_BEFORE RuleEvaluation_Outcome = 2
+	// The destination is none of the rule's.
+	RuleEvaluation_OTHER_DESTINATION RuleEvaluation_Outcome = 3
+	// The destination is the rule's, protocol and port are not.
+	RuleEvaluation_OTHER_PORTS RuleEvaluation_Outcome = 4
+	// The policy selects the workload: its rules follow.
+	RuleEvaluation_SELECTS RuleEvaluation_Outcome = 5
+	// The policy does not select the workload.
+	RuleEvaluation_OTHER_WORKLOAD RuleEvaluation_Outcome = 6
+	// The policy does not apply to the node: its selector does not match the node's labels.
+	RuleEvaluation_OTHER_NODE RuleEvaluation_Outcome = 7
+	// The policy is disabled.
+	RuleEvaluation_DISABLED RuleEvaluation_Outcome = 8
+)
+
+// Enum value maps for RuleEvaluation_Outcome.
+var (
+	RuleEvaluation_Outcome_name = map[int32]string{
+		0: "OUTCOME_UNSPECIFIED",
+		1: "DECIDES",
+		2: "DECIDED_BEFORE",
+		3: "OTHER_DESTINATION",
+		4: "OTHER_PORTS",
+		5: "SELECTS",
+		6: "OTHER_WORKLOAD",
+		7: "OTHER_NODE",
+		8: "DISABLED",
+	}
+	RuleEvaluation_Outcome_value = map[string]int32{
+		"OUTCOME_UNSPECIFIED": 0,
+		"DECIDES":             1,
+		"DECIDED_BEFORE":      2,
+		"OTHER_DESTINATION":   3,
+		"OTHER_PORTS":         4,
+		"SELECTS":             5,
+		"OTHER_WORKLOAD":      6,
+		"OTHER_NODE":          7,
+		"DISABLED":            8,
+	}
+)
+
+func (x RuleEvaluation_Outcome) Enum() *RuleEvaluation_Outcome {
+	p := new(RuleEvaluation_Outcome)
+	*p = x
+	return p
+}
+
+func (x RuleEvaluation_Outcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RuleEvaluation_Outcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_nameward_v1_node_service_proto_enumTypes[1].Descriptor()
+}
+
+func (RuleEvaluation_Outcome) Type() protoreflect.EnumType {
+	return &file_nameward_v1_node_service_proto_enumTypes[1]
+}
+
+func (x RuleEvaluation_Outcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RuleEvaluation_Outcome.Descriptor instead.
+func (RuleEvaluation_Outcome) EnumDescriptor() ([]byte, []int) {
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{7, 0}
+}
+
 // Request of GetNode.
 type GetNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -181,9 +319,10 @@ func (x *ListNodesResponse) GetNextPageToken() string {
 // Request of ExplainConnection.
 type ExplainConnectionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The node, `nodes/{node}`. Empty on the agent's own socket, and where labels stand for a node.
+	// The node, `nodes/{node}`. One of `node` and `labels` must be set, but on the agent's own socket, where
+	// it may be empty.
 	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// Labels of a node that need not exist, when `node` is empty.
+	// Labels of a node that need not exist. It has no mappings, and what it always allows is not known.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Source of the connection: an address of forwarded traffic, `host`, or what is known of a process of the node,
 	// with commas between: `uid:N`, `unit:NAME` of systemd and, last, `cgroup:/PATH`. Empty means `host`, which stands
@@ -192,12 +331,15 @@ type ExplainConnectionRequest struct {
 	Workload string `protobuf:"bytes,3,opt,name=workload,proto3" json:"workload,omitempty"`
 	// Incoming interface of the forwarded connection, when policies select by it.
 	Interface string `protobuf:"bytes,4,opt,name=interface,proto3" json:"interface,omitempty"`
-	// Destination: a domain name, judged by the patterns, or an address, judged by the live mappings.
+	// Destination: an address, judged by the live mappings; or a domain name, judged by those of each of
+	// its addresses, and by its text alone while it has none.
 	Destination string `protobuf:"bytes,5,opt,name=destination,proto3" json:"destination,omitempty"`
 	// The protocol. Unset means TCP.
 	Protocol Protocol `protobuf:"varint,6,opt,name=protocol,proto3,enum=nameward.v1.Protocol" json:"protocol,omitempty"`
 	// The destination port. Zero where the protocol has none.
-	Port          uint32 `protobuf:"varint,7,opt,name=port,proto3" json:"port,omitempty"`
+	Port uint32 `protobuf:"varint,7,opt,name=port,proto3" json:"port,omitempty"`
+	// The source port, which tells a DHCP client. Zero means any other.
+	SourcePort    uint32 `protobuf:"varint,8,opt,name=source_port,json=sourcePort,proto3" json:"source_port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -281,10 +423,18 @@ func (x *ExplainConnectionRequest) GetPort() uint32 {
 	return 0
 }
 
+func (x *ExplainConnectionRequest) GetSourcePort() uint32 {
+	if x != nil {
+		return x.SourcePort
+	}
+	return 0
+}
+
 // Response of ExplainConnection.
 type ExplainConnectionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happens to the connection.
+	// What happens to the connection. Of a domain name with several addresses: ALLOW when that is so for
+	// each of them; see `addresses`.
 	Verdict Verdict `protobuf:"varint,1,opt,name=verdict,proto3,enum=nameward.v1.Verdict" json:"verdict,omitempty"`
 	// Whether an ENFORCE policy selects the workload. When none does, the verdict is ALLOW.
 	Enforced bool `protobuf:"varint,2,opt,name=enforced,proto3" json:"enforced,omitempty"`
@@ -294,12 +444,33 @@ type ExplainConnectionResponse struct {
 	Rule int32 `protobuf:"varint,4,opt,name=rule,proto3" json:"rule,omitempty"`
 	// One sentence that says why.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Every rule that was considered, in order of evaluation.
+	// Every policy, and every rule of those that select the workload, in order of evaluation: also what is
+	// behind the deciding rule, and, from the server, policies that do not apply to the node.
 	Evaluations []*RuleEvaluation `protobuf:"bytes,6,rep,name=evaluations,proto3" json:"evaluations,omitempty"`
-	// The live mappings through which the destination was judged.
+	// The live mappings through which the destination was judged; the first 1,000, as `notes` then say.
 	Mappings []*Mapping `protobuf:"bytes,7,rep,name=mappings,proto3" json:"mappings,omitempty"`
 	// What the AUDIT policies that select the workload would have said; unset when there is none.
-	AuditVerdict  Verdict `protobuf:"varint,8,opt,name=audit_verdict,json=auditVerdict,proto3,enum=nameward.v1.Verdict" json:"audit_verdict,omitempty"`
+	AuditVerdict Verdict `protobuf:"varint,8,opt,name=audit_verdict,json=auditVerdict,proto3,enum=nameward.v1.Verdict" json:"audit_verdict,omitempty"`
+	// The AUDIT policy that would have decided; empty when none of its rules matched.
+	AuditPolicy string `protobuf:"bytes,9,opt,name=audit_policy,json=auditPolicy,proto3" json:"audit_policy,omitempty"`
+	// The position of that rule in its policy. Meaningful when `audit_policy` is set.
+	AuditRule int32 `protobuf:"varint,10,opt,name=audit_rule,json=auditRule,proto3" json:"audit_rule,omitempty"`
+	// One sentence that says why; empty when `audit_verdict` is unset.
+	AuditReason string `protobuf:"bytes,11,opt,name=audit_reason,json=auditReason,proto3" json:"audit_reason,omitempty"`
+	// Why the connection passes whatever the policies say; unset when they decide.
+	AlwaysAllowed ExplainConnectionResponse_AlwaysAllowed `protobuf:"varint,12,opt,name=always_allowed,json=alwaysAllowed,proto3,enum=nameward.v1.ExplainConnectionResponse_AlwaysAllowed" json:"always_allowed,omitempty"`
+	// The address that the fields above are about, and `evaluations`: of a domain name the first that is
+	// denied, else the first. Empty for a domain name that has no live mapping and is judged by its text.
+	Address string `protobuf:"bytes,13,opt,name=address,proto3" json:"address,omitempty"`
+	// The verdict for each address of a domain name. They may differ, since names share addresses.
+	Addresses []*AddressVerdict `protobuf:"bytes,14,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// What becomes of the question for a domain name: asking comes before connecting.
+	Question *QuestionVerdict `protobuf:"bytes,15,opt,name=question,proto3" json:"question,omitempty"`
+	// Mappings of the destination that ended and no longer count, as far as they are remembered; the 100
+	// that ended last.
+	EndedMappings []*Mapping `protobuf:"bytes,16,rep,name=ended_mappings,json=endedMappings,proto3" json:"ended_mappings,omitempty"`
+	// What the verdict depends on and does not show, a sentence each.
+	Notes         []string `protobuf:"bytes,17,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,28 +561,324 @@ func (x *ExplainConnectionResponse) GetAuditVerdict() Verdict {
 	return Verdict_VERDICT_UNSPECIFIED
 }
 
-// What became of one rule in an evaluation.
+func (x *ExplainConnectionResponse) GetAuditPolicy() string {
+	if x != nil {
+		return x.AuditPolicy
+	}
+	return ""
+}
+
+func (x *ExplainConnectionResponse) GetAuditRule() int32 {
+	if x != nil {
+		return x.AuditRule
+	}
+	return 0
+}
+
+func (x *ExplainConnectionResponse) GetAuditReason() string {
+	if x != nil {
+		return x.AuditReason
+	}
+	return ""
+}
+
+func (x *ExplainConnectionResponse) GetAlwaysAllowed() ExplainConnectionResponse_AlwaysAllowed {
+	if x != nil {
+		return x.AlwaysAllowed
+	}
+	return ExplainConnectionResponse_ALWAYS_ALLOWED_UNSPECIFIED
+}
+
+func (x *ExplainConnectionResponse) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ExplainConnectionResponse) GetAddresses() []*AddressVerdict {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *ExplainConnectionResponse) GetQuestion() *QuestionVerdict {
+	if x != nil {
+		return x.Question
+	}
+	return nil
+}
+
+func (x *ExplainConnectionResponse) GetEndedMappings() []*Mapping {
+	if x != nil {
+		return x.EndedMappings
+	}
+	return nil
+}
+
+func (x *ExplainConnectionResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+// What happens to connections to one address of a domain name.
+type AddressVerdict struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// The names of which the address is a live mapping now, aliases included; the first 100.
+	Domains []string `protobuf:"bytes,2,rep,name=domains,proto3" json:"domains,omitempty"`
+	// What happens to the connection.
+	Verdict Verdict `protobuf:"varint,3,opt,name=verdict,proto3,enum=nameward.v1.Verdict" json:"verdict,omitempty"`
+	// The policy that decided; empty when no rule matched.
+	Policy string `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The position of the deciding rule in its policy. Meaningful when `policy` is set.
+	Rule int32 `protobuf:"varint,5,opt,name=rule,proto3" json:"rule,omitempty"`
+	// One sentence that says why.
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What the AUDIT policies that select the workload would have said; unset when there is none.
+	AuditVerdict Verdict `protobuf:"varint,7,opt,name=audit_verdict,json=auditVerdict,proto3,enum=nameward.v1.Verdict" json:"audit_verdict,omitempty"`
+	// The AUDIT policy that would have decided; empty when none of its rules matched.
+	AuditPolicy string `protobuf:"bytes,8,opt,name=audit_policy,json=auditPolicy,proto3" json:"audit_policy,omitempty"`
+	// The position of that rule in its policy. Meaningful when `audit_policy` is set.
+	AuditRule int32 `protobuf:"varint,9,opt,name=audit_rule,json=auditRule,proto3" json:"audit_rule,omitempty"`
+	// Why the connection passes whatever the policies say; unset when they decide.
+	AlwaysAllowed ExplainConnectionResponse_AlwaysAllowed `protobuf:"varint,10,opt,name=always_allowed,json=alwaysAllowed,proto3,enum=nameward.v1.ExplainConnectionResponse_AlwaysAllowed" json:"always_allowed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressVerdict) Reset() {
+	*x = AddressVerdict{}
+	mi := &file_nameward_v1_node_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressVerdict) ProtoMessage() {}
+
+func (x *AddressVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_node_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressVerdict.ProtoReflect.Descriptor instead.
+func (*AddressVerdict) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *AddressVerdict) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AddressVerdict) GetDomains() []string {
+	if x != nil {
+		return x.Domains
+	}
+	return nil
+}
+
+func (x *AddressVerdict) GetVerdict() Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return Verdict_VERDICT_UNSPECIFIED
+}
+
+func (x *AddressVerdict) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *AddressVerdict) GetRule() int32 {
+	if x != nil {
+		return x.Rule
+	}
+	return 0
+}
+
+func (x *AddressVerdict) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AddressVerdict) GetAuditVerdict() Verdict {
+	if x != nil {
+		return x.AuditVerdict
+	}
+	return Verdict_VERDICT_UNSPECIFIED
+}
+
+func (x *AddressVerdict) GetAuditPolicy() string {
+	if x != nil {
+		return x.AuditPolicy
+	}
+	return ""
+}
+
+func (x *AddressVerdict) GetAuditRule() int32 {
+	if x != nil {
+		return x.AuditRule
+	}
+	return 0
+}
+
+func (x *AddressVerdict) GetAlwaysAllowed() ExplainConnectionResponse_AlwaysAllowed {
+	if x != nil {
+		return x.AlwaysAllowed
+	}
+	return ExplainConnectionResponse_ALWAYS_ALLOWED_UNSPECIFIED
+}
+
+// What becomes of a workload's question for a name to a trusted resolver.
+type QuestionVerdict struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether the node rejects it, so that the name does not resolve.
+	Refused bool `protobuf:"varint,1,opt,name=refused,proto3" json:"refused,omitempty"`
+	// The ENFORCE policy whose rule decided; empty when no rule matches the name, so that it is asked.
+	Policy string `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The position of that rule in its policy. Meaningful when `policy` is set.
+	Rule int32 `protobuf:"varint,3,opt,name=rule,proto3" json:"rule,omitempty"`
+	// One sentence that says why.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Whether AUDIT policies would have refused it.
+	AuditRefused bool `protobuf:"varint,5,opt,name=audit_refused,json=auditRefused,proto3" json:"audit_refused,omitempty"`
+	// The AUDIT policy whose rule decided; empty when none matches the name.
+	AuditPolicy string `protobuf:"bytes,6,opt,name=audit_policy,json=auditPolicy,proto3" json:"audit_policy,omitempty"`
+	// The position of that rule in its policy. Meaningful when `audit_policy` is set.
+	AuditRule     int32 `protobuf:"varint,7,opt,name=audit_rule,json=auditRule,proto3" json:"audit_rule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QuestionVerdict) Reset() {
+	*x = QuestionVerdict{}
+	mi := &file_nameward_v1_node_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QuestionVerdict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QuestionVerdict) ProtoMessage() {}
+
+func (x *QuestionVerdict) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_node_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QuestionVerdict.ProtoReflect.Descriptor instead.
+func (*QuestionVerdict) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *QuestionVerdict) GetRefused() bool {
+	if x != nil {
+		return x.Refused
+	}
+	return false
+}
+
+func (x *QuestionVerdict) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *QuestionVerdict) GetRule() int32 {
+	if x != nil {
+		return x.Rule
+	}
+	return 0
+}
+
+func (x *QuestionVerdict) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *QuestionVerdict) GetAuditRefused() bool {
+	if x != nil {
+		return x.AuditRefused
+	}
+	return false
+}
+
+func (x *QuestionVerdict) GetAuditPolicy() string {
+	if x != nil {
+		return x.AuditPolicy
+	}
+	return ""
+}
+
+func (x *QuestionVerdict) GetAuditRule() int32 {
+	if x != nil {
+		return x.AuditRule
+	}
+	return 0
+}
+
+// What became of a policy, or of one of its rules, in an evaluation.
 type RuleEvaluation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The policy.
 	Policy string `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
-	// The position of the rule in its policy; -1 when the whole policy was passed over.
+	// The position of the rule in its policy; -1 where the whole policy is meant.
 	Rule int32 `protobuf:"varint,2,opt,name=rule,proto3" json:"rule,omitempty"`
-	// Whether the rule matches.
+	// Whether the rule matches, whichever decides. False where the whole policy is meant.
 	Matched bool `protobuf:"varint,3,opt,name=matched,proto3" json:"matched,omitempty"`
-	// Why it does or does not.
+	// Why it does or does not, with the pattern, domain set, CIDR or port.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	// The action of the rule.
+	// The action of the rule; unset where the whole policy is meant.
 	Action Rule_Action `protobuf:"varint,5,opt,name=action,proto3,enum=nameward.v1.Rule_Action" json:"action,omitempty"`
 	// The mode of the policy.
-	Mode          Policy_Mode `protobuf:"varint,6,opt,name=mode,proto3,enum=nameward.v1.Policy_Mode" json:"mode,omitempty"`
+	Mode Policy_Mode `protobuf:"varint,6,opt,name=mode,proto3,enum=nameward.v1.Policy_Mode" json:"mode,omitempty"`
+	// What became of it.
+	Outcome RuleEvaluation_Outcome `protobuf:"varint,7,opt,name=outcome,proto3,enum=nameward.v1.RuleEvaluation_Outcome" json:"outcome,omitempty"`
+	// The priority of the policy.
+	Priority int32 `protobuf:"varint,8,opt,name=priority,proto3" json:"priority,omitempty"`
+	// What of the rule's destinations is the connection's, also when the ports are others.
+	Match         *DestinationMatch `protobuf:"bytes,9,opt,name=match,proto3" json:"match,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RuleEvaluation) Reset() {
 	*x = RuleEvaluation{}
-	mi := &file_nameward_v1_node_service_proto_msgTypes[5]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +890,7 @@ func (x *RuleEvaluation) String() string {
 func (*RuleEvaluation) ProtoMessage() {}
 
 func (x *RuleEvaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_node_service_proto_msgTypes[5]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +903,7 @@ func (x *RuleEvaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleEvaluation.ProtoReflect.Descriptor instead.
 func (*RuleEvaluation) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{5}
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RuleEvaluation) GetPolicy() string {
@@ -481,6 +948,101 @@ func (x *RuleEvaluation) GetMode() Policy_Mode {
 	return Policy_MODE_UNSPECIFIED
 }
 
+func (x *RuleEvaluation) GetOutcome() RuleEvaluation_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return RuleEvaluation_OUTCOME_UNSPECIFIED
+}
+
+func (x *RuleEvaluation) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *RuleEvaluation) GetMatch() *DestinationMatch {
+	if x != nil {
+		return x.Match
+	}
+	return nil
+}
+
+// What of a rule's destinations the one of a connection is: `pattern` and `domain`, or `cidr`, or nothing for
+// a rule that names no destination.
+type DestinationMatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The domain pattern that matches.
+	Pattern string `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	// The domain set that the pattern is of, `domainSets/{domain_set}`; empty for one of the rule's own.
+	DomainSet string `protobuf:"bytes,2,opt,name=domain_set,json=domainSet,proto3" json:"domain_set,omitempty"`
+	// The name that it matches: the one asked for, or an alias on its chain.
+	Domain string `protobuf:"bytes,3,opt,name=domain,proto3" json:"domain,omitempty"`
+	// The CIDR that contains the address.
+	Cidr          string `protobuf:"bytes,4,opt,name=cidr,proto3" json:"cidr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DestinationMatch) Reset() {
+	*x = DestinationMatch{}
+	mi := &file_nameward_v1_node_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DestinationMatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DestinationMatch) ProtoMessage() {}
+
+func (x *DestinationMatch) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_node_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DestinationMatch.ProtoReflect.Descriptor instead.
+func (*DestinationMatch) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DestinationMatch) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+func (x *DestinationMatch) GetDomainSet() string {
+	if x != nil {
+		return x.DomainSet
+	}
+	return ""
+}
+
+func (x *DestinationMatch) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *DestinationMatch) GetCidr() string {
+	if x != nil {
+		return x.Cidr
+	}
+	return ""
+}
+
 var File_nameward_v1_node_service_proto protoreflect.FileDescriptor
 
 const file_nameward_v1_node_service_proto_rawDesc = "" +
@@ -494,7 +1056,7 @@ const file_nameward_v1_node_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"d\n" +
 	"\x11ListNodesResponse\x12'\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x11.nameward.v1.NodeR\x05nodes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb7\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe3\x03\n" +
 	"\x18ExplainConnectionRequest\x12T\n" +
 	"\x04node\x18\x01 \x01(\tB@\xbaH=\xd8\x01\x01r826^nodes/[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?$R\x04node\x12I\n" +
 	"\x06labels\x18\x02 \x03(\v21.nameward.v1.ExplainConnectionRequest.LabelsEntryR\x06labels\x12\x1a\n" +
@@ -502,10 +1064,12 @@ const file_nameward_v1_node_service_proto_rawDesc = "" +
 	"\tinterface\x18\x04 \x01(\tR\tinterface\x12)\n" +
 	"\vdestination\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\vdestination\x12;\n" +
 	"\bprotocol\x18\x06 \x01(\x0e2\x15.nameward.v1.ProtocolB\b\xbaH\x05\x82\x01\x02\x10\x01R\bprotocol\x12\x1d\n" +
-	"\x04port\x18\a \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x04port\x1a9\n" +
+	"\x04port\x18\a \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\x04port\x12*\n" +
+	"\vsource_port\x18\b \x01(\rB\t\xbaH\x06*\x04\x18\xff\xff\x03R\n" +
+	"sourcePort\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd7\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf1\x06\n" +
 	"\x19ExplainConnectionResponse\x12.\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x14.nameward.v1.VerdictR\averdict\x12\x1a\n" +
 	"\benforced\x18\x02 \x01(\bR\benforced\x12\x16\n" +
@@ -514,14 +1078,73 @@ const file_nameward_v1_node_service_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12=\n" +
 	"\vevaluations\x18\x06 \x03(\v2\x1b.nameward.v1.RuleEvaluationR\vevaluations\x120\n" +
 	"\bmappings\x18\a \x03(\v2\x14.nameward.v1.MappingR\bmappings\x129\n" +
-	"\raudit_verdict\x18\b \x01(\x0e2\x14.nameward.v1.VerdictR\fauditVerdict\"\xce\x01\n" +
+	"\raudit_verdict\x18\b \x01(\x0e2\x14.nameward.v1.VerdictR\fauditVerdict\x12!\n" +
+	"\faudit_policy\x18\t \x01(\tR\vauditPolicy\x12\x1d\n" +
+	"\n" +
+	"audit_rule\x18\n" +
+	" \x01(\x05R\tauditRule\x12!\n" +
+	"\faudit_reason\x18\v \x01(\tR\vauditReason\x12[\n" +
+	"\x0ealways_allowed\x18\f \x01(\x0e24.nameward.v1.ExplainConnectionResponse.AlwaysAllowedR\ralwaysAllowed\x12\x18\n" +
+	"\aaddress\x18\r \x01(\tR\aaddress\x129\n" +
+	"\taddresses\x18\x0e \x03(\v2\x1b.nameward.v1.AddressVerdictR\taddresses\x128\n" +
+	"\bquestion\x18\x0f \x01(\v2\x1c.nameward.v1.QuestionVerdictR\bquestion\x12;\n" +
+	"\x0eended_mappings\x18\x10 \x03(\v2\x14.nameward.v1.MappingR\rendedMappings\x12\x14\n" +
+	"\x05notes\x18\x11 \x03(\tR\x05notes\"t\n" +
+	"\rAlwaysAllowed\x12\x1e\n" +
+	"\x1aALWAYS_ALLOWED_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fNODE_ADDRESS\x10\x01\x12\x14\n" +
+	"\x10TRUSTED_RESOLVER\x10\x02\x12\x11\n" +
+	"\rPOLICY_SERVER\x10\x03\x12\b\n" +
+	"\x04DHCP\x10\x04\"\x92\x03\n" +
+	"\x0eAddressVerdict\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
+	"\adomains\x18\x02 \x03(\tR\adomains\x12.\n" +
+	"\averdict\x18\x03 \x01(\x0e2\x14.nameward.v1.VerdictR\averdict\x12\x16\n" +
+	"\x06policy\x18\x04 \x01(\tR\x06policy\x12\x12\n" +
+	"\x04rule\x18\x05 \x01(\x05R\x04rule\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x129\n" +
+	"\raudit_verdict\x18\a \x01(\x0e2\x14.nameward.v1.VerdictR\fauditVerdict\x12!\n" +
+	"\faudit_policy\x18\b \x01(\tR\vauditPolicy\x12\x1d\n" +
+	"\n" +
+	"audit_rule\x18\t \x01(\x05R\tauditRule\x12[\n" +
+	"\x0ealways_allowed\x18\n" +
+	" \x01(\x0e24.nameward.v1.ExplainConnectionResponse.AlwaysAllowedR\ralwaysAllowed\"\xd6\x01\n" +
+	"\x0fQuestionVerdict\x12\x18\n" +
+	"\arefused\x18\x01 \x01(\bR\arefused\x12\x16\n" +
+	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x12\n" +
+	"\x04rule\x18\x03 \x01(\x05R\x04rule\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12#\n" +
+	"\raudit_refused\x18\x05 \x01(\bR\fauditRefused\x12!\n" +
+	"\faudit_policy\x18\x06 \x01(\tR\vauditPolicy\x12\x1d\n" +
+	"\n" +
+	"audit_rule\x18\a \x01(\x05R\tauditRule\"\x8b\x04\n" +
 	"\x0eRuleEvaluation\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\x05R\x04rule\x12\x18\n" +
 	"\amatched\x18\x03 \x01(\bR\amatched\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x120\n" +
 	"\x06action\x18\x05 \x01(\x0e2\x18.nameward.v1.Rule.ActionR\x06action\x12,\n" +
-	"\x04mode\x18\x06 \x01(\x0e2\x18.nameward.v1.Policy.ModeR\x04mode2\xf8\x01\n" +
+	"\x04mode\x18\x06 \x01(\x0e2\x18.nameward.v1.Policy.ModeR\x04mode\x12=\n" +
+	"\aoutcome\x18\a \x01(\x0e2#.nameward.v1.RuleEvaluation.OutcomeR\aoutcome\x12\x1a\n" +
+	"\bpriority\x18\b \x01(\x05R\bpriority\x123\n" +
+	"\x05match\x18\t \x01(\v2\x1d.nameward.v1.DestinationMatchR\x05match\"\xaa\x01\n" +
+	"\aOutcome\x12\x17\n" +
+	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aDECIDES\x10\x01\x12\x12\n" +
+	"\x0eDECIDED_BEFORE\x10\x02\x12\x15\n" +
+	"\x11OTHER_DESTINATION\x10\x03\x12\x0f\n" +
+	"\vOTHER_PORTS\x10\x04\x12\v\n" +
+	"\aSELECTS\x10\x05\x12\x12\n" +
+	"\x0eOTHER_WORKLOAD\x10\x06\x12\x0e\n" +
+	"\n" +
+	"OTHER_NODE\x10\a\x12\f\n" +
+	"\bDISABLED\x10\b\"w\n" +
+	"\x10DestinationMatch\x12\x18\n" +
+	"\apattern\x18\x01 \x01(\tR\apattern\x12\x1d\n" +
+	"\n" +
+	"domain_set\x18\x02 \x01(\tR\tdomainSet\x12\x16\n" +
+	"\x06domain\x18\x03 \x01(\tR\x06domain\x12\x12\n" +
+	"\x04cidr\x18\x04 \x01(\tR\x04cidr2\xf8\x01\n" +
 	"\vNodeService\x129\n" +
 	"\aGetNode\x12\x1b.nameward.v1.GetNodeRequest\x1a\x11.nameward.v1.Node\x12J\n" +
 	"\tListNodes\x12\x1d.nameward.v1.ListNodesRequest\x1a\x1e.nameward.v1.ListNodesResponse\x12b\n" +
@@ -539,43 +1162,58 @@ func file_nameward_v1_node_service_proto_rawDescGZIP() []byte {
 	return file_nameward_v1_node_service_proto_rawDescData
 }
 
-var file_nameward_v1_node_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_nameward_v1_node_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_nameward_v1_node_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_nameward_v1_node_service_proto_goTypes = []any{
-	(*GetNodeRequest)(nil),            // 0: nameward.v1.GetNodeRequest
-	(*ListNodesRequest)(nil),          // 1: nameward.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),         // 2: nameward.v1.ListNodesResponse
-	(*ExplainConnectionRequest)(nil),  // 3: nameward.v1.ExplainConnectionRequest
-	(*ExplainConnectionResponse)(nil), // 4: nameward.v1.ExplainConnectionResponse
-	(*RuleEvaluation)(nil),            // 5: nameward.v1.RuleEvaluation
-	nil,                               // 6: nameward.v1.ExplainConnectionRequest.LabelsEntry
-	(*Node)(nil),                      // 7: nameward.v1.Node
-	(Protocol)(0),                     // 8: nameward.v1.Protocol
-	(Verdict)(0),                      // 9: nameward.v1.Verdict
-	(*Mapping)(nil),                   // 10: nameward.v1.Mapping
-	(Rule_Action)(0),                  // 11: nameward.v1.Rule.Action
-	(Policy_Mode)(0),                  // 12: nameward.v1.Policy.Mode
+	(ExplainConnectionResponse_AlwaysAllowed)(0), // 0: nameward.v1.ExplainConnectionResponse.AlwaysAllowed
+	(RuleEvaluation_Outcome)(0),                  // 1: nameward.v1.RuleEvaluation.Outcome
+	(*GetNodeRequest)(nil),                       // 2: nameward.v1.GetNodeRequest
+	(*ListNodesRequest)(nil),                     // 3: nameward.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),                    // 4: nameward.v1.ListNodesResponse
+	(*ExplainConnectionRequest)(nil),             // 5: nameward.v1.ExplainConnectionRequest
+	(*ExplainConnectionResponse)(nil),            // 6: nameward.v1.ExplainConnectionResponse
+	(*AddressVerdict)(nil),                       // 7: nameward.v1.AddressVerdict
+	(*QuestionVerdict)(nil),                      // 8: nameward.v1.QuestionVerdict
+	(*RuleEvaluation)(nil),                       // 9: nameward.v1.RuleEvaluation
+	(*DestinationMatch)(nil),                     // 10: nameward.v1.DestinationMatch
+	nil,                                          // 11: nameward.v1.ExplainConnectionRequest.LabelsEntry
+	(*Node)(nil),                                 // 12: nameward.v1.Node
+	(Protocol)(0),                                // 13: nameward.v1.Protocol
+	(Verdict)(0),                                 // 14: nameward.v1.Verdict
+	(*Mapping)(nil),                              // 15: nameward.v1.Mapping
+	(Rule_Action)(0),                             // 16: nameward.v1.Rule.Action
+	(Policy_Mode)(0),                             // 17: nameward.v1.Policy.Mode
 }
 var file_nameward_v1_node_service_proto_depIdxs = []int32{
-	7,  // 0: nameward.v1.ListNodesResponse.nodes:type_name -> nameward.v1.Node
-	6,  // 1: nameward.v1.ExplainConnectionRequest.labels:type_name -> nameward.v1.ExplainConnectionRequest.LabelsEntry
-	8,  // 2: nameward.v1.ExplainConnectionRequest.protocol:type_name -> nameward.v1.Protocol
-	9,  // 3: nameward.v1.ExplainConnectionResponse.verdict:type_name -> nameward.v1.Verdict
-	5,  // 4: nameward.v1.ExplainConnectionResponse.evaluations:type_name -> nameward.v1.RuleEvaluation
-	10, // 5: nameward.v1.ExplainConnectionResponse.mappings:type_name -> nameward.v1.Mapping
-	9,  // 6: nameward.v1.ExplainConnectionResponse.audit_verdict:type_name -> nameward.v1.Verdict
-	11, // 7: nameward.v1.RuleEvaluation.action:type_name -> nameward.v1.Rule.Action
-	12, // 8: nameward.v1.RuleEvaluation.mode:type_name -> nameward.v1.Policy.Mode
-	0,  // 9: nameward.v1.NodeService.GetNode:input_type -> nameward.v1.GetNodeRequest
-	1,  // 10: nameward.v1.NodeService.ListNodes:input_type -> nameward.v1.ListNodesRequest
-	3,  // 11: nameward.v1.NodeService.ExplainConnection:input_type -> nameward.v1.ExplainConnectionRequest
-	7,  // 12: nameward.v1.NodeService.GetNode:output_type -> nameward.v1.Node
-	2,  // 13: nameward.v1.NodeService.ListNodes:output_type -> nameward.v1.ListNodesResponse
-	4,  // 14: nameward.v1.NodeService.ExplainConnection:output_type -> nameward.v1.ExplainConnectionResponse
-	12, // [12:15] is the sub-list for method output_type
-	9,  // [9:12] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	12, // 0: nameward.v1.ListNodesResponse.nodes:type_name -> nameward.v1.Node
+	11, // 1: nameward.v1.ExplainConnectionRequest.labels:type_name -> nameward.v1.ExplainConnectionRequest.LabelsEntry
+	13, // 2: nameward.v1.ExplainConnectionRequest.protocol:type_name -> nameward.v1.Protocol
+	14, // 3: nameward.v1.ExplainConnectionResponse.verdict:type_name -> nameward.v1.Verdict
+	9,  // 4: nameward.v1.ExplainConnectionResponse.evaluations:type_name -> nameward.v1.RuleEvaluation
+	15, // 5: nameward.v1.ExplainConnectionResponse.mappings:type_name -> nameward.v1.Mapping
+	14, // 6: nameward.v1.ExplainConnectionResponse.audit_verdict:type_name -> nameward.v1.Verdict
+	0,  // 7: nameward.v1.ExplainConnectionResponse.always_allowed:type_name -> nameward.v1.ExplainConnectionResponse.AlwaysAllowed
+	7,  // 8: nameward.v1.ExplainConnectionResponse.addresses:type_name -> nameward.v1.AddressVerdict
+	8,  // 9: nameward.v1.ExplainConnectionResponse.question:type_name -> nameward.v1.QuestionVerdict
+	15, // 10: nameward.v1.ExplainConnectionResponse.ended_mappings:type_name -> nameward.v1.Mapping
+	14, // 11: nameward.v1.AddressVerdict.verdict:type_name -> nameward.v1.Verdict
+	14, // 12: nameward.v1.AddressVerdict.audit_verdict:type_name -> nameward.v1.Verdict
+	0,  // 13: nameward.v1.AddressVerdict.always_allowed:type_name -> nameward.v1.ExplainConnectionResponse.AlwaysAllowed
+	16, // 14: nameward.v1.RuleEvaluation.action:type_name -> nameward.v1.Rule.Action
+	17, // 15: nameward.v1.RuleEvaluation.mode:type_name -> nameward.v1.Policy.Mode
+	1,  // 16: nameward.v1.RuleEvaluation.outcome:type_name -> nameward.v1.RuleEvaluation.Outcome
+	10, // 17: nameward.v1.RuleEvaluation.match:type_name -> nameward.v1.DestinationMatch
+	2,  // 18: nameward.v1.NodeService.GetNode:input_type -> nameward.v1.GetNodeRequest
+	3,  // 19: nameward.v1.NodeService.ListNodes:input_type -> nameward.v1.ListNodesRequest
+	5,  // 20: nameward.v1.NodeService.ExplainConnection:input_type -> nameward.v1.ExplainConnectionRequest
+	12, // 21: nameward.v1.NodeService.GetNode:output_type -> nameward.v1.Node
+	4,  // 22: nameward.v1.NodeService.ListNodes:output_type -> nameward.v1.ListNodesResponse
+	6,  // 23: nameward.v1.NodeService.ExplainConnection:output_type -> nameward.v1.ExplainConnectionResponse
+	21, // [21:24] is the sub-list for method output_type
+	18, // [18:21] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_nameward_v1_node_service_proto_init() }
@@ -591,13 +1229,14 @@ func file_nameward_v1_node_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nameward_v1_node_service_proto_rawDesc), len(file_nameward_v1_node_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   7,
+			NumEnums:      2,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_nameward_v1_node_service_proto_goTypes,
 		DependencyIndexes: file_nameward_v1_node_service_proto_depIdxs,
+		EnumInfos:         file_nameward_v1_node_service_proto_enumTypes,
 		MessageInfos:      file_nameward_v1_node_service_proto_msgTypes,
 	}.Build()
 	File_nameward_v1_node_service_proto = out.File

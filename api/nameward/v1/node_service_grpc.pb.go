@@ -34,8 +34,9 @@ type NodeServiceClient interface {
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	// Lists nodes in order of their names, a page at a time.
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
-	// Evaluates a connection under the rules that a node has, with the mappings that it reported, and
-	// says which policy and rule decide and why each other one did not match.
+	// Evaluates a connection under the rules that a node should have, with the mappings that it reported,
+	// and says which policy and rule decide, why each other one does not, and through which mappings. A node
+	// that never connected is a fault of the field, like every other: all faults come at once.
 	ExplainConnection(ctx context.Context, in *ExplainConnectionRequest, opts ...grpc.CallOption) (*ExplainConnectionResponse, error)
 }
 
@@ -87,8 +88,9 @@ type NodeServiceServer interface {
 	GetNode(context.Context, *GetNodeRequest) (*Node, error)
 	// Lists nodes in order of their names, a page at a time.
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
-	// Evaluates a connection under the rules that a node has, with the mappings that it reported, and
-	// says which policy and rule decide and why each other one did not match.
+	// Evaluates a connection under the rules that a node should have, with the mappings that it reported,
+	// and says which policy and rule decide, why each other one does not, and through which mappings. A node
+	// that never connected is a fault of the field, like every other: all faults come at once.
 	ExplainConnection(context.Context, *ExplainConnectionRequest) (*ExplainConnectionResponse, error)
 	mustEmbedUnimplementedNodeServiceServer()
 }

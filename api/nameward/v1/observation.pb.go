@@ -166,7 +166,10 @@ type Mapping struct {
 	// When the mapping was first seen.
 	FirstSeenTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=first_seen_time,json=firstSeenTime,proto3" json:"first_seen_time,omitempty"`
 	// When it was last seen.
-	LastSeenTime  *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
+	// Names that were on the chain of an earlier answer and left it. Each opens the address until a time of
+	// its own.
+	FormerAliases []*Mapping_FormerAlias `protobuf:"bytes,9,rep,name=former_aliases,json=formerAliases,proto3" json:"former_aliases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -253,6 +256,13 @@ func (x *Mapping) GetFirstSeenTime() *timestamppb.Timestamp {
 func (x *Mapping) GetLastSeenTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastSeenTime
+	}
+	return nil
+}
+
+func (x *Mapping) GetFormerAliases() []*Mapping_FormerAlias {
+	if x != nil {
+		return x.FormerAliases
 	}
 	return nil
 }
@@ -416,6 +426,61 @@ func (x *FlowEvent) GetQuestion() string {
 	return ""
 }
 
+// A name that was on the chain.
+type Mapping_FormerAlias struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name.
+	Domain string `protobuf:"bytes,1,opt,name=domain,proto3" json:"domain,omitempty"`
+	// Until when it opens the address.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mapping_FormerAlias) Reset() {
+	*x = Mapping_FormerAlias{}
+	mi := &file_nameward_v1_observation_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mapping_FormerAlias) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mapping_FormerAlias) ProtoMessage() {}
+
+func (x *Mapping_FormerAlias) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_observation_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mapping_FormerAlias.ProtoReflect.Descriptor instead.
+func (*Mapping_FormerAlias) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_observation_proto_rawDescGZIP(), []int{0, 0}
+}
+
+func (x *Mapping_FormerAlias) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *Mapping_FormerAlias) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 // Who opens a connection.
 type FlowEvent_Workload struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -433,7 +498,7 @@ type FlowEvent_Workload struct {
 
 func (x *FlowEvent_Workload) Reset() {
 	*x = FlowEvent_Workload{}
-	mi := &file_nameward_v1_observation_proto_msgTypes[2]
+	mi := &file_nameward_v1_observation_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +510,7 @@ func (x *FlowEvent_Workload) String() string {
 func (*FlowEvent_Workload) ProtoMessage() {}
 
 func (x *FlowEvent_Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_observation_proto_msgTypes[2]
+	mi := &file_nameward_v1_observation_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -506,7 +571,7 @@ type FlowEvent_Destination struct {
 
 func (x *FlowEvent_Destination) Reset() {
 	*x = FlowEvent_Destination{}
-	mi := &file_nameward_v1_observation_proto_msgTypes[3]
+	mi := &file_nameward_v1_observation_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +583,7 @@ func (x *FlowEvent_Destination) String() string {
 func (*FlowEvent_Destination) ProtoMessage() {}
 
 func (x *FlowEvent_Destination) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_observation_proto_msgTypes[3]
+	mi := &file_nameward_v1_observation_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -566,7 +631,7 @@ var File_nameward_v1_observation_proto protoreflect.FileDescriptor
 
 const file_nameward_v1_observation_proto_rawDesc = "" +
 	"\n" +
-	"\x1dnameward/v1/observation.proto\x12\vnameward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18nameward/v1/policy.proto\"\xc0\x02\n" +
+	"\x1dnameward/v1/observation.proto\x12\vnameward.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18nameward/v1/policy.proto\"\xed\x03\n" +
 	"\aMapping\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x14\n" +
 	"\x05chain\x18\x02 \x03(\tR\x05chain\x12\x18\n" +
@@ -576,7 +641,12 @@ const file_nameward_v1_observation_proto_rawDesc = "" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12B\n" +
 	"\x0ffirst_seen_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12@\n" +
-	"\x0elast_seen_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xdf\a\n" +
+	"\x0elast_seen_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12G\n" +
+	"\x0eformer_aliases\x18\t \x03(\v2 .nameward.v1.Mapping.FormerAliasR\rformerAliases\x1ab\n" +
+	"\vFormerAlias\x12\x16\n" +
+	"\x06domain\x18\x01 \x01(\tR\x06domain\x12;\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\xdf\a\n" +
 	"\tFlowEvent\x12.\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x14.nameward.v1.VerdictR\averdict\x12,\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\x18.nameward.v1.Policy.ModeR\x04mode\x12\x12\n" +
@@ -633,35 +703,38 @@ func file_nameward_v1_observation_proto_rawDescGZIP() []byte {
 }
 
 var file_nameward_v1_observation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_nameward_v1_observation_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_nameward_v1_observation_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_nameward_v1_observation_proto_goTypes = []any{
 	(Verdict)(0),                  // 0: nameward.v1.Verdict
 	(FlowEvent_Reason)(0),         // 1: nameward.v1.FlowEvent.Reason
 	(*Mapping)(nil),               // 2: nameward.v1.Mapping
 	(*FlowEvent)(nil),             // 3: nameward.v1.FlowEvent
-	(*FlowEvent_Workload)(nil),    // 4: nameward.v1.FlowEvent.Workload
-	(*FlowEvent_Destination)(nil), // 5: nameward.v1.FlowEvent.Destination
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(Policy_Mode)(0),              // 7: nameward.v1.Policy.Mode
-	(Protocol)(0),                 // 8: nameward.v1.Protocol
+	(*Mapping_FormerAlias)(nil),   // 4: nameward.v1.Mapping.FormerAlias
+	(*FlowEvent_Workload)(nil),    // 5: nameward.v1.FlowEvent.Workload
+	(*FlowEvent_Destination)(nil), // 6: nameward.v1.FlowEvent.Destination
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(Policy_Mode)(0),              // 8: nameward.v1.Policy.Mode
+	(Protocol)(0),                 // 9: nameward.v1.Protocol
 }
 var file_nameward_v1_observation_proto_depIdxs = []int32{
-	6,  // 0: nameward.v1.Mapping.expire_time:type_name -> google.protobuf.Timestamp
-	6,  // 1: nameward.v1.Mapping.first_seen_time:type_name -> google.protobuf.Timestamp
-	6,  // 2: nameward.v1.Mapping.last_seen_time:type_name -> google.protobuf.Timestamp
-	0,  // 3: nameward.v1.FlowEvent.verdict:type_name -> nameward.v1.Verdict
-	7,  // 4: nameward.v1.FlowEvent.mode:type_name -> nameward.v1.Policy.Mode
-	4,  // 5: nameward.v1.FlowEvent.workload:type_name -> nameward.v1.FlowEvent.Workload
-	5,  // 6: nameward.v1.FlowEvent.destination:type_name -> nameward.v1.FlowEvent.Destination
-	6,  // 7: nameward.v1.FlowEvent.first_time:type_name -> google.protobuf.Timestamp
-	6,  // 8: nameward.v1.FlowEvent.last_time:type_name -> google.protobuf.Timestamp
-	1,  // 9: nameward.v1.FlowEvent.reason:type_name -> nameward.v1.FlowEvent.Reason
-	8,  // 10: nameward.v1.FlowEvent.Destination.protocol:type_name -> nameward.v1.Protocol
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	7,  // 0: nameward.v1.Mapping.expire_time:type_name -> google.protobuf.Timestamp
+	7,  // 1: nameward.v1.Mapping.first_seen_time:type_name -> google.protobuf.Timestamp
+	7,  // 2: nameward.v1.Mapping.last_seen_time:type_name -> google.protobuf.Timestamp
+	4,  // 3: nameward.v1.Mapping.former_aliases:type_name -> nameward.v1.Mapping.FormerAlias
+	0,  // 4: nameward.v1.FlowEvent.verdict:type_name -> nameward.v1.Verdict
+	8,  // 5: nameward.v1.FlowEvent.mode:type_name -> nameward.v1.Policy.Mode
+	5,  // 6: nameward.v1.FlowEvent.workload:type_name -> nameward.v1.FlowEvent.Workload
+	6,  // 7: nameward.v1.FlowEvent.destination:type_name -> nameward.v1.FlowEvent.Destination
+	7,  // 8: nameward.v1.FlowEvent.first_time:type_name -> google.protobuf.Timestamp
+	7,  // 9: nameward.v1.FlowEvent.last_time:type_name -> google.protobuf.Timestamp
+	1,  // 10: nameward.v1.FlowEvent.reason:type_name -> nameward.v1.FlowEvent.Reason
+	7,  // 11: nameward.v1.Mapping.FormerAlias.expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 12: nameward.v1.FlowEvent.Destination.protocol:type_name -> nameward.v1.Protocol
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_nameward_v1_observation_proto_init() }
@@ -671,14 +744,14 @@ func file_nameward_v1_observation_proto_init() {
 	}
 	file_nameward_v1_policy_proto_init()
 	file_nameward_v1_observation_proto_msgTypes[1].OneofWrappers = []any{}
-	file_nameward_v1_observation_proto_msgTypes[2].OneofWrappers = []any{}
+	file_nameward_v1_observation_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nameward_v1_observation_proto_rawDesc), len(file_nameward_v1_observation_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -182,9 +182,11 @@ type Hello struct {
 	// Content id of the rule set in force.
 	RuleSetId []byte `protobuf:"bytes,8,opt,name=rule_set_id,json=ruleSetId,proto3" json:"rule_set_id,omitempty"`
 	// Random, one for each start of the agent: tells a returning agent from a second one.
-	InstanceId    string `protobuf:"bytes,9,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	InstanceId string `protobuf:"bytes,9,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
+	// The resolvers that the node trusts, `ADDRESS:PORT`.
+	TrustedResolvers []string `protobuf:"bytes,10,rep,name=trusted_resolvers,json=trustedResolvers,proto3" json:"trusted_resolvers,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -278,6 +280,13 @@ func (x *Hello) GetInstanceId() string {
 		return x.InstanceId
 	}
 	return ""
+}
+
+func (x *Hello) GetTrustedResolvers() []string {
+	if x != nil {
+		return x.TrustedResolvers
+	}
+	return nil
 }
 
 // A revision is in force.
@@ -491,7 +500,13 @@ type StatusReport struct {
 	// What the datapath counted since it was made.
 	Counters map[string]uint64 `protobuf:"bytes,1,rep,name=counters,proto3" json:"counters,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// Faults that persist, each with its remedy; empty when all is well.
-	Degraded      []string `protobuf:"bytes,2,rep,name=degraded,proto3" json:"degraded,omitempty"`
+	Degraded []string `protobuf:"bytes,2,rep,name=degraded,proto3" json:"degraded,omitempty"`
+	// The policy servers, `ADDRESS:PORT`, that the node itself may always reach.
+	PolicyServers []string `protobuf:"bytes,3,rep,name=policy_servers,json=policyServers,proto3" json:"policy_servers,omitempty"`
+	// The node's own addresses, but for loopback: the first 256.
+	Addresses []string `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// The node has more addresses than are listed.
+	MoreAddresses bool `protobuf:"varint,5,opt,name=more_addresses,json=moreAddresses,proto3" json:"more_addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -538,6 +553,27 @@ func (x *StatusReport) GetDegraded() []string {
 		return x.Degraded
 	}
 	return nil
+}
+
+func (x *StatusReport) GetPolicyServers() []string {
+	if x != nil {
+		return x.PolicyServers
+	}
+	return nil
+}
+
+func (x *StatusReport) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *StatusReport) GetMoreAddresses() bool {
+	if x != nil {
+		return x.MoreAddresses
+	}
+	return false
 }
 
 // From the server. Fields are repeated or last-wins; see Sync.
@@ -669,7 +705,7 @@ const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\x04nack\x18\x03 \x01(\v2\x17.nameward.agent.v1.NackH\x00R\x04nack\x12E\n" +
 	"\fobservations\x18\x04 \x01(\v2\x1f.nameward.agent.v1.ObservationsH\x00R\fobservations\x129\n" +
 	"\x06status\x18\x05 \x01(\v2\x1f.nameward.agent.v1.StatusReportH\x00R\x06statusB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\xb6\x03\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\xe3\x03\n" +
 	"\x05Hello\x12K\n" +
 	"\x04node\x18\x01 \x01(\tB7\xbaH4r220^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?$R\x04node\x12<\n" +
 	"\x06labels\x18\x02 \x03(\v2$.nameward.agent.v1.Hello.LabelsEntryR\x06labels\x12#\n" +
@@ -680,7 +716,9 @@ const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\brevision\x18\a \x01(\x04R\brevision\x12\x1e\n" +
 	"\vrule_set_id\x18\b \x01(\fR\truleSetId\x12(\n" +
 	"\vinstance_id\x18\t \x01(\tB\a\xbaH\x04r\x02\x10\x01R\n" +
-	"instanceId\x1a9\n" +
+	"instanceId\x12+\n" +
+	"\x11trusted_resolvers\x18\n" +
+	" \x03(\tR\x10trustedResolvers\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"A\n" +
@@ -697,10 +735,13 @@ const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\x0esnapshot_begin\x18\x03 \x01(\bR\rsnapshotBegin\x12!\n" +
 	"\fsnapshot_end\x18\x04 \x01(\bR\vsnapshotEnd\x127\n" +
 	"\vflow_events\x18\x05 \x03(\v2\x16.nameward.v1.FlowEventR\n" +
-	"flowEvents\"\xb2\x01\n" +
+	"flowEvents\"\x9e\x02\n" +
 	"\fStatusReport\x12I\n" +
 	"\bcounters\x18\x01 \x03(\v2-.nameward.agent.v1.StatusReport.CountersEntryR\bcounters\x12\x1a\n" +
-	"\bdegraded\x18\x02 \x03(\tR\bdegraded\x1a;\n" +
+	"\bdegraded\x18\x02 \x03(\tR\bdegraded\x12%\n" +
+	"\x0epolicy_servers\x18\x03 \x03(\tR\rpolicyServers\x12\x1c\n" +
+	"\taddresses\x18\x04 \x03(\tR\taddresses\x12%\n" +
+	"\x0emore_addresses\x18\x05 \x01(\bR\rmoreAddresses\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xcd\x02\n" +
