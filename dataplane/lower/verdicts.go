@@ -65,7 +65,7 @@ type judgement struct {
 	selectors map[uint32][]position // by selector
 	cidrs     map[uint32][]position // by list of prefixes
 	workloads [][]uint32            // of each policy, the ids of the workloads that it selects
-	refusing  map[uint32]bool       // workloads that some refusing rule applies to
+	refusing  map[uint32]bool       // workloads whose questions a rule may refuse
 }
 
 // place numbers the rules of all policies and files them by what they go by.
@@ -112,6 +112,23 @@ func (j *judgement) spread(selections []selection) {
 		}
 	}
 	j.tables.Flags.Refuses = len(j.refusing) > 0
+	j.refuseTogether()
+}
+
+// refuseTogether adds the workloads of processes when one of them is refused something: a process may be of
+// several, and a rule of one that lets it ask comes before one of another that does not.
+func (j *judgement) refuseTogether() {
+	local := map[uint32]bool{}
+	refused := false
+	for key, workload := range j.tables.Workloads {
+		if key.Local {
+			local[workload.ID] = true
+			refused = refused || j.refusing[workload.ID]
+		}
+	}
+	if refused {
+		maps.Copy(j.refusing, local)
+	}
 }
 
 // put files the rules of one component under every workload that one of their policies selects; as far
