@@ -378,6 +378,8 @@ type DatapathScratch struct {
 	Piece        uint32
 	MatchSet     uint32
 	List         uint32
+	SuffixAt     uint32
+	SuffixBytes  uint32
 	_            [4]byte
 	Hash         uint64
 	LabelHash    [128]uint64
@@ -394,20 +396,29 @@ type DatapathScratch struct {
 		MatchSet uint32
 		Names    uint32
 	}
-	ChainNames     uint32
-	SetCount       uint32
-	SetsOverLimit  uint32
-	Addresses      uint32
-	MinTtl         uint32
-	Special        uint32
-	OverLimit      uint32
-	Position       uint32
-	Records        uint32
-	Fault          uint32
-	OwnerPosition  uint32
-	Owner          uint32
-	Skipped        uint32
-	Grown          uint32
+	ChainNames    uint32
+	SetCount      uint32
+	SetsOverLimit uint32
+	Addresses     uint32
+	MinTtl        uint32
+	Special       uint32
+	OverLimit     uint32
+	Position      uint32
+	Records       uint32
+	Fault         uint32
+	OwnerPosition uint32
+	Owner         uint32
+	Skipped       uint32
+	Grown         uint32
+	Service       struct {
+		_        structs.HostLayout
+		At       uint32
+		End      uint32
+		Ttl      uint32
+		Least    uint32
+		HintSize uint32
+		Fault    uint32
+	}
 	AddressesLimit uint32
 	Generations    uint32
 	Asker          DatapathQueryKey
@@ -442,6 +453,12 @@ type DatapathScratch struct {
 		ExpiresAt uint64
 		Lifetime  uint64
 	}
+	Asked struct {
+		_      structs.HostLayout
+		Bucket uint32
+		Slot   uint32
+		State  uint64
+	}
 	StreamKey    DatapathStreamKey
 	_            [4]byte
 	Stream       DatapathStream
@@ -453,8 +470,13 @@ type DatapathScratch struct {
 		Begin uint32
 		End   uint32
 	}
-	Joined uint32
-	Walk   struct {
+	Joined       uint32
+	OldestNs     uint64
+	OldestBuffer uint32
+	Lock         uint32
+	Locked       uint32
+	_            [4]byte
+	Walk         struct {
 		_       structs.HostLayout
 		Cgroup  uint64
 		Root    uint64

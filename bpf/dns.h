@@ -226,27 +226,23 @@ static __always_inline enum counter read_address(struct scratch *s, __u32 data, 
 	return 0;
 }
 
-/* The walk over the parameters of a service binding, and over the addresses of one of them. */
-struct service {
+struct walk {
 	struct scratch *s;
-	__u32 at;  /* of the next parameter, or address */
-	__u32 end; /* behind the last parameter */
-	__u32 ttl;
-	__u32 least;	 /* the next key must be so much or more: keys ascend */
-	__u32 hint_size; /* bytes of one address */
-	bool fault;
 };
 
-static long walk_hint(__u32 index, struct service *service)
+static long walk_hint(__u32 index, struct walk *walk)
 {
+	struct service *service = &walk->s->service;
+
 	(void)index;
-	add_address(service->s, service->at, service->hint_size, service->ttl);
+	add_address(walk->s, service->at, service->hint_size, service->ttl);
 	service->at += service->hint_size;
 	return 0;
 }
 
-static long walk_parameter(__u32 index, struct service *service)
+static long walk_parameter(__u32 index, struct walk *walk)
 {
+	struct service *service = &walk->s->service;
 	__u32 at = service->at, key, bytes, size, next;
 
 	(void)index;
@@ -255,8 +251,8 @@ static long walk_parameter(__u32 index, struct service *service)
 	service->fault = true;
 	if (at + 4 > service->end)
 		return 1;
-	key = message_u16(service->s, at);
-	bytes = message_u16(service->s, at + 2);
+	key = message_u16(walk->s, at);
+	bytes = message_u16(walk->s, at + 2);
 	next = at + 4 + bytes;
 	if (key < service->least || next > service->end)
 		return 1;
@@ -267,8 +263,8 @@ static long walk_parameter(__u32 index, struct service *service)
 			return 1;
 		service->hint_size = size;
 		service->at = at + 4;
-		if (service->s->owner)
-			bpf_loop(bytes / size, walk_hint, service, 0);
+		if (walk->s->owner)
+			bpf_loop(bytes / size, walk_hint, walk, 0);
 	}
 	service->at = next;
 	service->fault = false;
@@ -303,20 +299,21 @@ static __always_inline __u32 skip_plain_name(const struct scratch *s, __u32 at, 
 static __always_inline enum counter read_service(struct scratch *s, __u32 data, __u32 end,
 						 __u32 ttl)
 {
-	struct service service = {.s = s, .end = end, .ttl = ttl};
+	struct walk walk = {.s = s};
 
 	if (data + 2 > end)
 		return COUNTER_MALFORMED;
-	service.at = skip_plain_name(s, data + 2, end);
-	if (service.at == 0)
+	s->service = (struct service){.end = end, .ttl = ttl};
+	s->service.at = skip_plain_name(s, data + 2, end);
+	if (s->service.at == 0)
 		return COUNTER_MALFORMED;
 	if (s->owner == 0)
 		s->skipped = 1;
 	if (message_u16(s, data) == 0)
 		return 0;
 	/* A parameter has 4 bytes at least; one turn more, for the end. */
-	bpf_loop((end - service.at) / 4 + 1, walk_parameter, &service, 0);
-	return service.fault || service.at != end ? COUNTER_MALFORMED : 0;
+	bpf_loop((end - s->service.at) / 4 + 1, walk_parameter, &walk, 0);
+	return s->service.fault || s->service.at != end ? COUNTER_MALFORMED : 0;
 }
 
 /* Reads the record at s->position. Gives a fault, or 0. */
@@ -352,10 +349,6 @@ __attribute__((noinline)) int read_record(struct scratch *s)
 	}
 	return 0;
 }
-
-struct walk {
-	struct scratch *s;
-};
 
 static long walk_record(__u32 index, struct walk *walk)
 {

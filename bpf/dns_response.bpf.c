@@ -230,27 +230,26 @@ __attribute__((noinline)) int commit(struct scratch *s)
 static __always_inline enum counter answer_query(struct scratch *s, const struct settings *set)
 {
 	bool readable = read_question(s, &s->response.question);
-	struct asked asked = {};
 	enum counter result;
 	int finding;
 
 	/* No question has the hash 0: then it is only whether anything was asked. */
-	finding = find_question(s, readable ? s->response.question.hash : 0, &asked);
+	finding = find_question(s, readable ? s->response.question.hash : 0, &s->asked);
 	if (finding == NOTHING_ASKED)
 		return COUNTER_NO_QUERY;
 	if (!readable)
 		return COUNTER_MALFORMED;
 	if (finding == OTHER_ASKED)
 		return COUNTER_WRONG_QUESTION;
-	if (asked.state & STATE_ANSWERED)
+	if (s->asked.state & STATE_ANSWERED)
 		return COUNTER_DUPLICATE;
 	s->response.now_ns = bpf_ktime_get_boot_ns();
-	if (s->response.now_ns - asked_at_ns(asked.state) > set->query_timeout_ns)
+	if (s->response.now_ns - asked_at_ns(s->asked.state) > set->query_timeout_ns)
 		return COUNTER_LATE;
 	result = judge_answer(s);
 	if (result == COUNTER_MALFORMED)
 		return result;
-	if (!take_question(s, s->response.question.hash, &asked))
+	if (!take_question(s, s->response.question.hash, &s->asked))
 		return COUNTER_DUPLICATE;
 	if (result != COUNTER_LEARNED)
 		return result;

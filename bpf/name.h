@@ -190,16 +190,16 @@ __attribute__((noinline)) int read_name(struct scratch *s, __u32 position, __u32
 	return 0;
 }
 
-/*
- * Whether a pattern's name in name_cells from `cell` on is the `bytes` bytes at `at` of the text.
- */
-__attribute__((noinline)) int same_name(struct scratch *s, __u32 cell, __u32 at, __u32 bytes)
+/* Whether a pattern's name in name_cells from `cell` on is the suffix that is looked up. */
+__attribute__((noinline)) int same_name(struct scratch *s, __u32 cell)
 {
 	struct name_cell *record = bpf_map_lookup_elem(&name_cells, &cell);
-	__u32 in_cell = offsetof(struct name_cell, text);
+	__u32 in_cell = offsetof(struct name_cell, text), at, bytes;
 
-	if (!s || !record || record->length != bytes)
+	if (!s || !record || record->length != s->suffix_bytes)
 		return 0;
+	at = s->suffix_at;
+	bytes = s->suffix_bytes;
 	for (__u32 i = 0; i < NAME_MAX_BYTES; i += 4) {
 		if (i >= bytes)
 			return 1;
@@ -254,17 +254,17 @@ __attribute__((noinline)) int note_cell(struct scratch *s, __u32 cell, __u32 lab
 __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32 label,
 					   __u32 generation)
 {
-	__u32 key = 0, bucket, at, bytes;
-	struct settings *set = bpf_map_lookup_elem(&settings, &key);
+	__u32 bucket = 0; /* one key for both maps: the stack is short */
+	struct settings *set = bpf_map_lookup_elem(&settings, &bucket);
 	__u64 suffix;
 
 	if (!s || !set)
 		return 0;
 	label &= LABELS_MAX;
 	suffix = s->label_hash[label];
-	at = s->label_at[label];
-	bytes = s->bytes - 1 - at; /* tables hold no root label */
-	at += (place & (TEXT_NAMES - 1)) * TEXT_STRIDE;
+	s->suffix_at = s->label_at[label];
+	s->suffix_bytes = s->bytes - 1 - s->suffix_at; /* tables hold no root label */
+	s->suffix_at += (place & (TEXT_NAMES - 1)) * TEXT_STRIDE;
 	for (int i = 0; i < BUCKET_PROBES; i++) {
 		struct name_bucket *slots;
 		bool full = true;
@@ -280,7 +280,7 @@ __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32
 			if (slot == 0)
 				full = false;
 			else if ((slot ^ suffix) >> 24 == 0 &&
-				 same_name(s, (slot & 0xffffff) - 1, at, bytes) &&
+				 same_name(s, (slot & 0xffffff) - 1) &&
 				 note_cell(s, (slot & 0xffffff) - 1, label, generation))
 				return 1;
 		}

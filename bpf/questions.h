@@ -19,13 +19,6 @@
 #define STATE_ANSWERED 1ULL
 #define STATE_TAKEN (~0ULL) /* being written */
 
-/* A question that was found, and its state then. */
-struct asked {
-	__u32 bucket;
-	__u32 slot;
-	__u64 state;
-};
-
 enum finding {
 	NOTHING_ASKED, /* under this address, port and id */
 	OTHER_ASKED,   /* but not this */

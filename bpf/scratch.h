@@ -85,6 +85,23 @@ struct search {
 	__u32 found; /* the question is there already */
 };
 
+/* A question that was found, and its state then. */
+struct asked {
+	__u32 bucket;
+	__u32 slot;
+	__u64 state;
+};
+
+/* The walk over the parameters of a service binding, and over the addresses of one of them. */
+struct service {
+	__u32 at;  /* of the next parameter, or address */
+	__u32 end; /* behind the last parameter */
+	__u32 ttl;
+	__u32 least;	 /* the next key must be so much or more: keys ascend */
+	__u32 hint_size; /* bytes of one address */
+	__u32 fault;
+};
+
 enum scratch_limit {
 	SCRATCH_LEVELS = 4 /* programs that may interrupt one another on one CPU */
 };
@@ -103,7 +120,9 @@ struct scratch {
 	__u32 piece;	 /* where the piece of it begins that is being read */
 	__u32 match_set; /* of its longest known suffix */
 	__u32 list;	 /* of general patterns, of that suffix */
-	__u64 hash;	 /* of the whole name */
+	__u32 suffix_at; /* in text: the suffix that is looked up */
+	__u32 suffix_bytes;
+	__u64 hash;			  /* of the whole name */
 	__u64 label_hash[LABELS_MAX + 1]; /* then hashes of the suffix that begins with the label */
 	__u8 label_at[LABELS_MAX + 1];	  /* where the label begins in the canonical form */
 
@@ -127,12 +146,14 @@ struct scratch {
 	__u32 owner;	      /* its place on the chain, from 1; 0: not on it */
 	__u32 skipped;	      /* records of owners that are not on the chain, yet */
 	__u32 grown;	      /* the chain grew after a record was skipped: walk once more */
+	struct service service;
 	__u32 addresses_limit;
 	__u32 generations; /* to learn for: bits */
 
 	struct query_key asker; /* who asks, or asked what the message answers */
 	struct search search;	/* for its place among the questions */
 	struct response response;
+	struct asked asked; /* the question that it answers */
 
 	/* The TCP stream that a segment is of, as it will be when the segment has passed. */
 	struct stream_key stream_key;
@@ -141,7 +162,11 @@ struct scratch {
 	__u32 stream_bytes;  /* that are read */
 	__u32 stream_done;   /* of these, in whole messages */
 	struct stream_piece new_piece;
-	__u32 joined; /* it is part of another */
+	__u32 joined;	     /* it is part of another */
+	__u64 oldest_ns;     /* of the buffers looked at: when the oldest was used */
+	__u32 oldest_buffer; /* its index */
+	__u32 lock;	     /* index of the stream's lock */
+	__u32 locked;	     /* it is ours */
 
 	struct cgroup_walk walk;
 

@@ -92,12 +92,7 @@ static __always_inline struct stream_buffer *claim_own(const struct stream *stre
 	return NULL;
 }
 
-struct oldest_buffer {
-	__u64 used_at_ns;
-	__u32 index;
-};
-
-static long compare_age(__u32 index, struct oldest_buffer *oldest)
+static long compare_age(__u32 index, struct reading *reading)
 {
 	const struct stream_buffer *buffer = bpf_map_lookup_elem(&stream_buffers, &index);
 	__u64 used_at_ns;
@@ -105,25 +100,30 @@ static long compare_age(__u32 index, struct oldest_buffer *oldest)
 	if (!buffer || buffer->claimed)
 		return 0;
 	used_at_ns = buffer->owner ? buffer->used_at_ns : 0;
-	if (used_at_ns < oldest->used_at_ns) {
-		oldest->used_at_ns = used_at_ns;
-		oldest->index = index;
+	if (used_at_ns < reading->s->oldest_ns) {
+		reading->s->oldest_ns = used_at_ns;
+		reading->s->oldest_buffer = index;
 	}
 	return used_at_ns == 0;
 }
 
 /* Takes a buffer that is free, else the one that was not used for longest. NULL: all are in use. */
-static __always_inline struct stream_buffer *claim_another(struct stream *stream)
+static __always_inline struct stream_buffer *claim_another(struct reading *reading,
+							   struct stream *stream)
 {
-	struct oldest_buffer oldest = {.used_at_ns = ~0ULL};
 	struct stream_buffer *buffer;
+	__u32 index;
 
-	bpf_loop(STREAM_BUFFERS, compare_age, &oldest, 0);
-	buffer = bpf_map_lookup_elem(&stream_buffers, &oldest.index);
+	reading->s->oldest_ns = ~0ULL;
+	bpf_loop(STREAM_BUFFERS, compare_age, reading, 0);
+	if (reading->s->oldest_ns == ~0ULL)
+		return NULL;
+	index = reading->s->oldest_buffer;
+	buffer = bpf_map_lookup_elem(&stream_buffers, &index);
 	if (!buffer || !__sync_bool_compare_and_swap(&buffer->claimed, 0, 1))
 		return NULL;
 	buffer->owner = stream->id;
-	stream->buffer = oldest.index + 1;
+	stream->buffer = index + 1;
 	return buffer;
 }
 
@@ -204,6 +204,16 @@ static __always_inline void read_messages(struct reading *reading, read_one read
 	bpf_loop(reading->s->stream_bytes / LENGTH_BYTES + 1, read_one, reading, 0);
 }
 
+/*
+ * A number of bytes, 1 to STREAM_AHEAD, as Linux 6.1 takes it: it does not learn from a comparison
+ * that a number is not 0, and the compiler keeps the mask only for a fresh load.
+ */
+static __always_inline __u32 counted(struct scratch *s, __u32 bytes)
+{
+	s->stream_bytes = bytes;
+	return ((*(volatile __u32 *)&s->stream_bytes - 1) & (STREAM_AHEAD - 1)) + 1;
+}
+
 /* Makes the new piece part of one that it touches. */
 static long extend_piece(__u32 index, struct reading *reading)
 {
@@ -234,7 +244,9 @@ static __always_inline bool add_piece(struct reading *reading, __u32 begin, __u3
 		return true;
 	if (count >= STREAM_PIECES)
 		return false;
-	s->stream.pieces[count] = s->new_piece;
+	/* A fresh load, as in counted. */
+	s->stream.pieces[*(volatile __u32 *)&s->stream.piece_count & (STREAM_PIECES - 1)] =
+		s->new_piece;
 	s->stream.piece_count = count + 1;
 	return true;
 }
@@ -310,11 +322,11 @@ static __always_inline enum fate read_packet(struct reading *reading, struct str
 	left = s->stream_bytes - s->stream_done;
 	if (left == 0)
 		return FATE_PASS;
-	buffer = claim_another(stream);
+	buffer = claim_another(reading, stream);
 	if (!buffer)
 		return FATE_HOLD_BACK;
-	if (left <= STREAM_AHEAD &&
-	    load_bytes(reading->skb, s->stream_offset + s->stream_done, buffer->data, left))
+	if (left <= STREAM_AHEAD && load_bytes(reading->skb, s->stream_offset + s->stream_done,
+					       buffer->data, counted(s, left)))
 		stream->filled = left;
 	release_buffer(stream, buffer);
 	return stream->filled ? FATE_PASS : FATE_HOLD_BACK;
@@ -331,7 +343,8 @@ static __always_inline bool add_segment(struct reading *reading, struct stream *
 		return false;
 	if (ahead > stream->filled && !add_piece(reading, ahead, ahead + bytes))
 		return false;
-	if (!load_bytes(reading->skb, segment->offset, buffer->data + ahead, bytes))
+	if (!load_bytes(reading->skb, segment->offset, buffer->data + ahead,
+			counted(reading->s, bytes)))
 		return false;
 	if (ahead <= stream->filled && ahead + bytes > stream->filled)
 		stream->filled = ahead + bytes;
@@ -380,7 +393,7 @@ static __always_inline enum fate read_new(struct reading *reading, struct stream
 			return FATE_PASS;
 		}
 	} else {
-		buffer = claim_another(stream);
+		buffer = claim_another(reading, stream);
 		if (!buffer)
 			return FATE_HOLD_BACK;
 	}
@@ -433,16 +446,23 @@ static __always_inline enum fate read_stream(struct reading *reading, struct seg
 	return fate;
 }
 
-struct locking {
-	__u32 *lock;
-	bool taken;
-};
-
-static long try_lock(__u32 index, struct locking *locking)
+static long try_lock(__u32 index, struct reading *reading)
 {
+	__u32 bucket = reading->s->lock, *lock = bpf_map_lookup_elem(&stream_locks, &bucket);
+
 	(void)index;
-	locking->taken = __sync_bool_compare_and_swap(locking->lock, 0, 1);
-	return locking->taken;
+	if (!lock)
+		return 1;
+	reading->s->locked = __sync_bool_compare_and_swap(lock, 0, 1);
+	return reading->s->locked;
+}
+
+static __always_inline void unlock(struct scratch *s)
+{
+	__u32 bucket = s->lock, *lock = bpf_map_lookup_elem(&stream_locks, &bucket);
+
+	if (lock)
+		__sync_lock_test_and_set(lock, 0);
 }
 
 /*
@@ -453,20 +473,16 @@ static __always_inline enum fate follow(struct reading *reading, struct segment 
 					read_one read_one)
 {
 	struct scratch *s = reading->s;
-	struct locking locking = {};
 	const struct stream *known;
 	enum fate fate = FATE_PASS;
-	__u32 bucket;
 
 	name_stream(&s->stream_key, reading->packet);
-	bucket =
+	s->lock =
 		(bpf_ntohs(s->stream_key.source_port) ^ bpf_ntohs(s->stream_key.destination_port)) &
 		(STREAM_LOCKS - 1);
-	locking.lock = bpf_map_lookup_elem(&stream_locks, &bucket);
-	if (!locking.lock)
-		return FATE_PASS;
-	bpf_loop(LOCK_TRIES, try_lock, &locking, 0);
-	if (!locking.taken)
+	s->locked = 0;
+	bpf_loop(LOCK_TRIES, try_lock, reading, 0);
+	if (!s->locked)
 		return reading->responses ? FATE_HOLD_BACK : FATE_PASS;
 	known = bpf_map_lookup_elem(&streams, &s->stream_key);
 	if (known)
@@ -477,6 +493,6 @@ static __always_inline enum fate follow(struct reading *reading, struct segment 
 		fate = read_stream(reading, segment, read_one);
 	if (s->stream.lost)
 		count(reading->responses ? COUNTER_UNFOLLOWED : COUNTER_QUERY_UNFOLLOWED);
-	__sync_lock_test_and_set(locking.lock, 0);
+	unlock(s);
 	return fate;
 }
