@@ -37,7 +37,7 @@ demo: install-runtime build ## Show the main job on a small internet in network 
 
 .PHONY: test
 test: install-test ## Pass every test, the privileged and end-to-end ones included (root)
-	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 15m $(PACKAGES)
+	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 60m $(PACKAGES)
 
 .PHONY: test-unprivileged
 test-unprivileged: ## Pass the tests that need no root
@@ -45,11 +45,11 @@ test-unprivileged: ## Pass the tests that need no root
 
 .PHONY: test-privileged
 test-privileged: install-test ## Pass the tests of bpf and dataplane on this kernel (root)
-	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 15m ./bpf/... ./dataplane/...
+	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 60m ./bpf/... ./dataplane/...
 
 .PHONY: e2e
 e2e: install-test ## Pass the end-to-end tests (root)
-	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 15m -v ./e2e/...
+	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 60m -v ./e2e/...
 
 .PHONY: fuzz
 fuzz: ## Fuzz every parser, FUZZTIME each (1m)

@@ -30,8 +30,6 @@ func (s *segments) begin() {
 	s.asked, s.answered = map[int]uint32{}, map[int]uint32{}
 }
 
-func (s *segments) protocol() uint32 { return bpftest.TCP }
-
 // connect opens the connection of a client, unless it is open.
 func (s *segments) connect(client int) (from, to netip.AddrPort) {
 	from = s.from[client]

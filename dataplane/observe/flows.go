@@ -139,7 +139,7 @@ func (f *Flows) List(now time.Time, keep func(*flow.Event) bool) []flow.Event {
 		}
 	}
 	f.mu.Unlock()
-	slices.SortFunc(found, func(a, b flow.Event) int { return a.Key.Compare(&b.Key) })
+	slices.SortFunc(found, func(a, b flow.Event) int { return a.Compare(&b.Key) })
 	return found
 }
 
