@@ -245,6 +245,14 @@ func TestRefusedQuestionOverTCP(t *testing.T) {
 			Action: namewardv1.Rule_DENY, Domains: []string{"*.shop.example"}, QueryAction: namewardv1.Rule_REFUSE,
 		}}, policy.Rules...)
 		f.put(policy)
+		// Rules of others that write the whole mark come behind ours.
+		for _, program := range []string{"iptables-", "ip6tables-"} {
+			for _, rule := range []string{"FORWARD -j MARK --set-mark 7", "OUTPUT -j MARK --set-mark 7"} {
+				if out, err := f.command(t.Context(), program+backend, append([]string{"-t", "mangle", "-A"}, strings.Fields(rule)...)...); err != nil {
+					t.Fatalf("%v\n%s", err, out)
+				}
+			}
+		}
 		for _, resolver := range scriptedResolvers {
 			listener, err := f.ListenDNS(t.Context(), resolver)
 			f.must(err)

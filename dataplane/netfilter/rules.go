@@ -75,7 +75,7 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 	t.hook("POSTROUTING", append([]string{"-o lo " + comment("learned in INPUT") + " -j RETURN"}, answers...))
 	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers; hold back what TCP is to send again") + " -j DROP"})
 	t.chain(denyChain, denyRules(cfg))
-	t.chain(refuseChain, noteRules(cfg))
+	t.chain(refuseChain, refuseRules(cfg))
 	return t
 }
 
@@ -103,6 +103,14 @@ func denyRules(cfg Config) []string {
 	return append([]string{
 		"-m conntrack --ctstate INVALID,UNTRACKED " + comment("denied, and of no connection") + " -j DROP",
 		fmt.Sprintf("-m connlabel --label \"%d\" -m connlabel --label \"%d\" --set %s", cutLabel, deniedLabel, comment("remember the denial")),
+	}, noteRules(cfg)...)
+}
+
+// refuseRules reject the packet of a question. Over TCP the connection ends with it, and is labelled though it
+// exists already: rules of others may write the whole mark.
+func refuseRules(cfg Config) []string {
+	return append([]string{
+		fmt.Sprintf("-p tcp -m connlabel --label \"%d\" --set %s", deniedLabel, comment("remember the refusal")),
 	}, noteRules(cfg)...)
 }
 
