@@ -341,10 +341,11 @@ static __always_inline bool add_segment(struct reading *reading, struct stream *
 
 	if (ahead > STREAM_AHEAD || bytes == 0 || bytes > SEGMENT_MOST)
 		return false;
-	if (ahead > stream->filled && !add_piece(reading, ahead, ahead + bytes))
-		return false;
 	if (!load_bytes(reading->skb, segment->offset, buffer->data + ahead,
 			counted(reading->s, bytes)))
+		return false;
+	/* Noted only when it is there: what is not was another stream's. */
+	if (ahead > stream->filled && !add_piece(reading, ahead, ahead + bytes))
 		return false;
 	if (ahead <= stream->filled && ahead + bytes > stream->filled)
 		stream->filled = ahead + bytes;
