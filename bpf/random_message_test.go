@@ -331,7 +331,7 @@ func mutate(random *rand.Rand, message []byte, question int) []byte {
 		case 7: // more or fewer records
 			message[7] = byte(random.IntN(8))
 		}
-		if len(message) <= from+2 {
+		if len(message) <= max(from+2, 8) {
 			return message
 		}
 	}
