@@ -71,9 +71,10 @@ type telling struct {
 	reported window
 }
 
-// Capacities are small, since every script leaves its maps empty, which takes a look at each bucket.
+// Capacities are small, since every script leaves its maps empty, which takes a look at each bucket; but the
+// kernel's LRU gives up entries, 128 at a time, long before a map is full.
 const (
-	comparedEntries = 4096
+	comparedEntries = 16384
 	comparedBuckets = 64
 )
 
