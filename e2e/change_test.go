@@ -46,6 +46,7 @@ func TestGrpcurl(t *testing.T) {
 		if err != nil {
 			t.Fatalf("grpcurl: %v\n%s", err, out)
 		}
+		f.awaitCurrent() // the next family begins without it
 	})
 }
 
