@@ -496,7 +496,7 @@ func (c *comparison) compareMappings() {
 	for address, want := range c.learned {
 		for of, expires := range want {
 			have := got[address][of]
-			expired := have == 0 && expires.to <= now // then another may have its place
+			expired := have == 0 && expires.from <= now // it may have been, and another has its place
 			if (have < expires.from || have > expires.to) && !expired {
 				c.fault("%v by %v: expires at %d, want from %d to %d", address, of, have, expires.from, expires.to)
 			}
