@@ -1,0 +1,62 @@
+package netfilter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// foreignRule is a rule that somebody else made, as iptables-save prints it.
+type foreignRule struct {
+	protocol protocol
+	backend  string
+	table    string
+	text     string // from `-A` on
+}
+
+// String names the rule so that it can be found.
+func (r foreignRule) String() string {
+	return fmt.Sprintf("%s-%s -t %s %s", r.protocol, r.backend, r.table, r.text)
+}
+
+// foreignRules returns the rules of a backend, of both families and all tables, that are not ours.
+func foreignRules(ctx context.Context, backend string) ([]foreignRule, error) {
+	var rules []foreignRule
+	for _, p := range protocols() {
+		t, err := findTools(ctx, p, backend)
+		if err != nil {
+			return nil, err
+		}
+		names, err := t.tables(ctx, backend)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			text, err := t.save(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			for line := range strings.Lines(text) {
+				if strings.HasPrefix(line, "-A ") && !strings.Contains(line, chainPrefix) {
+					rules = append(rules, foreignRule{p, backend, name, strings.TrimSpace(line)})
+				}
+			}
+		}
+	}
+	return rules, nil
+}
+
+// allForeignRules returns those of every backend that is installed.
+func allForeignRules(ctx context.Context) (map[string][]foreignRule, error) {
+	rules := map[string][]foreignRule{}
+	var errs []error
+	for _, backend := range []string{NFT, Legacy} {
+		found, err := foreignRules(ctx, backend)
+		if err != nil && !errors.Is(err, errNotInstalled) {
+			errs = append(errs, fmt.Errorf("list rules of the %s backend: %w", backend, err))
+		}
+		rules[backend] = found
+	}
+	return rules, errors.Join(errs...)
+}
