@@ -11,6 +11,7 @@ import (
 	"github.com/nameward/nameward/dataplane/enforce"
 	"github.com/nameward/nameward/dataplane/netfilter"
 	"github.com/nameward/nameward/dataplane/observe"
+	"github.com/nameward/nameward/dataplane/preflight"
 )
 
 // kernelMaps is what the agent needs of the datapath.
@@ -20,6 +21,8 @@ type kernelMaps interface {
 	Counters() (map[string]uint64, error)
 	Programs() datapath.Programs
 	RetirePrograms() error
+	// Fault is what of the datapath has failed and may pass, nil for nothing.
+	Fault() error
 	NamesOf(addresses map[netip.Addr]bool) (map[netip.Addr]observe.Names, error)
 	Run(ctx context.Context) error
 	Close() error
@@ -41,6 +44,7 @@ type kernelConntrack interface {
 // kernel makes what the agent runs on; a test makes it of fakes.
 type kernel struct {
 	probe     func(ctx context.Context, cfg Config) []Requirement
+	conflicts func(ctx context.Context, cfg Config) []Requirement
 	openMaps  func(cfg datapath.Config, table *observe.Table, flows *observe.Flows) (kernelMaps, error)
 	openHooks func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error)
 	conntrack func(cfg conntrack.Config) kernelConntrack
@@ -49,7 +53,8 @@ type kernel struct {
 // realKernel is the machine's.
 func realKernel() kernel {
 	return kernel{
-		probe: Check,
+		probe:     required,
+		conflicts: conflicts,
 		openMaps: func(cfg datapath.Config, table *observe.Table, flows *observe.Flows) (kernelMaps, error) {
 			return datapath.Open(cfg, table, flows)
 		},
@@ -91,7 +96,7 @@ type RequirementsError struct {
 func (e *RequirementsError) Error() string {
 	var names []string
 	for _, r := range e.Requirements {
-		if !r.Met {
+		if r.Level == preflight.Failed {
 			names = append(names, r.Name)
 		}
 	}

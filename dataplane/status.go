@@ -30,6 +30,8 @@ type agentStatus struct {
 	table      *observe.Table
 	flows      *observe.Flows
 	reconciler *enforce.Reconciler
+	fault      func() error // of the datapath
+	advice     *advice
 	connection func() subscribe.Connection
 	addresses  *nodeAddresses
 	log        *slog.Logger
@@ -67,7 +69,10 @@ func (s *agentStatus) Degraded() ([]string, <-chan struct{}) {
 	if state.SaveErr != nil {
 		faults = append(faults, fmt.Sprintf("%v. Remedy: make room on the disk, and the state directory writable; after a reboot an older rule set would come back", state.SaveErr))
 	}
-	return faults, changed
+	if err := s.fault(); err != nil {
+		faults = append(faults, fmt.Sprintf("%v. Remedy: make room on the disk, and the state directory writable; should the agent end now, what was resolved since is known to the kernel alone", err))
+	}
+	return append(faults, s.advice.Faults()...), changed
 }
 
 // Addresses puts what the node always allows into a report to the server.

@@ -41,6 +41,7 @@ type Datapath struct {
 	expired   map[netip.Addr]time.Time // addresses of which match sets were taken lately
 	baseline  int64                    // what was amiss in the counters of mappings at the start
 
+	fault   fault         // of the journal
 	evicted atomic.Uint64 // entries of mappings that the kernel dropped for newer ones
 	tight   atomic.Bool   // mappings have little room left
 	counted atomic.Uint64 // mappings that were made before the last pass over them

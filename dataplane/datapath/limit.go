@@ -23,9 +23,7 @@ func (d *Datapath) dropOverdue() error {
 	if err != nil {
 		return err
 	}
-	if err := d.journal.drop(gone); err != nil {
-		d.log.Warn("journal of mappings is not written", "err", err)
-	}
+	d.journalled(d.journal.drop(gone))
 	var entries []bpf.DatapathRemapEntry
 	for _, m := range gone {
 		sets := d.setsOf(m)

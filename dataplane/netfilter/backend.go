@@ -113,9 +113,9 @@ func run(ctx context.Context, input, path string, args ...string) (string, error
 	return stdout.String(), nil
 }
 
-// chooseBackend settles Auto: rules work only beside the node's own ones when both are of one backend,
+// Choose settles Auto: rules work only beside the node's own ones when both are of one backend,
 // so the backend that those are in, and nft when that says nothing.
-func chooseBackend(ctx context.Context, wanted string) (string, error) {
+func Choose(ctx context.Context, wanted string) (string, error) {
 	if wanted != Auto {
 		_, err := findTools(ctx, ipv4, wanted)
 		return wanted, err

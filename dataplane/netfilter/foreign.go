@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -46,6 +49,38 @@ func foreignRules(ctx context.Context, backend string) ([]foreignRule, error) {
 	}
 	return rules, nil
 }
+
+// Pins returns the paths of the programs that rules of ours call, those of another agent included, in every
+// backend that is installed.
+func Pins(ctx context.Context) ([]string, error) {
+	found := map[string]bool{}
+	for _, backend := range []string{NFT, Legacy} {
+		for _, p := range protocols() {
+			t, err := findTools(ctx, p, backend)
+			if err != nil {
+				continue
+			}
+			names, err := t.tables(ctx, backend)
+			if err != nil {
+				return nil, err
+			}
+			if !slices.Contains(names, "mangle") {
+				continue
+			}
+			text, err := t.save(ctx, "mangle")
+			if err != nil {
+				return nil, err
+			}
+			for _, match := range pinnedProgram.FindAllStringSubmatch(text, -1) {
+				found[match[1]] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found)), nil
+}
+
+// pinnedProgram finds the program that a rule of ours calls.
+var pinnedProgram = regexp.MustCompile(`(?m)^-A ` + chainPrefix + `.* --object-pinned (\S+)`)
 
 // allForeignRules returns those of every backend that is installed.
 func allForeignRules(ctx context.Context) (map[string][]foreignRule, error) {

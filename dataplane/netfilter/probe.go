@@ -29,7 +29,7 @@ var probedMatches = []probedMatch{
 // that exists only for this: the node's tables stay untouched. Where none can be made, iptables-restore
 // rehearses them.
 func Probe(ctx context.Context, cfg Config, pin string) []preflight.Requirement {
-	backend, err := chooseBackend(ctx, cfg.Backend)
+	backend, err := Choose(ctx, cfg.Backend)
 	if err != nil {
 		remedy := installIPTables
 		if errors := err.Error(); strings.Contains(errors, "denied") || strings.Contains(errors, "permitted") {

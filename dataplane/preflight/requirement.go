@@ -22,7 +22,9 @@ type Requirement struct {
 }
 
 // Found is a requirement that is met.
-func Found(name, detail string) Requirement { return Requirement{Name: name, Level: OK, Detail: detail} }
+func Found(name, detail string) Requirement {
+	return Requirement{Name: name, Level: OK, Detail: detail}
+}
 
 // Warn is a requirement that is met for now, or in part.
 func Warn(name, detail, remedy string) Requirement {
