@@ -68,12 +68,14 @@ func TestDegraded(t *testing.T) {
 	t.Run("a rule set that is not saved", func(t *testing.T) {
 		address, server := startServer(t, someRules())
 		cfg, n := testConfig(t, address), newFakeNode()
-		// A directory in the way of the file.
+		// Nothing is saved before the rules stand: time to put a directory in the way of the file.
+		n.hooks.Fail(errors.New("no iptables"))
+		startAgent(t, cfg, n)
+		server.await(t, "hello", func(r *agentv1.SyncRequest) bool { return r.GetHello() != nil })
 		if err := os.MkdirAll(filepath.Join(cfg.StateDir, "rule-set.new", "x"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		startAgent(t, cfg, n)
-		server.await(t, "ack", func(r *agentv1.SyncRequest) bool { return r.GetAck() != nil })
+		n.hooks.Fail(nil)
 		expectDegraded(t, cfg, "save rule set")
 	})
 	t.Run("rules of others in the way", func(t *testing.T) {

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -93,11 +94,37 @@ func (f *fleet) startConfined(u unit, backend string) (stop func()) {
 	if err != nil || !strings.HasPrefix(string(message[:n]), "READY=1\n") {
 		f.t.Fatalf("heard %q, %v; want READY=1", message[:n], err)
 	}
+	f.expectConfined(u, command.Process.Pid)
 	// Ready is said when the rules stand, not before.
 	if out, err := f.command(f.t.Context(), "ip6tables-"+backend+"-save", "-t", "filter"); err != nil || !strings.Contains(out, "-A OUTPUT") {
 		f.t.Errorf("ready, and the rules do not stand: %v\n%s", err, out)
 	}
 	return stop
+}
+
+// expectConfined fails the test unless the kernel says of the agent that it is under what the unit says.
+func (f *fleet) expectConfined(u unit, pid int) {
+	f.t.Helper()
+	var mask uint64
+	for _, name := range u.words("Service", "CapabilityBoundingSet") {
+		mask |= 1 << capabilities[name]
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	f.must(err)
+	for _, want := range []string{
+		"Name:\tnameward-agent", fmt.Sprintf("CapBnd:\t%016x", mask), fmt.Sprintf("CapEff:\t%016x", mask), "NoNewPrivs:\t1", "Seccomp:\t2",
+	} {
+		if !strings.Contains(string(status), want+"\n") {
+			f.t.Errorf("the kernel does not say %q of the agent:\n%s", want, status)
+		}
+	}
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mounts", pid))
+	f.must(err)
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); fields[1] == "/" && !strings.HasPrefix(fields[3], "ro") {
+			f.t.Errorf("the root directory can be written: %s", line)
+		}
+	}
 }
 
 // expectWell fails the test when the agent is degraded.

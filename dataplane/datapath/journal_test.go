@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -215,5 +216,35 @@ func TestJournalHasOneHolder(t *testing.T) {
 	defer j.close() //nolint:errcheck // ends with the test
 	if _, err := openJournal(dir, discard); err == nil {
 		t.Error("a second agent on the same state directory: got no error")
+	}
+}
+
+// TestJournalThatIsNotWritten: what cannot be written down is learned all the same, and said, until it can be.
+func TestJournalThatIsNotWritten(t *testing.T) {
+	f := newFixture(t)
+	f.apply(t, hostRules(t, allow("www.example.com")))
+	db := f.journal.db
+	if err := f.Fault(); err != nil {
+		t.Fatal(err)
+	}
+	readOnly, err := bbolt.Open(filepath.Join(t.TempDir(), "mappings.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := readOnly.Close(); err != nil { // one that is closed takes nothing
+		t.Fatal(err)
+	}
+	f.journal.db = readOnly
+	f.resolve(t, "www.example.com", 60, "www.example.com. IN A 198.51.100.1")
+	if err := f.Fault(); err == nil || !strings.Contains(err.Error(), "write journal") {
+		t.Errorf("fault %v, want that the journal is not written", err)
+	}
+	if !f.opens(t, "198.51.100.1:443") {
+		t.Error("not open without a journal")
+	}
+	f.journal.db = db
+	f.resolve(t, "www.example.com", 60, "www.example.com. IN A 198.51.100.2")
+	if err := f.Fault(); err != nil {
+		t.Errorf("still a fault: %v", err)
 	}
 }

@@ -110,37 +110,53 @@ func list(texts []string) string {
 	return strings.Join(texts, "\n")
 }
 
-// markUse reads the options as iptables-save prints them, each behind its match or target.
-func (r foreignRule) markUse(mark uint32) (use markUse) {
-	var extension string // that the options are of
-	var negated, lacksBit bool
-	moved := mark // the bits that a copy from one mark to the other moves, as far as they are ours
+// option is an option of a rule as iptables-save prints it, behind its match or target.
+type option struct {
+	extension, name string
+	negated         bool
+	value, mask     uint32 // of its argument, if that is a mark
+}
+
+func (r foreignRule) options() []option {
+	var options []option
+	var extension string
 	fields := strings.Fields(r.text)
 	for i, field := range fields {
-		next := at(fields, i+1)
-		value, mask := parseMark(next)
-		switch field {
-		case "-m", "-j", "-g":
-			extension = next
-		case "--mark":
-			if extension == "mark" && mask&mark != 0 {
-				use.tests = use.tests || value&mark != 0
-				// Then it takes no packet that carries our bit.
-				lacksBit = lacksBit || !negated && value&mark == 0
-			}
-		case "--set-xmark":
-			use.sets = use.sets || extension == "MARK" && value&mark != 0
-			use.writesCt = use.writesCt || extension == "CONNMARK" && value&mark != 0
-		case "--tproxy-mark":
-			use.sets = use.sets || value&mark != 0
-		case "--nfmask", "--ctmask":
-			moved &= value
-		case "--save-mark":
+		if field == "-m" || field == "-j" {
+			extension = at(fields, i+1)
+		}
+		if !strings.HasPrefix(field, "--") {
+			continue
+		}
+		o := option{extension: extension, name: field, negated: i > 0 && fields[i-1] == "!"}
+		o.value, o.mask = parseMark(at(fields, i+1))
+		options = append(options, o)
+	}
+	return options
+}
+
+// markUse says what the rule does with our bit.
+func (r foreignRule) markUse(mark uint32) (use markUse) {
+	lacksBit := false // it takes no packet that carries our bit
+	moved := mark     // what a copy from one mark to the other moves of it
+	for _, o := range r.options() {
+		ours := o.value&mark != 0
+		switch o.extension + " " + o.name {
+		case "mark --mark":
+			asks := o.mask&mark != 0
+			use.tests = use.tests || asks && ours
+			lacksBit = lacksBit || asks && !ours && !o.negated
+		case "MARK --set-xmark", "TPROXY --tproxy-mark":
+			use.sets = use.sets || ours
+		case "CONNMARK --set-xmark":
+			use.writesCt = use.writesCt || ours
+		case "CONNMARK --nfmask", "CONNMARK --ctmask":
+			moved &= o.value
+		case "CONNMARK --save-mark":
 			use.savesCt = true
-		case "--restore-mark":
+		case "CONNMARK --restore-mark":
 			use.readsCt = true
 		}
-		negated = field == "!"
 	}
 	use.savesCt = use.savesCt && moved != 0 && !lacksBit
 	use.readsCt = use.readsCt && moved != 0
