@@ -135,8 +135,10 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	enforceLog := log.With("component", "enforce")
 	hooks := &retiringHooks{Hooks: filter, retire: datapath.RetirePrograms, log: enforceLog}
 	reconciler := enforce.NewReconciler(datapath, hooks, connections, disk, enforceLog)
+	settled := cfg
+	settled.IPTables = filter.Backend()
 	advice := &advice{
-		look: func(ctx context.Context) []Requirement { return kernel.conflicts(ctx, cfg) }, log: log.With("component", "preflight"),
+		look: func(ctx context.Context) []Requirement { return kernel.conflicts(ctx, settled) }, log: log.With("component", "preflight"),
 	}
 	status := &agentStatus{
 		node: id, labels: cfg.Labels, backend: filter.Backend(), started: time.Now(),

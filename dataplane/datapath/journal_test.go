@@ -227,15 +227,18 @@ func TestJournalThatIsNotWritten(t *testing.T) {
 	if err := f.Fault(); err != nil {
 		t.Fatal(err)
 	}
-	readOnly, err := bbolt.Open(filepath.Join(t.TempDir(), "mappings.db"), 0o600, nil)
+	closed, err := bbolt.Open(filepath.Join(t.TempDir(), "mappings.db"), 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := readOnly.Close(); err != nil { // one that is closed takes nothing
+	if err := closed.Close(); err != nil { // and so takes nothing
 		t.Fatal(err)
 	}
-	f.journal.db = readOnly
+	f.journal.db = closed
 	f.resolve(t, "www.example.com", 60, "www.example.com. IN A 198.51.100.1")
+	if err := f.locked(f.drain); err != nil {
+		t.Fatal(err)
+	}
 	if err := f.Fault(); err == nil || !strings.Contains(err.Error(), "write journal") {
 		t.Errorf("fault %v, want that the journal is not written", err)
 	}
@@ -244,6 +247,9 @@ func TestJournalThatIsNotWritten(t *testing.T) {
 	}
 	f.journal.db = db
 	f.resolve(t, "www.example.com", 60, "www.example.com. IN A 198.51.100.2")
+	if err := f.locked(f.drain); err != nil {
+		t.Fatal(err)
+	}
 	if err := f.Fault(); err != nil {
 		t.Errorf("still a fault: %v", err)
 	}

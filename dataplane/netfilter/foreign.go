@@ -35,15 +35,21 @@ func foreignRules(ctx context.Context, backend string) ([]foreignRule, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range names {
-			text, err := t.save(ctx, name)
-			if err != nil {
-				return nil, err
+		if len(names) == 0 {
+			continue
+		}
+		text, err := run(ctx, "", t.saver) // all tables that exist, and makes none
+		if err != nil {
+			return nil, err
+		}
+		table := ""
+		for line := range strings.Lines(text) {
+			line = strings.TrimSpace(line)
+			if name, begins := strings.CutPrefix(line, "*"); begins {
+				table = name
 			}
-			for line := range strings.Lines(text) {
-				if strings.HasPrefix(line, "-A ") && !strings.Contains(line, chainPrefix) {
-					rules = append(rules, foreignRule{p, backend, name, strings.TrimSpace(line)})
-				}
+			if strings.HasPrefix(line, "-A ") && !strings.Contains(line, chainPrefix) {
+				rules = append(rules, foreignRule{p, backend, table, line})
 			}
 		}
 	}
