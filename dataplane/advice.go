@@ -25,6 +25,15 @@ type advice struct {
 	faults []string
 }
 
+// newAdvice looks by the backend that the rules stand in.
+func newAdvice(kernel kernel, cfg Config, backend string, log *slog.Logger) *advice {
+	cfg.IPTables = backend
+	return &advice{
+		look: func(ctx context.Context) []Requirement { return kernel.conflicts(ctx, cfg) },
+		log:  log.With("component", "preflight"),
+	}
+}
+
 func (a *advice) run(ctx context.Context) error {
 	tick := time.NewTicker(adviceInterval)
 	defer tick.Stop()

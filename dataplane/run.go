@@ -135,11 +135,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	enforceLog := log.With("component", "enforce")
 	hooks := &retiringHooks{Hooks: filter, retire: datapath.RetirePrograms, log: enforceLog}
 	reconciler := enforce.NewReconciler(datapath, hooks, connections, disk, enforceLog)
-	settled := cfg
-	settled.IPTables = filter.Backend()
-	advice := &advice{
-		look: func(ctx context.Context) []Requirement { return kernel.conflicts(ctx, settled) }, log: log.With("component", "preflight"),
-	}
+	advice := newAdvice(kernel, cfg, filter.Backend(), log)
 	status := &agentStatus{
 		node: id, labels: cfg.Labels, backend: filter.Backend(), started: time.Now(),
 		counters: datapath.Counters, table: table, flows: flows, reconciler: reconciler, fault: datapath.Fault, advice: advice, addresses: addresses, log: log.With("component", "status"),

@@ -178,7 +178,8 @@ func TestTwoAgents(t *testing.T) {
 		{"the same pins, another state directory", elsewhere("--state-dir", "other"), []string{"run", "check", "cleanup"}},
 		{
 			"other pins, the same network namespace",
-			append(elsewhere("--state-dir", "other"), "--bpf-dir", filepath.Join(f.BPFFS, "other")), []string{"run", "check"},
+			append(elsewhere("--state-dir", "other"), "--bpf-dir", filepath.Join(f.BPFFS, "other")),
+			[]string{"run", "check"},
 		},
 	}
 	for _, test := range tests {

@@ -14,6 +14,7 @@ import (
 type markUse struct {
 	sets     bool // on the packet: it would be rejected as if denied
 	tests    bool // takes a packet that carries our bit for its own
+	lacks    bool // takes no packet that carries it
 	writesCt bool // into the mark of the connection
 	savesCt  bool // from the packet
 	readsCt  bool // from the mark of the connection onto the packet
@@ -136,16 +137,14 @@ func (r foreignRule) options() []option {
 }
 
 // markUse says what the rule does with our bit.
-func (r foreignRule) markUse(mark uint32) (use markUse) {
-	lacksBit := false // it takes no packet that carries our bit
-	moved := mark     // what a copy from one mark to the other moves of it
+func (r foreignRule) markUse(mark uint32) markUse {
+	use := markUse{}
+	moved := mark // what a copy from one mark to the other moves of it
 	for _, o := range r.options() {
 		ours := o.value&mark != 0
 		switch o.extension + " " + o.name {
 		case "mark --mark":
-			asks := o.mask&mark != 0
-			use.tests = use.tests || asks && ours
-			lacksBit = lacksBit || asks && !ours && !o.negated
+			use.match(o, mark)
 		case "MARK --set-xmark", "TPROXY --tproxy-mark":
 			use.sets = use.sets || ours
 		case "CONNMARK --set-xmark":
@@ -158,9 +157,20 @@ func (r foreignRule) markUse(mark uint32) (use markUse) {
 			use.readsCt = true
 		}
 	}
-	use.savesCt = use.savesCt && moved != 0 && !lacksBit
+	use.savesCt = use.savesCt && moved != 0 && !use.lacks
 	use.readsCt = use.readsCt && moved != 0
 	return use
+}
+
+// match takes in that the rule asks for a mark.
+func (u *markUse) match(o option, mark uint32) {
+	switch {
+	case o.mask&mark == 0:
+	case o.value&mark != 0:
+		u.tests = true
+	case !o.negated:
+		u.lacks = true
+	}
 }
 
 // labels returns the labels that the rule names, and whether it sets them.
