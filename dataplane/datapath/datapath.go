@@ -41,6 +41,12 @@ type Datapath struct {
 	expired   map[netip.Addr]time.Time // addresses of which match sets were taken lately
 	baseline  int64                    // what was amiss in the counters of mappings at the start
 
+	applied bool // a rule set is in force that this process applied
+
+	predecessors []*predecessor // all pins of other layouts
+	heirs        []*predecessor // those that are taken over from
+	inherited    inherited
+
 	evicted atomic.Uint64 // entries of mappings that the kernel dropped for newer ones
 	tight   atomic.Bool   // mappings have little room left
 	counted atomic.Uint64 // mappings that were made before the last pass over them
@@ -73,11 +79,18 @@ func (d *Datapath) open() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := d.openPredecessors(); err != nil {
+		return err
+	}
+	next, err := d.nextMatchSet(settings)
+	if err != nil {
+		return err
+	}
 	memory, err := d.journal.memory()
 	if err != nil {
 		d.log.Warn("match sets of the process before are not known: names are matched anew", "err", err)
 	}
-	d.lowering = lower.NewState(lower.MatchSet(settings.NextMatchSet), memory) //nolint:gosec // 28 bits
+	d.lowering = lower.NewState(next, memory)
 	if d.names, err = openNames(d.kernel); err != nil {
 		return err
 	}
@@ -91,6 +104,9 @@ func (d *Datapath) open() (err error) {
 		return err
 	}
 	if err := d.restore(); err != nil {
+		return err
+	}
+	if err := d.openInherited(); err != nil {
 		return err
 	}
 	return d.countMappings()
@@ -119,6 +135,9 @@ func (d *Datapath) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var errs []error
+	for _, p := range d.predecessors {
+		p.close()
+	}
 	if d.events != nil {
 		errs = append(errs, d.events.close())
 	}
@@ -237,6 +256,6 @@ func (d *Datapath) switchTo(idle uint32) error {
 		return err
 	}
 	d.active, d.switched = idle, time.Now()
-	d.inForce, d.replaced = true, replaced
+	d.applied, d.inForce, d.replaced = true, true, replaced
 	return nil
 }
