@@ -45,6 +45,7 @@ type Datapath struct {
 
 	predecessors []*predecessor // all pins of other layouts
 	heirs        []*predecessor // those that are taken over from
+	overlapSince time.Time      // from when on programs of both layouts see questions; zero: never
 	inherited    inherited
 
 	evicted atomic.Uint64 // entries of mappings that the kernel dropped for newer ones

@@ -61,6 +61,9 @@ func (d *Datapath) drainRing(events *ring, where place) error {
 		}
 		// Behind the answers, which say the names of where they go.
 		for i := range flows {
+			if where == learnedElsewhere && d.toldTwice(&flows[i]) {
+				continue
+			}
 			d.takeFlow(&flows[i])
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nameward/nameward/bpf"
 	"github.com/nameward/nameward/dataplane/lower"
@@ -66,10 +67,14 @@ func (d *Datapath) Judges() bool {
 	return d.applied
 }
 
-// Carry takes over what programs of other layouts learned since Inherit.
+// Carry takes over what programs of other layouts learned since Inherit. It is called first when the programs
+// of both begin to see questions.
 func (d *Datapath) Carry() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.overlapSince.IsZero() {
+		d.overlapSince = time.Now()
+	}
 	return d.carry()
 }
 
@@ -93,6 +98,11 @@ func (d *Datapath) carry() error {
 		}
 	}
 	return d.dropOverdue()
+}
+
+// toldTwice reports whether this build's programs tell of what another's told too: questions that both refuse.
+func (d *Datapath) toldTwice(s *stopped) bool {
+	return s.NameBytes != 0 && !d.overlapSince.IsZero() && s.seen.After(d.overlapSince)
 }
 
 // retireLayouts ends the takeover: what other layouts have is in this one's maps, or of no use.
@@ -155,6 +165,9 @@ func (p *predecessor) handOver(now map[string]uint64, earlier inherited, own map
 	sum := inherited{}
 	for name, before := range p.before {
 		both := own[name] - p.ownBefore[name]
+		if strings.HasPrefix(name, "verdicts_") {
+			both = 0 // only one judges
+		}
 		alone := max(now[name]-before, both) - both
 		sum[name] = earlier.of(name) + before + alone - p.ownBefore[name]
 	}
