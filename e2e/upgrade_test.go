@@ -34,7 +34,7 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	forEachBackend(t, func(t *testing.T, backend string) {
-		f := newFleet(t, "--iptables", backend, "--dns-query-timeout", "3s")
+		f := newFleet(t, "--iptables", backend, "--dns-query-timeout", "3s", "--ttl-grace", "1h") // longer than the test
 		f.put(clientPolicy("*.fresh.example", "api.example"))
 		f.expectOpen(t, lab.ResolverV4, "api.example")
 		before := f.opened(t, "api.example")[:1]

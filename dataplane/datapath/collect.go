@@ -145,7 +145,12 @@ func (d *Datapath) countMappings() error {
 	if err != nil {
 		return err
 	}
-	gone, err := d.goneMappings(found.created, found.held)
+	// What was made while stock was taken may be in it: it is not to look as if it had always been there.
+	created, err := d.kernel.counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED)
+	if err != nil {
+		return err
+	}
+	gone, err := d.goneMappings(created, found.held)
 	if err != nil {
 		return err
 	}
