@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/nameward/nameward/e2e/lab"
@@ -197,7 +198,7 @@ func (f *faulty) awaitRules(t *testing.T) {
 	t.Helper()
 	f.must(lab.Await(t.Context(), func() error {
 		if now := f.ourRules(t); now != f.rules {
-			return fmt.Errorf("rules do not stand:\n%s", now)
+			return fmt.Errorf("rules do not stand (-want +got):\n%s", cmp.Diff(strings.Split(f.rules, "\n"), strings.Split(now, "\n")))
 		}
 		return nil
 	}, nil))

@@ -48,6 +48,7 @@ type Datapath struct {
 	overlapSince time.Time      // from when on programs of both layouts see questions; zero: never
 	inherited    inherited
 
+	warned  time.Time     // when it was last said that mappings gave way; of the one who counts
 	evicted atomic.Uint64 // entries of mappings that the kernel dropped for newer ones
 	tight   atomic.Bool   // mappings have little room left
 	counted atomic.Uint64 // mappings that were made before the last pass over them
