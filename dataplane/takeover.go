@@ -53,17 +53,13 @@ func (t *takeover) Ensure(ctx context.Context) ([]string, error) {
 	if t.judged {
 		t.judged = false
 		t.log.Info("the programs of another release judge no longer")
-		// What they learned by the last moment, over TCP connections of which these did not see the start.
-		if err := t.maps.Carry(); err != nil {
-			t.log.Warn("what another release learned last is not known: its names have to be resolved again", "err", err)
-		}
 	}
 	if t.retired {
 		return mended, nil
 	}
 	t.retired = true
 	if err := t.maps.RetirePrograms(); err != nil {
-		t.log.Warn("programs of other builds are left pinned", "err", err)
+		t.log.Warn("programs of other builds are left pinned, or what they learned last is not known", "err", err)
 	}
 	return mended, nil
 }

@@ -56,6 +56,6 @@ func TestTakeover(t *testing.T) {
 	s.hooksErr = errors.New("no")
 	ensure(s.hooksErr, "carry", "hooks")
 	s.hooksErr = nil
-	ensure(nil, "carry", "hooks", "carry", "retire")
+	ensure(nil, "carry", "hooks", "retire")
 	ensure(nil, "hooks")
 }

@@ -55,11 +55,12 @@ func TestUpgrade(t *testing.T) {
 		load.stop()
 		load.report(t)
 		for _, name := range []string{"api.example", lab.FreshName(0), lab.FreshName(int(load.resolved.Load()) / 2)} {
+			t.Logf("awaiting the mapping of %s", name)
 			f.awaitMapping(name)
 		}
 		// A change of policy knows the names that were resolved under all of them.
-		f.put(clientPolicy("late.example", lab.FreshName(1)))
-		f.expectStillOpen(t, f.opened(t, lab.FreshName(1))[:1])
+		f.put(clientPolicy("late.example", lab.FreshName(2)))
+		f.expectStillOpen(t, f.opened(t, lab.FreshName(2))[:1])
 		if err := f.Connect(before[0], lab.ServicePort); !lab.Refused(err) {
 			t.Errorf("connect to what is allowed no longer: %v, want refused", err)
 		}

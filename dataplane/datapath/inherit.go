@@ -50,10 +50,7 @@ func (d *Datapath) Inherit(inUse []string) (judged bool, err error) {
 		}
 		d.heirs = append(d.heirs, p)
 	}
-	if err := d.inheritCounters(); err != nil {
-		return judged, err
-	}
-	return judged, d.carry()
+	return judged, d.carry(false)
 }
 
 func below(dir string) func(string) bool {
@@ -75,10 +72,13 @@ func (d *Datapath) Carry() error {
 	if d.overlapSince.IsZero() {
 		d.overlapSince = time.Now()
 	}
-	return d.carry()
+	return d.carry(false)
 }
 
-func (d *Datapath) carry() error {
+func (d *Datapath) carry(movedOn bool) error {
+	if err := d.inheritCounters(movedOn); err != nil {
+		return err
+	}
 	clock, err := readClock()
 	if err != nil {
 		return err
@@ -105,11 +105,12 @@ func (d *Datapath) toldTwice(s *stopped) bool {
 	return s.NameBytes != 0 && !d.overlapSince.IsZero() && s.seen.After(d.overlapSince)
 }
 
-// retireLayouts ends the takeover: what other layouts have is in this one's maps, or of no use.
+// retireLayouts ends the takeover, with what the others learned by the last moment: over TCP connections of
+// which this build's programs did not see the start.
 func (d *Datapath) retireLayouts() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	errs := []error{d.inheritCounters()}
+	errs := []error{d.carry(true)}
 	for _, p := range d.predecessors {
 		p.close()
 		if err := errors.Join(removeLayout(p.dir), d.journal.forgetLayout(p.layout)); err != nil {
@@ -131,15 +132,11 @@ func (d *Datapath) openInherited() (err error) {
 	return errors.Join(err, d.journal.describe())
 }
 
-// inheritCounters adds up what other layouts counted, once before the programs of both run and once after:
-// what both saw meanwhile counts once.
-func (d *Datapath) inheritCounters() error {
+// inheritCounters adds up what other layouts counted. Before the rules move on, the programs of both see
+// questions and answers: what both counted counts once. Who judges, alone counts verdicts, to the end.
+func (d *Datapath) inheritCounters(movedOn bool) error {
 	for _, p := range d.heirs {
 		now, err := p.counted()
-		if err != nil {
-			return err
-		}
-		earlier, err := d.journal.inherited(p.layout)
 		if err != nil {
 			return err
 		}
@@ -149,27 +146,28 @@ func (d *Datapath) inheritCounters() error {
 				return err
 			}
 		}
-		d.inherited = p.handOver(now, earlier, own)
+		earlier, err := d.journal.inherited(p.layout)
+		if err != nil {
+			return err
+		}
+		if p.before == nil {
+			p.before, p.ownBefore = now, own
+			d.inherited = inherited{}
+		}
+		for name, before := range p.before {
+			verdict := strings.HasPrefix(name, "verdicts_")
+			if movedOn && !verdict {
+				continue
+			}
+			alone := now[name] - before
+			if both := own[name] - p.ownBefore[name]; !verdict {
+				alone = max(alone, both) - both
+			}
+			d.inherited[name] = earlier.of(name) + before + alone - p.ownBefore[name]
+		}
 	}
 	if len(d.heirs) == 0 {
 		return nil
 	}
 	return d.journal.putInherited(layout, d.inherited)
-}
-
-// handOver gives what to add to this layout's own counters.
-func (p *predecessor) handOver(now map[string]uint64, earlier inherited, own map[string]uint64) inherited {
-	if p.before == nil {
-		p.before, p.ownBefore = now, own
-	}
-	sum := inherited{}
-	for name, before := range p.before {
-		both := own[name] - p.ownBefore[name]
-		if strings.HasPrefix(name, "verdicts_") {
-			both = 0 // only one judges
-		}
-		alone := max(now[name]-before, both) - both
-		sum[name] = earlier.of(name) + before + alone - p.ownBefore[name]
-	}
-	return sum
 }
