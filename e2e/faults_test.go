@@ -210,11 +210,11 @@ func (f *faulty) ourRules(t *testing.T) string {
 	var ours []string
 	for _, program := range []string{"iptables-", "ip6tables-"} {
 		for _, table := range []string{"mangle", "filter"} {
-			out, err := f.command(t.Context(), program+f.backend+"-save", "-t", table)
+			out, err := f.Node.Command(t.Context(), program+f.backend+"-save", "-t", table).Output() // it warns beside
 			if err != nil {
-				t.Fatalf("list rules: %v: %s", err, out)
+				t.Fatalf("list rules: %v", err)
 			}
-			ours = append(ours, rulesIn(out)...)
+			ours = append(ours, rulesIn(string(out))...)
 		}
 	}
 	return strings.Join(ours, "\n")

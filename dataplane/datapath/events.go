@@ -85,7 +85,7 @@ func (d *Datapath) readBatch(events *ring, end uint64, c clock) (answers []learn
 			}
 		} else {
 			var answer learned
-			if answer, err = decodeAnswer(raw, c); err == nil {
+			if answer, err = decodeAnswer(raw, c, events.tickShift); err == nil {
 				answers = append(answers, answer)
 			}
 		}
@@ -144,8 +144,9 @@ func eventType(raw []byte) bpf.DatapathEventType {
 
 var errShortEvent = errors.New("event is cut short")
 
-// decodeAnswer reads struct answer_event and what comes behind it.
-func decodeAnswer(raw []byte, c clock) (learned, error) {
+// decodeAnswer reads struct answer_event and what comes behind it. Whose ticks are not this build's says how
+// long they are.
+func decodeAnswer(raw []byte, c clock, tickShift int) (learned, error) {
 	var e bpf.DatapathAnswerEvent
 	if _, err := binary.Decode(raw, binary.LittleEndian, &e); err != nil {
 		return learned{}, errShortEvent
@@ -163,7 +164,7 @@ func decodeAnswer(raw []byte, c clock) (learned, error) {
 	a.Client = netip.AddrFrom16(e.Client.Bytes).Unmap()
 	a.Question = e.QuestionType
 	a.LearnedAt = c.fromBoot(e.LearnedAtNs)
-	a.ExpiresAt = c.fromTicks(e.ExpiresAt)
+	a.ExpiresAt = c.fromBoot(e.ExpiresAt << tickShift)
 	var err error
 	if a.Names, err = decodeNames(tail[names:names+int(e.NamesBytes)], int(e.Names)); err != nil {
 		return learned{}, err

@@ -72,6 +72,7 @@ func (p *predecessor) open(j *journal) (err error) {
 		if p.events, err = openRing(p.eventMap); err != nil {
 			return err
 		}
+		p.events.tickShift = p.TickShift
 	}
 	return nil
 }
