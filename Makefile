@@ -125,7 +125,7 @@ $(BIN)/grpcurl: tools/grpcurl/go.mod
 install-runtime:
 	$(call install,$(TEST_PACKAGES))
 install-test: tools-grpcurl
-	$(call install,$(TEST_PACKAGES))
+	$(call install,$(TEST_PACKAGES) $(GENERATE_PACKAGES))
 
 .PHONY: clean
 clean: ## Remove what was built, but not the tools

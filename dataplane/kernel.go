@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"context"
-	"log/slog"
 	"net/netip"
 	"strings"
 
@@ -20,7 +19,8 @@ type kernelMaps interface {
 	SetEndpoints(resolvers, servers []netip.AddrPort) error
 	Counters() (map[string]uint64, error)
 	Programs() datapath.Programs
-	RetirePrograms() error
+	Inherit(inUse []string) (judged bool, err error)
+	mapsOfTakeover
 	// Fault is what of the datapath has failed and may pass, nil for nothing.
 	Fault() error
 	NamesOf(addresses map[netip.Addr]bool) (map[netip.Addr]observe.Names, error)
@@ -30,7 +30,7 @@ type kernelMaps interface {
 
 // kernelHooks is what the agent needs of the packet filter.
 type kernelHooks interface {
-	enforce.Hooks
+	hooksOfTakeover
 	Backend() string
 	IPv6() bool
 }
@@ -47,6 +47,7 @@ type kernel struct {
 	conflicts func(ctx context.Context, cfg Config) []Requirement
 	openMaps  func(cfg datapath.Config, table *observe.Table, flows *observe.Flows) (kernelMaps, error)
 	openHooks func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error)
+	inUse     func(ctx context.Context) ([]string, error) // pins of programs that rules name
 	conntrack func(cfg conntrack.Config) kernelConntrack
 }
 
@@ -61,30 +62,9 @@ func realKernel() kernel {
 		openHooks: func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error) {
 			return netfilter.New(ctx, cfg)
 		},
+		inUse:     netfilter.ProgramsInUse,
 		conntrack: func(cfg conntrack.Config) kernelConntrack { return conntrack.New(cfg) },
 	}
-}
-
-// retiringHooks lets go of the programs of other builds once the rules have moved on to this one's:
-// iptables-legacy opens every pin that a rule names at each write to the table.
-type retiringHooks struct {
-	enforce.Hooks
-	retire  func() error
-	retired bool
-	log     *slog.Logger
-}
-
-// Ensure ensures the hooks, and retires once after that succeeded.
-func (h *retiringHooks) Ensure(ctx context.Context) ([]string, error) {
-	mended, err := h.Hooks.Ensure(ctx)
-	if err != nil || h.retired {
-		return mended, err //nolint:wrapcheck // the reconciler says what
-	}
-	h.retired = true
-	if err := h.retire(); err != nil {
-		h.log.Warn("programs of other builds are left pinned", "err", err)
-	}
-	return mended, nil
 }
 
 // RequirementsError ends Run before anything was changed: the machine could enforce only a part.

@@ -124,6 +124,10 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	if !filter.IPv6() {
 		log.Warn("the kernel has no IPv6: rules are for IPv4 alone")
 	}
+	judged, err := inherit(ctx, kernel, datapath)
+	if err != nil {
+		return nil, err
+	}
 	disk := subscribe.NewDisk(cfg.StateDir, log.With("component", "subscribe"))
 	var saved enforce.Saved
 	if saved.Revision, err = disk.Load(); err != nil {
@@ -133,7 +137,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 		return nil, fmt.Errorf("load rule sets before: %w", err)
 	}
 	enforceLog := log.With("component", "enforce")
-	hooks := &retiringHooks{Hooks: filter, retire: datapath.RetirePrograms, log: enforceLog}
+	hooks := &takeover{hooks: filter, maps: datapath, wait: cfg.DNSQueryTimeout, now: time.Now, log: enforceLog, judged: judged}
 	reconciler := enforce.NewReconciler(datapath, hooks, connections, disk, enforceLog)
 	advice := newAdvice(kernel, cfg, filter.Backend(), log)
 	status := &agentStatus{
@@ -154,6 +158,18 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	local := localserver.New(cfg.Socket, id, status, addresses, table, flows, log.With("component", "localserver"))
 	notifier := &notifier{socket: cfg.NotifySocket, state: reconciler.State, log: log.With("component", "notify")}
 	return &agent{datapath, reconciler, subscriber, local, advice, notifier, metrics, log}, nil
+}
+
+// inherit takes over what programs of another release learned, and reports whether they judge.
+func inherit(ctx context.Context, kernel kernel, datapath kernelMaps) (judged bool, err error) {
+	inUse, err := kernel.inUse(ctx)
+	if err != nil {
+		return false, fmt.Errorf("find the programs in use: %w", err)
+	}
+	if judged, err = datapath.Inherit(inUse); err != nil {
+		return false, fmt.Errorf("take over from another release: %w", err)
+	}
+	return judged, nil
 }
 
 func (a *agent) run(ctx context.Context) error {

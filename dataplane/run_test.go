@@ -95,6 +95,12 @@ func (d fakeDatapath) RetirePrograms() error {
 	return nil
 }
 
+func (fakeDatapath) Inherit([]string) (bool, error) { return false, nil }
+
+func (fakeDatapath) Judges() bool { return true }
+
+func (fakeDatapath) Carry() error { return nil }
+
 func (d fakeDatapath) Run(ctx context.Context) error {
 	name, err := domain.ParseName("www.example.com")
 	if err != nil {
@@ -139,6 +145,8 @@ func (f fakeFilter) Ensure(ctx context.Context) ([]string, error) {
 	return f.hooks.Ensure(ctx)
 }
 
+func (fakeFilter) Overlap(context.Context) error { return nil }
+
 func (fakeFilter) IPv6() bool { return true }
 
 func (fakeFilter) Backend() string { return netfilter.NFT }
@@ -156,6 +164,7 @@ func (n *fakeNode) kernel() kernel {
 			return fakeDatapath{n, table}, nil
 		},
 		openHooks: func(context.Context, netfilter.Config) (kernelHooks, error) { return fakeFilter{n}, nil },
+		inUse:     func(context.Context) ([]string, error) { return nil, nil },
 		conntrack: func(conntrack.Config) kernelConntrack { return fakeConntrack{enforcetest.NewConntrack()} },
 	}
 }

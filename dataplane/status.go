@@ -60,7 +60,9 @@ func (s *agentStatus) Degraded() ([]string, <-chan struct{}) {
 		}
 		faults = append(faults, fmt.Sprintf("revision %d is not in force, the last good one is: %v. Remedy: %s; it is tried again now and then", r.Revision.Number, r.Err, remedy))
 	}
-	if state.HooksErr != nil {
+	if errors.Is(state.HooksErr, enforce.ErrOverlap) {
+		faults = append(faults, fmt.Sprintf("%v. Remedy: none is needed, it takes as long as a question waits for its answer", state.HooksErr))
+	} else if state.HooksErr != nil {
 		faults = append(faults, fmt.Sprintf("%v. Remedy: see what `nameward-agent check` says; it is tried again every few seconds", state.HooksErr))
 	}
 	if state.CutErr != nil {

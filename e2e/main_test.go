@@ -89,13 +89,19 @@ type fleet struct {
 func newFleet(t *testing.T, agentFlags ...string) *fleet {
 	t.Helper()
 	f := &fleet{Lab: newLab(t), t: t, agentFlags: agentFlags}
+	f.begin()
+	return f
+}
+
+// begin starts server and agent.
+func (f *fleet) begin() {
+	f.t.Helper()
 	f.startServer()
 	conn, err := f.DialServer()
 	f.must(err)
-	t.Cleanup(func() { _ = conn.Close() })
+	f.t.Cleanup(func() { _ = conn.Close() })
 	f.conn = conn
 	f.startAgent()
-	return f
 }
 
 // forEachBackend runs a test on both iptables backends.

@@ -28,8 +28,9 @@ import (
 // agent is one that has these rules in force, on a node with two addresses.
 type agent struct{ rules *ruleset.RuleSet }
 
-func (agent) Status() *agentv1.GetStatusResponse { return nil }
-func (a agent) Rules() *ruleset.RuleSet          { return a.rules }
+func (agent) Status() *agentv1.GetStatusResponse    { return nil }
+func (a agent) Rules() *ruleset.RuleSet             { return a.rules }
+func (agent) Degraded() ([]string, <-chan struct{}) { return nil, nil }
 
 func (agent) Resolvers() []netip.AddrPort {
 	return []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:53")}

@@ -145,7 +145,12 @@ func (d *Datapath) countMappings() error {
 	if err != nil {
 		return err
 	}
-	gone, err := d.goneMappings(found.created, found.held)
+	// What was made while stock was taken may be in it: it is not to look as if it had always been there.
+	created, err := d.kernel.counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED)
+	if err != nil {
+		return err
+	}
+	gone, err := d.goneMappings(created, found.held)
 	if err != nil {
 		return err
 	}
@@ -163,8 +168,11 @@ func (d *Datapath) countEvicted(created, held uint64) error {
 	}
 	before := d.evicted.Load()
 	if evicted := gone - d.baseline; evicted > int64(before) { //nolint:gosec // a count
-		d.log.Warn("mappings gave way to newer ones: --max-mappings is too low, or a client resolves without end", "mappings", evicted-int64(before)) //nolint:gosec // a count
-		d.evicted.Store(uint64(evicted))                                                                                                              //nolint:gosec // more than a count
+		if now := time.Now(); now.Sub(d.warned) >= warnInterval {
+			d.log.Warn("mappings gave way to newer ones: --max-mappings is too low, or a client resolves without end", "mappings", evicted-int64(before), "in_all", evicted) //nolint:gosec // a count
+			d.warned = now
+		}
+		d.evicted.Store(uint64(evicted)) //nolint:gosec // more than a count
 	}
 	return nil
 }

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// layout is in the path of every pin: maps of another layout are other maps.
+// layout is in the path of every pin: maps of another layout are other maps, which a start takes over from
+// (see Inherit).
 const layout = "v1"
 
 // Config says where the datapath lives and how much it holds. Zero values are not defaulted.
@@ -33,7 +34,10 @@ type Config struct {
 	MaxPatterns         uint32 // domain names in patterns
 }
 
-func (c Config) mapDir() string     { return filepath.Join(c.PinDir, layout, "maps") }
+// mapsDir is where a layout has its maps.
+const mapsDir = "maps"
+
+func (c Config) mapDir() string     { return filepath.Join(c.PinDir, layout, mapsDir) }
 func (c Config) programDir() string { return filepath.Join(c.PinDir, layout, "programs") }
 
 // Programs are the pins that iptables rules name. A pin never changes its program: another build has

@@ -53,7 +53,7 @@ var counterNames = [bpf.DatapathCounterCOUNTER_MAX]string{
 	bpf.DatapathCounterCOUNTER_MAPPING_COLLECTED:    "mappings_collected",
 }
 
-// Counters returns what was counted since the maps were made, by name: dns_responses_<result>
+// Counters returns what was counted since the boot, or since the maps were made anew, by name: dns_responses_<result>
 // (learned, unmatched, malformed, …), verdicts_<verdict> (allow, deny, audit), flow_events_<result>
 // (told, suppressed, lost), mappings_created, mappings_evicted (addresses that the kernel dropped for
 // newer ones), events_lost and so on; and since this process began: addresses_evicted (addresses of a name
@@ -66,7 +66,7 @@ func (d *Datapath) Counters() (map[string]uint64, error) {
 		if err != nil {
 			return nil, err
 		}
-		counters[name] = n
+		counters[name] = n + d.inherited.of(name)
 	}
 	counters["mappings_evicted"] = d.evicted.Load()
 	counters["observations_evicted"], counters["addresses_evicted"] = d.table.Evicted()

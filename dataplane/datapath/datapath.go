@@ -41,7 +41,15 @@ type Datapath struct {
 	expired   map[netip.Addr]time.Time // addresses of which match sets were taken lately
 	baseline  int64                    // what was amiss in the counters of mappings at the start
 
-	fault   fault         // of the journal
+	fault   fault // of the journal
+	applied bool  // a rule set is in force that this process applied
+
+	predecessors []*predecessor // all pins of other layouts
+	heirs        []*predecessor // those that are taken over from
+	overlapSince time.Time      // from when on programs of both layouts see questions; zero: never
+	inherited    inherited
+
+	warned  time.Time     // when it was last said that mappings gave way; of the one who counts
 	evicted atomic.Uint64 // entries of mappings that the kernel dropped for newer ones
 	tight   atomic.Bool   // mappings have little room left
 	counted atomic.Uint64 // mappings that were made before the last pass over them
@@ -74,11 +82,18 @@ func (d *Datapath) open() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := d.openPredecessors(); err != nil {
+		return err
+	}
+	next, err := d.nextMatchSet(settings)
+	if err != nil {
+		return err
+	}
 	memory, err := d.journal.memory()
 	if err != nil {
 		d.log.Warn("match sets of the process before are not known: names are matched anew", "err", err)
 	}
-	d.lowering = lower.NewState(lower.MatchSet(settings.NextMatchSet), memory) //nolint:gosec // 28 bits
+	d.lowering = lower.NewState(next, memory)
 	if d.names, err = openNames(d.kernel); err != nil {
 		return err
 	}
@@ -92,6 +107,9 @@ func (d *Datapath) open() (err error) {
 		return err
 	}
 	if err := d.restore(); err != nil {
+		return err
+	}
+	if err := d.openInherited(); err != nil {
 		return err
 	}
 	return d.countMappings()
@@ -120,6 +138,9 @@ func (d *Datapath) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var errs []error
+	for _, p := range d.predecessors {
+		p.close()
+	}
 	if d.events != nil {
 		errs = append(errs, d.events.close())
 	}
@@ -238,6 +259,6 @@ func (d *Datapath) switchTo(idle uint32) error {
 		return err
 	}
 	d.active, d.switched = idle, time.Now()
-	d.inForce, d.replaced = true, replaced
+	d.applied, d.inForce, d.replaced = true, true, replaced
 	return nil
 }

@@ -18,6 +18,14 @@ type learned struct {
 	generations uint32 // bit 0, bit 1
 }
 
+// place is by whose programs something was learned.
+type place bool
+
+const (
+	learnedHere      place = false
+	learnedElsewhere place = true
+)
+
 // eventBatch is how many events are written to the journal at once.
 const eventBatch = 256
 
@@ -25,30 +33,47 @@ const eventBatch = 256
 // never end. An event leaves the ring buffer when it is written down, and only then it counts: if the
 // process is killed before, the next one reads it again; a flow is counted by one of them at most.
 func (d *Datapath) drain() error {
-	end := d.events.next + uint64(d.events.available()) //nolint:gosec // not negative
-	for d.events.next < end {
+	if err := d.drainRing(d.events, learnedHere); err != nil {
+		return err
+	}
+	return d.dropOverdue()
+}
+
+// drainRing takes in the events of a ring buffer. Answers that programs of another layout learned opened no
+// door here.
+func (d *Datapath) drainRing(events *ring, where place) error {
+	end := events.next + uint64(events.available()) //nolint:gosec // not negative
+	for events.next < end {
 		clock, err := readClock()
 		if err != nil {
 			return err
 		}
-		answers, flows := d.readBatch(end, clock)
+		answers, flows := d.readBatch(events, end, clock)
 		d.writeDown(answers, clock)
-		d.events.release()
+		events.release()
+		if where == learnedElsewhere {
+			for i := range answers {
+				answers[i].generations = 0
+			}
+		}
 		if err := d.take(answers, clock); err != nil {
 			return err
 		}
 		// Behind the answers, which say the names of where they go.
 		for i := range flows {
+			if where == learnedElsewhere && d.toldTwice(&flows[i]) {
+				continue
+			}
 			d.takeFlow(&flows[i])
 		}
 	}
-	return d.dropOverdue()
+	return nil
 }
 
 // readBatch reads up to a batch of events, of those that begin before a position.
-func (d *Datapath) readBatch(end uint64, c clock) (answers []learned, flows []stopped) {
-	for len(answers)+len(flows) < eventBatch && d.events.next < end {
-		raw := d.events.read()
+func (d *Datapath) readBatch(events *ring, end uint64, c clock) (answers []learned, flows []stopped) {
+	for len(answers)+len(flows) < eventBatch && events.next < end {
+		raw := events.read()
 		if raw == nil {
 			break
 		}
@@ -60,7 +85,7 @@ func (d *Datapath) readBatch(end uint64, c clock) (answers []learned, flows []st
 			}
 		} else {
 			var answer learned
-			if answer, err = decodeAnswer(raw, c); err == nil {
+			if answer, err = decodeAnswer(raw, c, events.tickShift); err == nil {
 				answers = append(answers, answer)
 			}
 		}
@@ -116,8 +141,9 @@ func eventType(raw []byte) bpf.DatapathEventType {
 
 var errShortEvent = errors.New("event is cut short")
 
-// decodeAnswer reads struct answer_event and what comes behind it.
-func decodeAnswer(raw []byte, c clock) (learned, error) {
+// decodeAnswer reads struct answer_event and what comes behind it. Whose ticks are not this build's says how
+// long they are.
+func decodeAnswer(raw []byte, c clock, tickShift int) (learned, error) {
 	var e bpf.DatapathAnswerEvent
 	if _, err := binary.Decode(raw, binary.LittleEndian, &e); err != nil {
 		return learned{}, errShortEvent
@@ -135,7 +161,7 @@ func decodeAnswer(raw []byte, c clock) (learned, error) {
 	a.Client = netip.AddrFrom16(e.Client.Bytes).Unmap()
 	a.Question = e.QuestionType
 	a.LearnedAt = c.fromBoot(e.LearnedAtNs)
-	a.ExpiresAt = c.fromTicks(e.ExpiresAt)
+	a.ExpiresAt = c.fromBoot(e.ExpiresAt << tickShift)
 	var err error
 	if a.Names, err = decodeNames(tail[names:names+int(e.NamesBytes)], int(e.Names)); err != nil {
 		return learned{}, err

@@ -105,7 +105,7 @@ func TestWhatWasLearnedMeanwhileStaysOpen(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		answers, _ := f.readBatch(f.events.next+uint64(f.events.available()), clock)
+		answers, _ := f.readBatch(f.events, f.events.next+uint64(f.events.available()), clock)
 		if err := f.take(answers, clock); err != nil {
 			return err
 		}
@@ -306,7 +306,7 @@ func TestEventsWaitUntilTheyAreWrittenDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	end := f.events.next + uint64(f.events.available())
-	if answers, _ := f.readBatch(end, clock); len(answers) != eventBatch {
+	if answers, _ := f.readBatch(f.events, end, clock); len(answers) != eventBatch {
 		t.Fatalf("read %d events, want a batch of %d", len(answers), eventBatch)
 	}
 	f.restart(t) // nothing was released

@@ -29,8 +29,13 @@ func (d *Datapath) Programs() Programs {
 // PinDir returns the directory of pins that the pin of a program is below.
 func PinDir(program string) string { return filepath.Dir(filepath.Dir(filepath.Dir(program))) }
 
-// RetirePrograms removes the pins of programs of other builds. To be called when no rule names them.
+// RetirePrograms removes the pins of programs of other builds, and all of other layouts. To be called when
+// no rule names them.
 func (d *Datapath) RetirePrograms() error {
+	return errors.Join(d.retireBuilds(), d.retireLayouts())
+}
+
+func (d *Datapath) retireBuilds() error {
 	pins, err := os.ReadDir(d.cfg.programDir())
 	if err != nil {
 		return fmt.Errorf("list pinned programs: %w", err)
@@ -47,17 +52,34 @@ func (d *Datapath) RetirePrograms() error {
 	return errors.Join(errs...)
 }
 
-// Remove removes every pin and directory below pinDir that a datapath made. The rules that name the
-// programs must be gone. What does not exist is no error.
+// Remove removes every pin and directory below pinDir that a datapath of any release made. The rules that
+// name the programs must be gone. What does not exist is no error.
 func Remove(pinDir string) error {
-	cfg := Config{PinDir: pinDir}
+	entries, err := os.ReadDir(pinDir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list layouts of pins: %w", err)
+	}
 	var errs []error
-	for _, dir := range []string{cfg.programDir(), cfg.mapDir(), filepath.Join(pinDir, layout)} {
-		if err := os.RemoveAll(dir); err != nil {
-			errs = append(errs, fmt.Errorf("remove pins: %w", err))
+	for _, entry := range entries {
+		if isLayout(entry.Name()) {
+			errs = append(errs, removeLayout(filepath.Join(pinDir, entry.Name())))
 		}
 	}
 	// The directory may be the operator's own, with other things in it, or a mount point.
 	_ = os.Remove(pinDir)
 	return errors.Join(errs...)
+}
+
+// removeLayout removes programs before maps, so that a predecessor that is half removed is no predecessor
+// that can be read.
+func removeLayout(dir string) error {
+	for _, d := range []string{filepath.Join(dir, "programs"), dir} {
+		if err := os.RemoveAll(d); err != nil {
+			return fmt.Errorf("remove pins: %w", err)
+		}
+	}
+	return nil
 }

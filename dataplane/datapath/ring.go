@@ -26,6 +26,7 @@ type ring struct {
 	data               []byte  // twice, one behind the other: a record never wraps
 	pages              [2][]byte
 	next               uint64 // where the next read begins
+	tickShift          int    // a tick of its events is so many times doubled nanoseconds
 }
 
 func openRing(m *ebpf.Map) (*ring, error) {
@@ -40,7 +41,7 @@ func openRing(m *ebpf.Map) (*ring, error) {
 	}
 	r := &ring{
 		consumer: (*uint64)(unsafe.Pointer(&consumer[0])), producer: (*uint64)(unsafe.Pointer(&rest[0])), //nolint:gosec // pages begin aligned
-		data: rest[page:], pages: [2][]byte{consumer, rest},
+		data: rest[page:], pages: [2][]byte{consumer, rest}, tickShift: int(tickShift),
 	}
 	r.next = atomic.LoadUint64(r.consumer)
 	return r, nil

@@ -15,6 +15,7 @@ const (
 	expiryLookahead = 5 * time.Second  // mappings that may expire before the next ticks
 	collectInterval = 30 * time.Second // between two passes over all mappings
 	tightInterval   = 3 * time.Second  // the same while there is little room
+	warnInterval    = time.Minute      // between two warnings of what goes on
 	retryInterval   = 100 * time.Millisecond
 )
 

@@ -13,6 +13,10 @@ import (
 // ErrFull says that a rule set does not fit into the datapath. The error that wraps it names what is full.
 var ErrFull = errors.New("does not fit into the datapath")
 
+// ErrOverlap says that the programs of another release still judge, by the rule set that they have, while
+// this one's learn beside them. It passes within the time that a question waits for its answer.
+var ErrOverlap = errors.New("the programs of another release judge until these know what they know")
+
 // Maps is the part of the datapath that holds rules.
 type Maps interface {
 	// Apply puts a rule set in force, whole: each packet is judged by what was in force before or by

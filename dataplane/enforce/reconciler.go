@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -204,6 +205,8 @@ func (r *Reconciler) ensure(ctx context.Context, next *State) {
 	switch {
 	case err == nil && next.HooksErr != nil:
 		r.log.Info("packet filter rules stand again")
+	case errors.Is(err, ErrOverlap) && !errors.Is(next.HooksErr, ErrOverlap):
+		r.log.Info("packet filter rules are moved on later", "why", err)
 	case err != nil && (next.HooksErr == nil || next.HooksErr.Error() != err.Error()):
 		r.log.Error("packet filter rules do not stand", "err", err)
 	case err != nil:

@@ -83,7 +83,7 @@ func New(ctx context.Context, cfg Config) (*Netfilter, error) {
 		if err != nil {
 			return nil, err
 		}
-		n.families = append(n.families, &family{tools: tools, tables: wantedTables(cfg, p)})
+		n.families = append(n.families, &family{tools, wantedTables(cfg, p), overlapTable(cfg.Programs, resolversOf(cfg, p))})
 	}
 	return n, nil
 }
@@ -138,8 +138,9 @@ func (n *Netfilter) ensureAll(ctx context.Context) ([]string, error) {
 
 // family is the rules of one address family.
 type family struct {
-	tools  tools
-	tables []*table
+	tools   tools
+	tables  []*table
+	overlap *table
 }
 
 // ensure brings one table to what is wanted.

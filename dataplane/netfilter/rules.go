@@ -14,6 +14,9 @@ const (
 
 const dnsPort = 53
 
+// learnedInInput is of a packet over lo, which comes to INPUT and POSTROUTING.
+var learnedInInput = "-o lo " + comment("learned in INPUT") + " -j RETURN"
+
 // transports are those of DNS, as iptables calls them.
 var transports = [...]string{"udp", "tcp"}
 
@@ -36,7 +39,11 @@ const (
 // wantedTables returns the rules of one family, as iptables prints them: `-A` and the chain left out,
 // options in the order in which iptables lists them.
 func wantedTables(cfg Config, p protocol) []*table {
-	var resolvers []netip.AddrPort
+	return []*table{mangleTable(cfg, resolversOf(cfg, p)), filterTable(cfg, p)}
+}
+
+// resolversOf returns the resolvers of a family, each once and in order.
+func resolversOf(cfg Config, p protocol) (resolvers []netip.AddrPort) {
 	for _, r := range cfg.Resolvers {
 		r = netip.AddrPortFrom(r.Addr().Unmap().WithZone(""), r.Port())
 		if r.Addr().Is4() == (p == ipv4) && !slices.Contains(resolvers, r) {
@@ -44,7 +51,7 @@ func wantedTables(cfg Config, p protocol) []*table {
 		}
 	}
 	slices.SortFunc(resolvers, netip.AddrPort.Compare)
-	return []*table{mangleTable(cfg, resolvers), filterTable(cfg, p)}
+	return resolvers
 }
 
 func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
@@ -54,16 +61,16 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 	replies := "-m conntrack --ctstate RELATED,ESTABLISHED --ctdir REPLY " + comment("and those that are cut") + " -j RETURN"
 	toNode := "-m addrtype --dst-type LOCAL " + comment("addresses of the node are no egress") + " -j RETURN"
 	loopback := "-o lo " + comment("loopback is no egress") + " -j RETURN"
-	deny := "-j " + denyChain
-	answers := answerRules(cfg, resolvers)
+	deny, refuse := "-j "+denyChain, " -j "+refuseChain
+	answers := answerRules(cfg.Programs, resolvers, responseChain)
 
 	t := &table{name: "mangle"}
 	// A packet over lo was asked about in OUTPUT.
-	t.hook("PREROUTING", slices.Concat(queryRules(resolvers, "! -i lo ", cfg.Programs.DNSQueryForwarded),
+	t.hook("PREROUTING", slices.Concat(queryRules(resolvers, "! -i lo ", cfg.Programs.DNSQueryForwarded, refuse),
 		[]string{established, replies, toNode, program(cfg.Programs.EgressForwarded) + " " + comment("forwarded connection denied") + " " + deny},
 		noteAccepted(cfg, cfg.Programs.AcceptForwarded)))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
-	t.hook("OUTPUT", slices.Concat(queryRules(resolvers, "", cfg.Programs.DNSQueryLocal),
+	t.hook("OUTPUT", slices.Concat(queryRules(resolvers, "", cfg.Programs.DNSQueryLocal, refuse),
 		[]string{loopback}, acceptRules(cfg, "-m conntrack --ctstate RELATED,ESTABLISHED "),
 		[]string{established, replies, toNode, program(cfg.Programs.EgressLocal) + " " + comment("connection of the node denied") + " " + deny},
 		noteAccepted(cfg, cfg.Programs.AcceptLocal), acceptRules(cfg, "")))
@@ -71,8 +78,7 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 		t.hook("FORWARD", rules)
 	}
 	t.hook("INPUT", answers)
-	// A packet over lo comes to INPUT too.
-	t.hook("POSTROUTING", append([]string{"-o lo " + comment("learned in INPUT") + " -j RETURN"}, answers...))
+	t.hook("POSTROUTING", append([]string{learnedInInput}, answers...))
 	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers; hold back what TCP is to send again") + " -j DROP"})
 	t.chain(denyChain, denyRules(cfg))
 	t.chain(refuseChain, refuseRules(cfg))
@@ -81,12 +87,12 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 
 // queryRules remember what resolvers are asked. A question that is refused is always rejected: nobody is
 // to wait for an answer that will not come.
-func queryRules(resolvers []netip.AddrPort, from, pin string) []string {
+func queryRules(resolvers []netip.AddrPort, from, pin, target string) []string {
 	var rules []string
 	for _, port := range ports(resolvers) {
 		for _, transport := range transports {
-			rules = append(rules, fmt.Sprintf("%[1]s-p %[2]s -m %[2]s --dport %[3]d %[4]s %[5]s -j %[6]s", from, transport, port,
-				program(pin), comment("remember questions to resolvers"), refuseChain))
+			rules = append(rules, fmt.Sprintf("%[1]s-p %[2]s -m %[2]s --dport %[3]d %[4]s %[5]s%[6]s", from, transport, port,
+				program(pin), comment("remember questions to resolvers"), target))
 		}
 	}
 	return rules
@@ -144,34 +150,34 @@ func acceptRules(cfg Config, state string) []string {
 }
 
 // answerRules goes by what the client asked (the original destination): behind DNAT the answer comes
-// from another address. An answer of a trusted resolver does not come back from responseChain, which
-// it goes to, and so does not reach the rules behind.
+// from another address. An answer of a trusted resolver does not come back from the chain to which
+// it goes, and so does not reach the rules behind.
 //
 // Where the first packet of a flow came from the resolver, conntrack takes the client's question for the
 // reply: an answer that outlived its flow began it, or one that somebody sent in the resolver's name. What
 // the resolver sends after the client did is read like other answers.
-func answerRules(cfg Config, resolvers []netip.AddrPort) []string {
+func answerRules(programs Programs, resolvers []netip.AddrPort, to string) []string {
 	var rules []string
 	for _, transport := range transports {
 		for _, r := range resolvers {
 			rules = append(rules, fmt.Sprintf("-p %s -m conntrack --ctstate ESTABLISHED --ctorigdst %s --ctorigdstport %d --ctdir REPLY %s -g %s",
-				transport, r.Addr(), r.Port(), comment("answer of a trusted resolver"), responseChain))
+				transport, r.Addr(), r.Port(), comment("answer of a trusted resolver"), to))
 			if transport == "udp" {
-				rules = append(rules, flippedRules(cfg, r)...)
+				rules = append(rules, flippedRules(programs, r, to)...)
 			}
 		}
 		rules = append(rules, fmt.Sprintf("-p %s -m conntrack --ctorigdstport %d --ctdir REPLY %s %s",
-			transport, dnsPort, program(cfg.Programs.DNSUntrusted), comment("answer of another resolver")))
+			transport, dnsPort, program(programs.DNSUntrusted), comment("answer of another resolver")))
 	}
 	return rules
 }
 
 // flippedRules are those of a flow that the resolver began.
-func flippedRules(cfg Config, r netip.AddrPort) []string {
+func flippedRules(programs Programs, r netip.AddrPort, to string) []string {
 	from := fmt.Sprintf("-s %s -p udp -m udp --sport %d -m conntrack", netip.PrefixFrom(r.Addr(), r.Addr().BitLen()), r.Port())
 	return []string{
-		fmt.Sprintf("%s --ctstate ESTABLISHED --ctdir ORIGINAL %s -g %s", from, comment("answer of a trusted resolver, who spoke first"), responseChain),
-		fmt.Sprintf("%s --ctdir ORIGINAL %s %s", from, program(cfg.Programs.DNSUnasked), comment("answer that nobody asked for")),
+		fmt.Sprintf("%s --ctstate ESTABLISHED --ctdir ORIGINAL %s -g %s", from, comment("answer of a trusted resolver, who spoke first"), to),
+		fmt.Sprintf("%s --ctdir ORIGINAL %s %s", from, program(programs.DNSUnasked), comment("answer that nobody asked for")),
 	}
 }
 

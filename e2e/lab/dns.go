@@ -112,7 +112,7 @@ log:
     any: warning
 database:
     storage: %[1]s
-template:
+%[6]stemplate:
   - id: default
     storage: %[1]s
     zonefile-load: whole
@@ -121,8 +121,11 @@ template:
 zone:
   - domain: example
     file: example.zone
-`, dir, ResolverV4, ResolverV6, RogueV4, RogueV6)
-	for name, content := range map[string]string{"example.zone": text.String(), "knot.conf": config} {
+  - domain: endless.example
+    file: endless.zone
+    module: [ mod-synthrecord/v4, mod-synthrecord/v6 ]
+`, dir, ResolverV4, ResolverV6, RogueV4, RogueV6, endlessRecords)
+	for name, content := range map[string]string{"example.zone": text.String(), "endless.zone": endlessZone, "knot.conf": config} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			return err
 		}

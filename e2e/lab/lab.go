@@ -51,6 +51,9 @@ type Lab struct {
 	// Client, Node and World are the network namespaces.
 	Client, Node, World *Namespace
 
+	// Agent is the program that StartAgent runs.
+	Agent string
+
 	bin     string
 	cleanup []func() error
 }
@@ -65,7 +68,7 @@ func New(ctx context.Context, bin string) (*Lab, error) {
 		return nil, err
 	}
 	id := fmt.Sprintf("nw%d-%d", os.Getpid(), counter.Add(1))
-	l := &Lab{Dir: dir, BPFFS: filepath.Join(dir, "bpffs"), bin: bin}
+	l := &Lab{Dir: dir, BPFFS: filepath.Join(dir, "bpffs"), Agent: filepath.Join(bin, "nameward-agent"), bin: bin}
 	l.BPFDir = filepath.Join(l.BPFFS, "nameward")
 	l.cleanup = append(l.cleanup, func() error { return os.RemoveAll(dir) })
 	if err := l.build(ctx, id); err != nil {

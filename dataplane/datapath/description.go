@@ -1,0 +1,68 @@
+package datapath
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"reflect"
+	"unsafe"
+
+	"github.com/nameward/nameward/bpf"
+)
+
+// description says of a layout what a build of another one needs to take over from its maps. Every build
+// leaves one in the journal, so that an older one can take over from a newer one too.
+type description struct {
+	// Of the map of mappings: an address in the key, IPv4 as ::ffff:a.b.c.d, and in the value slots of 64
+	// bits each, with the match set in the low bits and above it the tick at which it expires.
+	KeyBytes     int
+	AddressAt    int
+	ValueBytes   int
+	SlotsAt      int
+	Slots        int
+	MatchSetBits int
+	TickShift    int // a tick is so many times doubled nanoseconds
+
+	// Of the map of settings, at index 0: match sets below it were given out, 64 bits.
+	SettingsBytes  int
+	NextMatchSetAt int
+
+	Counters []string // what each index of the map of counters counts
+	Events   string   // the format of events in the ring buffer
+}
+
+// described is this build's layout.
+func described() description {
+	var key bpf.DatapathMappingKey
+	var value bpf.DatapathMapping
+	var settings bpf.DatapathSettings
+	return description{
+		KeyBytes: int(unsafe.Sizeof(key)), AddressAt: int(unsafe.Offsetof(key.Address)),
+		ValueBytes: int(unsafe.Sizeof(value)), SlotsAt: int(unsafe.Offsetof(value.Slots)), Slots: len(value.Slots),
+		MatchSetBits:  int(bpf.DatapathMappingLimitMAPPING_MATCH_SET_BITS),
+		TickShift:     int(bpf.DatapathMappingLimitMAPPING_TICK_SHIFT),
+		SettingsBytes: int(unsafe.Sizeof(settings)), NextMatchSetAt: int(unsafe.Offsetof(settings.NextMatchSet)),
+		Counters: counterNames[:],
+		Events:   eventFormat(),
+	}
+}
+
+// eventTail is raised when what comes behind the fixed part of an event changes its meaning.
+const eventTail = 1
+
+// eventFormat is equal for builds whose events can be read by one another.
+func eventFormat() string {
+	hash := sha256.New()
+	for _, event := range []any{bpf.DatapathAnswerEvent{}, bpf.DatapathAnswerAddress{}, bpf.DatapathFlowEvent{}} {
+		describeStruct(hash, reflect.TypeOf(event))
+	}
+	_, _ = fmt.Fprintf(hash, "%d", eventTail) // never fails
+	return hex.EncodeToString(hash.Sum(nil)[:8])
+}
+
+func describeStruct(to io.Writer, t reflect.Type) {
+	for field := range t.Fields() {
+		_, _ = fmt.Fprintf(to, "%s %d %d\n", field.Name, field.Offset, field.Type.Size()) // never fails
+	}
+}

@@ -1,0 +1,173 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nameward/nameward/bpf"
+	"github.com/nameward/nameward/dataplane/lower"
+)
+
+// nextMatchSet is above every match set that any layout gave out: what one means it means in all.
+func (d *Datapath) nextMatchSet(own bpf.DatapathSettings) (lower.MatchSet, error) {
+	next := own.NextMatchSet
+	for _, p := range d.predecessors {
+		if !p.readable() {
+			continue
+		}
+		other, err := p.nextMatchSet()
+		if err != nil {
+			return 0, err
+		}
+		next = max(next, other)
+	}
+	return lower.MatchSet(next), nil //nolint:gosec // 28 bits
+}
+
+// Inherit takes over what programs of other layouts learned, once a start and before the first Apply.
+// inUse are the pins that rules name. It reports whether programs of another layout judge at this moment:
+// then the rules are to move on to this build's only when these have seen questions and answers beside the
+// others for as long as a question waits for its answer, and Carry was called again.
+func (d *Datapath) Inherit(inUse []string) (judged bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	// Where this build's programs judge, the others are what an attempt to move on left behind.
+	if slices.ContainsFunc(inUse, below(d.cfg.programDir())) {
+		return false, nil
+	}
+	for _, p := range d.predecessors {
+		judges := slices.ContainsFunc(inUse, below(p.dir))
+		judged = judged || judges
+		if !p.readable() || len(inUse) > 0 && !judges {
+			continue
+		}
+		if p.events == nil {
+			d.log.Warn("names that were resolved while no agent ran are not known: events of another release have another format", "pins", p.dir)
+			d.table.Missed()
+		}
+		d.heirs = append(d.heirs, p)
+	}
+	return judged, d.carry(false)
+}
+
+func below(dir string) func(string) bool {
+	return func(path string) bool { return strings.HasPrefix(path, dir+"/") }
+}
+
+// Judges reports whether a rule set is in force in the maps of this layout.
+func (d *Datapath) Judges() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.applied
+}
+
+// Carry takes over what programs of other layouts learned since Inherit. It is called first when the programs
+// of both begin to see questions.
+func (d *Datapath) Carry() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.overlapSince.IsZero() {
+		d.overlapSince = time.Now()
+	}
+	return d.carry(false)
+}
+
+func (d *Datapath) carry(movedOn bool) error {
+	if err := d.inheritCounters(movedOn); err != nil {
+		return err
+	}
+	clock, err := readClock()
+	if err != nil {
+		return err
+	}
+	for _, p := range d.heirs {
+		if p.events != nil {
+			if err := d.drainRing(p.events, learnedElsewhere); err != nil {
+				return err
+			}
+		}
+		doors, err := p.doors(clock.toTicks(clock.now))
+		if err != nil {
+			return err
+		}
+		if err := d.remap(doors); err != nil {
+			return err
+		}
+	}
+	return d.dropOverdue()
+}
+
+// toldTwice reports whether this build's programs tell of what another's told too: questions that both refuse.
+func (d *Datapath) toldTwice(s *stopped) bool {
+	return s.NameBytes != 0 && !d.overlapSince.IsZero() && s.seen.After(d.overlapSince)
+}
+
+// retireLayouts ends the takeover, with what the others learned by the last moment: over TCP connections of
+// which this build's programs did not see the start.
+func (d *Datapath) retireLayouts() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	errs := []error{d.carry(true)}
+	for _, p := range d.predecessors {
+		p.close()
+		if err := errors.Join(removeLayout(p.dir), d.journal.forgetLayout(p.layout)); err != nil {
+			errs = append(errs, fmt.Errorf("retire layout %s: %w", p.layout, err))
+		}
+	}
+	d.predecessors, d.heirs = nil, nil
+	return errors.Join(errs...)
+}
+
+// inherited is what was counted before this layout's own counters began, by name. Added to them it wraps
+// around to the sum.
+type inherited map[string]uint64
+
+func (i inherited) of(counter string) uint64 { return i[counter] }
+
+func (d *Datapath) openInherited() (err error) {
+	d.inherited, err = d.journal.inherited(layout)
+	return errors.Join(err, d.journal.describe())
+}
+
+// inheritCounters adds up what other layouts counted. Before the rules move on, the programs of both see
+// questions and answers: what both counted counts once. Who judges, alone counts verdicts, to the end.
+func (d *Datapath) inheritCounters(movedOn bool) error {
+	for _, p := range d.heirs {
+		now, err := p.counted()
+		if err != nil {
+			return err
+		}
+		own := map[string]uint64{}
+		for i, name := range counterNames {
+			if own[name], err = d.kernel.counter(bpf.DatapathCounter(i)); err != nil { //nolint:gosec // an index
+				return err
+			}
+		}
+		earlier, err := d.journal.inherited(p.layout)
+		if err != nil {
+			return err
+		}
+		if p.before == nil {
+			p.before, p.ownBefore = now, own
+			d.inherited = inherited{}
+		}
+		for name, before := range p.before {
+			verdict := strings.HasPrefix(name, "verdicts_")
+			if movedOn && !verdict {
+				continue
+			}
+			alone := now[name] - before
+			if both := own[name] - p.ownBefore[name]; !verdict {
+				alone = max(alone, both) - both
+			}
+			d.inherited[name] = earlier.of(name) + before + alone - p.ownBefore[name]
+		}
+	}
+	if len(d.heirs) == 0 {
+		return nil
+	}
+	return d.journal.putInherited(layout, d.inherited)
+}

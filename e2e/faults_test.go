@@ -1,0 +1,267 @@
+package e2e_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/nameward/nameward/e2e/lab"
+)
+
+var (
+	faultsFor  = flag.Duration("faults", 2*time.Minute, "how long TestFaults injects faults")
+	faultsSeed = flag.Uint64("faults-seed", 1, "what its faults are drawn from")
+	faultsRate = flag.Int("faults-rate", 1000, "fresh names a second of its load")
+)
+
+// TestFaults injects faults, drawn by seed, into a node under load: fresh names are resolved and connected to
+// at once, and what is denied is tried. No connection that is allowed fails and none that is denied passes,
+// but those that meet rules which somebody else removed, until they are mended; and counters add up.
+func TestFaults(t *testing.T) {
+	requireRoot(t)
+	f := newFaulty(t)
+	started := time.Now()
+	for time.Since(started) < *faultsFor && !t.Failed() {
+		fault := f.faults[f.random.IntN(len(f.faults))]
+		began := time.Now()
+		fault.inject(t)
+		f.awaitCurrent()
+		f.awaitRules(t)
+		if fault.tampers {
+			f.load.excuse(began, time.Now())
+		}
+		f.load.pass(f.fleet, int64(*faultsRate)/4)
+		f.injected[fault.name]++
+	}
+	f.load.stop()
+	f.load.report(t)
+	f.expectCounters(t)
+	t.Logf("seed %d: %d names at %.0f a second, %d connections refused, faults %v", *faultsSeed,
+		f.load.resolved.Load(), float64(f.load.resolved.Load())/time.Since(started).Seconds(), f.load.refused.Load(), f.injected)
+}
+
+// faulty is a fleet that faults are injected into.
+type faulty struct {
+	*fleet
+	backend  string
+	random   *rand.Rand
+	releases []string // agents
+	load     *load
+	rules    string // ours, as they are when they stand
+	faults   []fault
+	injected map[string]int
+	disk     string
+}
+
+type fault struct {
+	name    string
+	inject  func(t *testing.T)
+	tampers bool // with rules of ours: until they are mended, nobody judges or learns
+}
+
+const (
+	faultsQueryTimeout = 2 * time.Second
+	diskBytes          = 16 << 20
+)
+
+func newFaulty(t *testing.T) *faulty {
+	t.Helper()
+	f := &faulty{random: rand.New(rand.NewPCG(*faultsSeed, 1)), injected: map[string]int{}} //nolint:gosec // the same for a seed
+	f.backend = []string{"nft", "legacy"}[*faultsSeed%2]
+	f.fleet = &fleet{Lab: newLab(t), t: t, agentFlags: []string{
+		"--iptables", f.backend, "--dns-query-timeout", faultsQueryTimeout.String(), "--max-mappings", "4096",
+	}}
+	f.disk = filepath.Join(f.Dir, "agent")
+	f.must(os.Mkdir(f.disk, 0o700))
+	f.must(unix.Mount("tmpfs", f.disk, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", diskBytes)))
+	t.Cleanup(func() { _ = unix.Unmount(f.disk, unix.MNT_DETACH) })
+	agents, err := releases()
+	f.must(err)
+	f.releases = []string{f.Agent, agents.otherPrograms, agents.otherLayout}
+	f.begin()
+	f.put(clientPolicy("*.endless.example"))
+	f.rules = f.ourRules(t)
+	f.load = f.startLoad(t, lab.EndlessName, *faultsRate, 8)
+	f.faults = []fault{
+		{"agent killed", f.killAgent, false},
+		{"agent stopped", f.stopAgent, false},
+		{"another release", f.changeRelease, false},
+		{"server killed", f.killServer, false},
+		{"server partitioned", f.partition, false},
+		{"disk full", f.fillDisk, false},
+		{"policy changed", f.changePolicy, false},
+		{"neighbour inserts", f.insertBefore, false},
+		{"chain flushed", f.flushChain, true},
+		{"jump deleted", f.deleteJump, true},
+		{"old dump restored", f.restoreDump, true},
+	}
+	return f
+}
+
+func (f *faulty) killAgent(t *testing.T) {
+	f.must(f.agent.Kill())
+	f.load.pass(f.fleet, 200)
+	f.startAgent()
+}
+
+func (f *faulty) stopAgent(t *testing.T) {
+	f.must(f.agent.Stop())
+	f.startAgent()
+}
+
+func (f *faulty) changeRelease(t *testing.T) {
+	f.must(f.agent.Kill())
+	f.Agent = f.releases[f.random.IntN(len(f.releases))]
+	f.startAgent()
+	pins, gone := "v1", "v2"
+	if f.Agent == f.releases[2] {
+		pins, gone = gone, pins
+	}
+	f.must(lab.Await(t.Context(), func() error { return layoutOnly(f.BPFDir, pins, gone) }, nil))
+}
+
+func (f *faulty) killServer(t *testing.T) {
+	f.must(f.server.Kill())
+	f.load.pass(f.fleet, 200)
+	f.startServer()
+}
+
+// partition has the packets between agent and server vanish for a while.
+func (f *faulty) partition(t *testing.T) {
+	rule := strings.Fields("OUTPUT -p tcp --dport 7443 -j DROP")
+	f.iptablesOf(t, append([]string{"-t", "raw", "-I"}, rule...)...)
+	f.load.pass(f.fleet, 2*int64(*faultsRate))
+	f.iptablesOf(t, append([]string{"-t", "raw", "-D"}, rule...)...)
+}
+
+func (f *faulty) fillDisk(t *testing.T) {
+	file := filepath.Join(f.disk, "filler")
+	if err := os.WriteFile(file, make([]byte, diskBytes), 0o600); err == nil {
+		t.Error("the disk is larger than it was made")
+	}
+	f.load.pass(f.fleet, int64(*faultsRate))
+	f.must(os.Remove(file))
+}
+
+func (f *faulty) changePolicy(t *testing.T) {
+	f.put(clientPolicy("*.endless.example", fmt.Sprintf("n%d.other.example", f.random.IntN(1000))))
+}
+
+func (f *faulty) insertBefore(t *testing.T) {
+	for _, table := range []string{"mangle", "filter"} {
+		f.iptablesOf(t, "-t", table, "-I", "OUTPUT", "1", "-m", "comment", "--comment", "neighbour")
+		f.iptablesOf(t, "-t", table, "-I", "INPUT", "1", "-m", "comment", "--comment", "neighbour")
+	}
+}
+
+func (f *faulty) flushChain(t *testing.T) {
+	chains := []string{"PREROUTING", "POSTROUTING", "RESPONSE", "DENY"}
+	f.iptablesOf(t, "-t", "mangle", "-F", "NAMEWARD-"+chains[f.random.IntN(len(chains))])
+}
+
+func (f *faulty) deleteJump(t *testing.T) {
+	hook := []string{"PREROUTING", "POSTROUTING"}[f.random.IntN(2)]
+	f.iptablesOf(t, "-t", "mangle", "-D", hook, "1")
+}
+
+// restoreDump writes back both tables as they were before there was an agent.
+func (f *faulty) restoreDump(t *testing.T) {
+	for _, program := range []string{"iptables-", "ip6tables-"} {
+		cmd := f.Node.Command(t.Context(), program+f.backend+"-restore", "-w", "5")
+		cmd.Stdin = strings.NewReader("*mangle\nCOMMIT\n*filter\nCOMMIT\n")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s-restore: %v: %s", program, err, out)
+		}
+	}
+}
+
+func (f *faulty) iptablesOf(t *testing.T, args ...string) {
+	t.Helper()
+	for _, program := range []string{"iptables-", "ip6tables-"} {
+		if out, err := f.command(t.Context(), program+f.backend, append([]string{"-w", "5"}, args...)...); err != nil {
+			t.Fatalf("%s%s %v: %v: %s", program, f.backend, args, err, out)
+		}
+	}
+}
+
+// awaitRules waits until the rules stand as they did, ours first.
+func (f *faulty) awaitRules(t *testing.T) {
+	t.Helper()
+	f.must(lab.Await(t.Context(), func() error {
+		if now := f.ourRules(t); now != f.rules {
+			return fmt.Errorf("rules do not stand (-want +got):\n%s", cmp.Diff(strings.Split(f.rules, "\n"), strings.Split(now, "\n")))
+		}
+		return nil
+	}, nil))
+}
+
+// ourRules are all rules of ours and, before those of a neighbour, our jumps; pins by their programs alone.
+func (f *faulty) ourRules(t *testing.T) string {
+	t.Helper()
+	var ours []string
+	for _, program := range []string{"iptables-", "ip6tables-"} {
+		for _, table := range []string{"mangle", "filter"} {
+			out, err := f.Node.Command(t.Context(), program+f.backend+"-save", "-t", table).Output() // it warns beside
+			if err != nil {
+				t.Fatalf("list rules: %v", err)
+			}
+			ours = append(ours, rulesIn(string(out))...)
+		}
+	}
+	return strings.Join(ours, "\n")
+}
+
+func rulesIn(dump string) (ours []string) {
+	neighbours := map[string]bool{}
+	for line := range strings.Lines(dump) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) < 2 || fields[0] != "-A":
+		case strings.Contains(line, "neighbour"):
+			neighbours[fields[1]] = true
+		case strings.Contains(line, "NAMEWARD-") && neighbours[fields[1]]:
+			ours = append(ours, "behind a neighbour: "+line)
+		case strings.Contains(line, "NAMEWARD-"):
+			for i, field := range fields {
+				if i > 0 && fields[i-1] == "--object-pinned" {
+					program := filepath.Base(field)
+					fields[i] = program[:strings.LastIndex(program, "-")]
+				}
+			}
+			ours = append(ours, strings.Join(fields, " "))
+		}
+	}
+	slices.Sort(ours)
+	return ours
+}
+
+// expectCounters holds what was counted against what was done: each answer once, but for those that came
+// while rules were gone; each connection's verdict once, and again where its first packet was sent again.
+func (f *faulty) expectCounters(t *testing.T) {
+	all, excused := f.load.answers()
+	counters := f.counters(func(c map[string]uint64) bool { return responsesIn(c) >= uint64(all-excused) }) //nolint:gosec // a count
+	if got := responsesIn(counters); got > uint64(all) {                                                    //nolint:gosec // a count
+		t.Errorf("%d answers were counted, but only %d came", got, all)
+	}
+	if got, want := counters["verdicts_allow"], uint64(all-excused); got < want { //nolint:gosec // a count
+		t.Errorf("%d connections were allowed, want %d or more", got, want)
+	}
+}
+
+func responsesIn(counters map[string]uint64) (sum uint64) {
+	for name, count := range counters {
+		if strings.HasPrefix(name, "dns_responses_") {
+			sum += count
+		}
+	}
+	return sum
+}

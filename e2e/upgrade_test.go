@@ -1,0 +1,105 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/nameward/nameward/e2e/lab"
+)
+
+// Of other releases: one with other programs upon the same maps, and one whose maps are laid out otherwise.
+var (
+	otherPrograms = []lab.Edit{{File: "bpf/dns_response.bpf.c", Old: "\n", New: "\n\n"}}
+	otherLayout   = []lab.Edit{
+		{File: "dataplane/datapath/config.go", Old: `const layout = "v1"`, New: `const layout = "v2"`},
+		{File: "bpf/types.h", Old: "#define MAPPING_SLOTS 8", New: "#define MAPPING_SLOTS 4"},
+		{File: "bpf/types.h", Old: "sizeof(struct mapping) == 64", New: "sizeof(struct mapping) == 32"},
+		{File: "bpf/types.h", Old: "\tMAPPING_TICK_SHIFT = 24, ", New: "\tMAPPING_TICK_SHIFT = 25, "},
+	}
+)
+
+// TestUpgrade runs one release after the other, killed each time, on a node under load: no connection that
+// is allowed fails, none that is denied passes, what was learned stays known, and every answer counts once.
+func TestUpgrade(t *testing.T) {
+	requireRoot(t)
+	agents, err := releases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	forEachBackend(t, func(t *testing.T, backend string) {
+		f := newFleet(t, "--iptables", backend, "--dns-query-timeout", "3s", "--ttl-grace", "1h") // longer than the test
+		f.put(clientPolicy("*.fresh.example", "api.example"))
+		f.expectOpen(t, lab.ResolverV4, "api.example")
+		before := f.opened(t, "api.example")[:1]
+
+		load := f.startLoad(t, func(_ netip.Addr, i int) string { return lab.FreshName(i) }, 100, 1)
+		this := f.Agent
+		for _, step := range []struct{ release, pins, gone string }{
+			{agents.otherPrograms, "v1", "v2"}, {agents.otherLayout, "v2", "v1"}, {agents.otherPrograms, "v1", "v2"}, {this, "v1", "v2"},
+		} {
+			f.must(f.agent.Kill())
+			load.pass(f, 100) // while no agent runs
+			f.Agent = step.release
+			f.startAgent()
+			f.must(lab.Await(t.Context(), func() error { return layoutOnly(f.BPFDir, step.pins, step.gone) }, nil))
+			load.pass(f, 100)
+			f.expectStillOpen(t, before)
+		}
+		load.stop()
+		load.report(t)
+		for _, name := range []string{"api.example", lab.FreshName(0), lab.FreshName(int(load.resolved.Load()) / 2)} {
+			t.Logf("awaiting the mapping of %s", name)
+			f.awaitMapping(name)
+		}
+		// A change of policy knows the names that were resolved under all of them.
+		f.put(clientPolicy("late.example", lab.FreshName(2)))
+		f.expectStillOpen(t, f.opened(t, lab.FreshName(2))[:1])
+		if err := f.Connect(before[0], lab.ServicePort); !lab.Refused(err) {
+			t.Errorf("connect to what is allowed no longer: %v, want refused", err)
+		}
+		answers, _ := load.answers()
+		answers++ // api.example
+		counters := f.counters(func(c map[string]uint64) bool {
+			return sumOf(c, "dns_responses_learned", "dns_responses_unmatched") >= uint64(answers)
+		})
+		if got := sumOf(counters, "dns_responses_learned", "dns_responses_unmatched"); got != uint64(answers) {
+			t.Errorf("%d answers were counted, want %d", got, answers)
+		}
+		t.Logf("%d names resolved and connected to, %d connections refused", load.resolved.Load(), load.refused.Load())
+	})
+}
+
+// releases are the agents of other releases, built once.
+var releases = sync.OnceValues(func() (agents struct{ otherPrograms, otherLayout string }, err error) {
+	ctx := context.Background()
+	if agents.otherPrograms, err = lab.BuildAgent(ctx, filepath.Join(programs, "other-programs"), otherPrograms...); err != nil {
+		return agents, err
+	}
+	agents.otherLayout, err = lab.BuildAgent(ctx, filepath.Join(programs, "other-layout"), otherLayout...)
+	return agents, err
+})
+
+// layoutOnly returns nil when pins of one layout are there and none of the other.
+func layoutOnly(dir, pins, gone string) error {
+	if _, err := os.Stat(filepath.Join(dir, pins)); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, gone)); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("pins of layout %s: %w", gone, err)
+	}
+	return nil
+}
+
+func sumOf(counters map[string]uint64, names ...string) (sum uint64) {
+	for _, name := range names {
+		sum += counters[name]
+	}
+	return sum
+}
