@@ -23,8 +23,17 @@ type Requirement struct {
 
 // Check finds out, by trying, whether this machine can run an agent. It leaves nothing behind.
 func Check(ctx context.Context, cfg Config) []Requirement {
+	return check(ctx, cfg, datapath.Probe(cfg.BPFDir))
+}
+
+// checkBeforeStart leaves out what the start itself finds out before it changes anything.
+func checkBeforeStart(ctx context.Context, cfg Config) []Requirement {
+	return check(ctx, cfg, datapath.ProbeBeforeOpen(cfg.BPFDir))
+}
+
+func check(ctx context.Context, cfg Config, ofDatapath []datapath.Requirement) []Requirement {
 	var requirements []Requirement
-	for _, r := range datapath.Probe(cfg.BPFDir) {
+	for _, r := range ofDatapath {
 		requirements = append(requirements, Requirement(r))
 	}
 	for _, r := range netfilter.Probe(ctx, cfg.IPTables) {

@@ -35,6 +35,7 @@ func run(ctx context.Context, cfg Config, kernel kernel, log *slog.Logger) (err 
 	if requirements := kernel.probe(ctx, cfg); !AllMet(requirements) {
 		return &RequirementsError{requirements}
 	}
+	_, statErr := os.Stat(cfg.StateDir)
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return fmt.Errorf("make state directory: %w", err)
 	}
@@ -49,6 +50,14 @@ func run(ctx context.Context, cfg Config, kernel kernel, log *slog.Logger) (err 
 	flows := observe.NewFlows(0)
 	datapath, err := kernel.openMaps(settings, table, flows)
 	if err != nil {
+		// The state directory goes again if the machine lacks something: it is left as it was.
+		if requirements := kernel.probeAll(ctx, cfg); !AllMet(requirements) {
+			err = &RequirementsError{requirements}
+			if errors.Is(statErr, os.ErrNotExist) {
+				err = errors.Join(err, os.RemoveAll(cfg.StateDir))
+			}
+			return err
+		}
 		return fmt.Errorf("open datapath: %w", err)
 	}
 	defer func() { err = errors.Join(err, datapath.Close()) }()

@@ -17,22 +17,34 @@ import (
 // Probe checks, by doing it, whether the node can run a datapath with its pins at pinDir. It leaves
 // nothing behind.
 func Probe(pinDir string) []Requirement {
-	checks := []struct {
-		name   string
-		check  func() (detail string, err error)
-		remedy string
-	}{
+	return append(ProbeBeforeOpen(pinDir), probe(check{
+		"program load", probePrograms, "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL=y, CONFIG_BPF_JIT=y and CONFIG_DEBUG_INFO_BTF=y, not locked down for confidentiality",
+	})...)
+}
+
+// ProbeBeforeOpen leaves out whether the kernel takes the programs: that costs a CPU a second or more, and
+// Open finds it out before it changes anything.
+func ProbeBeforeOpen(pinDir string) []Requirement {
+	return probe([]check{
 		{"capabilities", probeCapabilities, "run as root, or give the process CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"},
 		{"locked memory", probeMemory, "raise the limit (LimitMEMLOCK=infinity in the systemd unit)"},
 		{"bpf file system", func() (string, error) { return probePins(pinDir) }, "mount it: mount -t bpf bpf /sys/fs/bpf (and not inside `ip netns exec`, which hides it)"},
 		{"ring buffer", probeRingBuffer, "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL=y"},
-		{"program load", probePrograms, "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL=y, CONFIG_BPF_JIT=y and CONFIG_DEBUG_INFO_BTF=y, not locked down for confidentiality"},
 		{"control groups", probeCgroups, ""},
 		{"netlink", probeNetlink, "allow netlink sockets (RestrictAddressFamilies=AF_NETLINK in the systemd unit)"},
-	}
+	}...)
+}
+
+type check struct {
+	name   string
+	try    func() (detail string, err error)
+	remedy string
+}
+
+func probe(checks ...check) []Requirement {
 	requirements := make([]Requirement, 0, len(checks))
 	for _, c := range checks {
-		detail, err := c.check()
+		detail, err := c.try()
 		r := Requirement{Name: c.name, Met: err == nil, Detail: detail}
 		if err != nil {
 			r.Detail, r.Remedy = err.Error(), c.remedy
@@ -124,10 +136,22 @@ func probePrograms() (string, error) {
 		return "", fmt.Errorf("load programs: %w", err)
 	}
 	defer collection.Close()
-	if _, err := collection.Programs[bpf.DatapathProgRemap].Run(&ebpf.RunOptions{Context: &bpf.DatapathRemapRequest{}}); err != nil {
-		return "", fmt.Errorf("run program: %w", err)
+	if err := tryRemap(collection); err != nil {
+		return "", err
 	}
 	return fmt.Sprintf("the kernel takes all %d programs", len(collection.Programs)), nil
+}
+
+// tryRemap runs the program that the agent itself runs, if it was loaded, with nothing to do.
+func tryRemap(collection *ebpf.Collection) error {
+	program, loaded := collection.Programs[bpf.DatapathProgRemap]
+	if !loaded {
+		return nil
+	}
+	if _, err := program.Run(&ebpf.RunOptions{Context: &bpf.DatapathRemapRequest{}}); err != nil {
+		return fmt.Errorf("run program: %w", err)
+	}
+	return nil
 }
 
 // initialCgroups is the inode of the first namespace of control groups, in every kernel.

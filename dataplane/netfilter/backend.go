@@ -135,19 +135,14 @@ func foreignRules(ctx context.Context, backend string) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		names, err := t.tables(ctx, backend)
+		// Of all tables that exist, and of no others: naming one of legacy would make it.
+		text, err := run(ctx, "", t.saver)
 		if err != nil {
 			return false, err
 		}
-		for _, name := range names {
-			text, err := t.save(ctx, name)
-			if err != nil {
-				return false, err
-			}
-			for line := range strings.Lines(text) {
-				if strings.HasPrefix(line, "-A ") && !strings.Contains(line, chainPrefix) {
-					return true, nil
-				}
+		for line := range strings.Lines(text) {
+			if strings.HasPrefix(line, "-A ") && !strings.Contains(line, chainPrefix) {
+				return true, nil
 			}
 		}
 	}

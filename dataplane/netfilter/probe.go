@@ -17,8 +17,11 @@ type Requirement struct {
 	Remedy string // what to do; empty when met
 }
 
-// probedMatches are the extensions that the rules use, each with a rule that shows whether it works.
-var probedMatches = []struct{ name, module, table, rule string }{
+// probedMatch is an extension that the rules use, with a rule that shows whether it works.
+type probedMatch struct{ name, module, table, rule string }
+
+// probedMatches are all of them; those of a table stand together.
+var probedMatches = []probedMatch{
 	{"conntrack match", "xt_conntrack", "mangle", "-m conntrack --ctstate ESTABLISHED --ctorigdstport 53 --ctdir REPLY"},
 	{"addrtype match", "xt_addrtype", "mangle", "-m addrtype --dst-type LOCAL -j RETURN"},
 	{"bpf match", "xt_bpf", "mangle", `-m bpf --bytecode "1,6 0 0 0"`},
@@ -73,13 +76,15 @@ func (t tools) probeMatches(ctx context.Context) []Requirement {
 		runtime.LockOSThread()
 		results := make([]Requirement, 0, len(probedMatches))
 		unshareErr := unix.Unshare(unix.CLONE_NEWNET)
+		whole := unshareErr == nil && t.restore(ctx, probeTransaction(probedMatches...)) == nil
 		for _, m := range probedMatches {
 			r := Requirement{Name: string(t.protocol) + " " + m.name, Met: true, Detail: m.module}
-			err := unshareErr
-			if err == nil {
-				err = t.restore(ctx, fmt.Sprintf("*%s\n:%sPROBE - [0:0]\n-A %sPROBE %s\nCOMMIT\n", m.table, chainPrefix, chainPrefix, m.rule))
-			} else {
-				err = fmt.Errorf("make a network namespace: %w", err)
+			var err error
+			switch {
+			case unshareErr != nil:
+				err = fmt.Errorf("make a network namespace: %w", unshareErr)
+			case !whole: // one by one, to tell which
+				err = t.restore(ctx, probeTransaction(m))
 			}
 			if err != nil {
 				r.Met, r.Detail = false, err.Error()
@@ -90,4 +95,19 @@ func (t tools) probeMatches(ctx context.Context) []Requirement {
 		done <- results
 	}()
 	return <-done
+}
+
+// probeTransaction makes a chain with the rules of matches in each of their tables.
+func probeTransaction(matches ...probedMatch) string {
+	var b strings.Builder
+	for i, m := range matches {
+		if i == 0 || m.table != matches[i-1].table {
+			if i > 0 {
+				b.WriteString("COMMIT\n")
+			}
+			fmt.Fprintf(&b, "*%s\n:%sPROBE - [0:0]\n", m.table, chainPrefix)
+		}
+		fmt.Fprintf(&b, "-A %sPROBE %s\n", chainPrefix, m.rule)
+	}
+	return b.String() + "COMMIT\n"
 }
