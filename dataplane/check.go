@@ -20,13 +20,23 @@ type Requirement = preflight.Requirement
 // Check finds out, by trying, whether this machine can run an agent, and what would be in its way. It leaves
 // nothing behind.
 func Check(ctx context.Context, cfg Config) []Requirement {
-	return append(required(ctx, cfg), advised(ctx, cfg)...)
+	return append(required(ctx, cfg, datapath.Probe(cfg.BPFDir)), advised(ctx, cfg)...)
 }
 
-// required is what an agent cannot enforce without. It asks nobody on the network: at a boot there is none.
-func required(ctx context.Context, cfg Config) []Requirement {
+// requiredAll is what an agent cannot enforce without.
+func requiredAll(ctx context.Context, cfg Config) []Requirement {
+	return required(ctx, cfg, datapath.Probe(cfg.BPFDir))
+}
+
+// requiredBeforeStart leaves out what the start itself finds out before it changes anything.
+func requiredBeforeStart(ctx context.Context, cfg Config) []Requirement {
+	return required(ctx, cfg, datapath.ProbeBeforeOpen(cfg.BPFDir))
+}
+
+// required adds to what the datapath needs. It asks nobody on the network: at a boot there is none.
+func required(ctx context.Context, cfg Config, ofDatapath []Requirement) []Requirement {
 	requirements := []Requirement{preflight.Capabilities(netfilter.UsesLegacy(cfg.IPTables)), preflight.Clock()}
-	requirements = append(requirements, datapath.Probe(cfg.BPFDir)...)
+	requirements = append(requirements, ofDatapath...)
 	requirements = append(requirements, checkRules(ctx, cfg)...)
 	requirements = append(requirements, conntrack.Probe())
 	resolvers, err := cfg.resolvers()

@@ -43,7 +43,8 @@ type kernelConntrack interface {
 
 // kernel makes what the agent runs on; a test makes it of fakes.
 type kernel struct {
-	probe     func(ctx context.Context, cfg Config) []Requirement
+	probe     func(ctx context.Context, cfg Config) []Requirement // what is quickly known
+	probeAll  func(ctx context.Context, cfg Config) []Requirement
 	conflicts func(ctx context.Context, cfg Config) []Requirement
 	openMaps  func(cfg datapath.Config, table *observe.Table, flows *observe.Flows) (kernelMaps, error)
 	openHooks func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error)
@@ -54,7 +55,8 @@ type kernel struct {
 // realKernel is the machine's.
 func realKernel() kernel {
 	return kernel{
-		probe:     required,
+		probe:     requiredBeforeStart,
+		probeAll:  requiredAll,
 		conflicts: conflicts,
 		openMaps: func(cfg datapath.Config, table *observe.Table, flows *observe.Flows) (kernelMaps, error) {
 			return datapath.Open(cfg, table, flows)

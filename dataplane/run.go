@@ -42,6 +42,7 @@ func run(ctx context.Context, cfg Config, kernel kernel, log *slog.Logger) (err 
 			log.Warn("this machine lacks something", "requirement", r.Name, "detail", r.Detail, "remedy", r.Remedy)
 		}
 	}
+	_, statErr := os.Stat(cfg.StateDir)
 	release, err := lockBoth(cfg)
 	if err != nil {
 		return err
@@ -53,6 +54,14 @@ func run(ctx context.Context, cfg Config, kernel kernel, log *slog.Logger) (err 
 	flows := observe.NewFlows(0)
 	datapath, err := kernel.openMaps(settings, table, flows)
 	if err != nil {
+		// The state directory goes again if the machine lacks something: it is left as it was.
+		if requirements := kernel.probeAll(ctx, cfg); !AllMet(requirements) {
+			err = &RequirementsError{requirements}
+			if errors.Is(statErr, os.ErrNotExist) {
+				err = errors.Join(err, os.RemoveAll(cfg.StateDir))
+			}
+			return err
+		}
 		return fmt.Errorf("open datapath: %w", err)
 	}
 	defer func() { err = errors.Join(err, datapath.Close()) }()

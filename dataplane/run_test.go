@@ -40,7 +40,8 @@ const patient = 10 * time.Second
 type fakeNode struct {
 	maps  *enforcetest.Maps
 	hooks *enforcetest.Hooks
-	unmet bool
+	unmet bool // before the start
+	stale bool // the kernel takes no programs
 
 	mu      sync.Mutex // guards all below
 	fault   error
@@ -160,7 +161,17 @@ func (n *fakeNode) kernel() kernel {
 			return []Requirement{preflight.Found("bpf file system", "there")}
 		},
 		conflicts: func(context.Context, Config) []Requirement { return n.inTheWay() },
-		openMaps: func(_ datapath.Config, table *observe.Table, _ *observe.Flows) (kernelMaps, error) {
+		probeAll: func(context.Context, Config) []Requirement {
+			if n.stale {
+				return []Requirement{preflight.Fail("program load", "refused", "run a newer kernel")}
+			}
+			return []Requirement{preflight.Found("program load", "taken")}
+		},
+		openMaps: func(cfg datapath.Config, table *observe.Table, _ *observe.Flows) (kernelMaps, error) {
+			if n.stale {
+				err := os.WriteFile(filepath.Join(cfg.StateDir, "journal"), nil, 0o600)
+				return nil, errors.Join(errors.New("load programs"), err)
+			}
 			return fakeDatapath{n, table}, nil
 		},
 		openHooks: func(context.Context, netfilter.Config) (kernelHooks, error) { return fakeFilter{n}, nil },
@@ -373,15 +384,21 @@ func TestLastRuleSetIsInForceWithoutServer(t *testing.T) {
 
 func TestUnmetRequirementChangesNothing(t *testing.T) {
 	cfg, n := testConfig(t, "127.0.0.1:1"), newFakeNode()
+	expect := func(name string) {
+		t.Helper()
+		err := run(t.Context(), cfg, n.kernel(), slog.New(slog.DiscardHandler))
+		var unmet *RequirementsError
+		if !errors.As(err, &unmet) || !strings.Contains(err.Error(), name) {
+			t.Errorf("run: got %v, want a RequirementsError that names %s", err, name)
+		}
+		if _, err := os.Stat(cfg.StateDir); err == nil || n.history() != "" {
+			t.Errorf("%s: the machine was changed: %s", name, n.history())
+		}
+	}
 	n.unmet = true
-	err := run(t.Context(), cfg, n.kernel(), slog.New(slog.DiscardHandler))
-	var unmet *RequirementsError
-	if !errors.As(err, &unmet) || !strings.Contains(err.Error(), "bpf file system") {
-		t.Errorf("run: got %v, want a RequirementsError that names it", err)
-	}
-	if _, err := os.Stat(cfg.StateDir); err == nil || n.history() != "" {
-		t.Errorf("the machine was changed: %s", n.history())
-	}
+	expect("bpf file system")
+	n.unmet, n.stale = false, true
+	expect("program load")
 }
 
 func TestOneAgentAtATime(t *testing.T) {

@@ -17,8 +17,8 @@ func (f *fleet) dropAll(t *testing.T, backend string) {
 	t.Helper()
 	for program, services := range map[string]netip.Prefix{"iptables-": lab.ServicesV4, "ip6tables-": lab.ServicesV6} {
 		for _, table := range []string{"mangle", "filter"} {
-			f.iptables(t, program+backend, "-w -t "+table+" -A FORWARD -j DROP")
-			f.iptables(t, program+backend, "-w -t "+table+" -A OUTPUT -d "+services.String()+" -j DROP")
+			f.iptables(t, program+backend, "-t "+table+" -A FORWARD -j DROP")
+			f.iptables(t, program+backend, "-t "+table+" -A OUTPUT -d "+services.String()+" -j DROP")
 		}
 	}
 }
@@ -109,7 +109,7 @@ func TestAllowedTargetReturn(t *testing.T) {
 		f := newFleet(t, "--iptables", backend)
 		f.put(openPolicy("api.example"))
 		for program, services := range map[string]netip.Prefix{"iptables-": lab.ServicesV4, "ip6tables-": lab.ServicesV6} {
-			f.iptables(t, program+backend, "-w -A FORWARD -d "+services.String()+" -j DROP")
+			f.iptables(t, program+backend, "-A FORWARD -d "+services.String()+" -j DROP")
 		}
 		forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
 			address := f.learn(t, resolver, "api.example")

@@ -15,7 +15,7 @@ import (
 
 // TestGrpcurl: a policy that grpcurl creates, with no proto files, is in force within 200 ms.
 func TestGrpcurl(t *testing.T) {
-	f := newFleet(t)
+	f := newFleetAlone(t, "it measures a time")
 	grpcurl, err := filepath.Abs("../.bin/grpcurl")
 	f.must(err)
 	if _, err := os.Stat(grpcurl); err != nil {

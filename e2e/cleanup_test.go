@@ -16,10 +16,7 @@ func TestCleanup(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, backend string) {
 		f := newFleet(t, "--iptables", backend)
 		save := "iptables-" + backend + "-save"
-		neighbour := []string{"-w", "-t", "filter", "-A", "FORWARD", "-s", "203.0.113.9", "-j", "ACCEPT", "-m", "comment", "--comment", "neighbour"}
-		if out, err := f.command(t.Context(), "iptables-"+backend, neighbour...); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+		f.iptables(t, "iptables-"+backend, "-t filter -A FORWARD -s 203.0.113.9 -j ACCEPT -m comment --comment neighbour")
 		f.put(clientPolicy("api.example"))
 		cleanup := append(append([]string{"cleanup"}, f.AgentFlags()...), "--iptables", backend)
 		if out, err := f.command(t.Context(), f.Program("nameward-agent"), cleanup...); err == nil {
@@ -70,9 +67,7 @@ func TestRepair(t *testing.T) {
 			"-t filter -I FORWARD -j ACCEPT", "-t mangle -F",
 		} {
 			for _, program := range []string{"iptables-" + backend, "ip6tables-" + backend} {
-				if out, err := f.command(t.Context(), program, append([]string{"-w"}, strings.Fields(command)...)...); err != nil {
-					t.Fatalf("%s %s: %v\n%s", program, command, err, out)
-				}
+				f.iptables(t, program, command)
 			}
 			for _, address := range f.opened(t, "evil.example") {
 				f.must(lab.Await(t.Context(), func() error {

@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/e2e/lab"
 )
@@ -113,23 +111,9 @@ func ended(err error) bool {
 // which the last of them was is done then.
 func (f *fleet) awaitCut(t *testing.T, cut, kept uint64) {
 	t.Helper()
-	conn, err := f.DialAgent()
-	f.must(err)
-	defer conn.Close() //nolint:errcheck // read only
-	err = lab.Await(t.Context(), func() error {
-		status, err := agentv1.NewLocalServiceClient(conn).GetStatus(t.Context(), &agentv1.GetStatusRequest{})
-		if err != nil {
-			return err
-		}
-		counters := status.GetNode().GetStatus().GetCounters()
-		if counters["connections_cut"] != cut || counters["connections_kept"] != kept || counters["connections_cut_faults"] != 0 {
-			return fmt.Errorf("cut %d, kept %d, faults %d, want %d, %d, none", counters["connections_cut"], counters["connections_kept"], counters["connections_cut_faults"], cut, kept)
-		}
-		return nil
-	}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f.counters(func(c map[string]uint64) bool {
+		return c["connections_cut"] == cut && c["connections_kept"] == kept && c["connections_cut_faults"] == 0
+	})
 }
 
 // openPolicy lets the client and the node itself reach names, over every protocol.
@@ -262,14 +246,6 @@ func echoLine(conn net.Conn) {
 		if _, err := conn.Write(buffer[:n]); err != nil {
 			return
 		}
-	}
-}
-
-// iptables adds a rule on the node.
-func (f *fleet) iptables(t *testing.T, program, rule string) {
-	t.Helper()
-	if out, err := f.command(t.Context(), program, strings.Fields(rule)...); err != nil {
-		t.Fatalf("%s %s: %v\n%s", program, rule, err, out)
 	}
 }
 
@@ -459,12 +435,7 @@ func TestEstablishedWhileAgentIsDead(t *testing.T) {
 // it, as if everything had been allowed before.
 func TestEstablishedBeforeTheFirstRules(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, backend string) {
-		f := &fleet{Lab: newLab(t), t: t, agentFlags: []string{"--iptables", backend}}
-		f.startServer()
-		conn, err := f.DialServer()
-		f.must(err)
-		t.Cleanup(func() { _ = conn.Close() })
-		f.conn = conn
+		f := newServer(t, newLab(t), "--iptables", backend)
 		for _, program := range []string{"iptables-", "ip6tables-"} {
 			// The kernel tracks connections where some rule asks for it.
 			f.iptables(t, program+backend, "-A FORWARD -m conntrack --ctstate INVALID -j DROP")
@@ -472,7 +443,7 @@ func TestEstablishedBeforeTheFirstRules(t *testing.T) {
 		policy := openPolicy("api.example")
 		policy.Established = namewardv1.Policy_KEEP
 		policy.Rules = append(policy.Rules, &namewardv1.Rule{Action: namewardv1.Rule_ALLOW, Cidrs: []string{lab.RogueV4.String(), lab.RogueV6.String()}})
-		_, err = namewardv1.NewPolicyServiceClient(f.conn).CreatePolicy(t.Context(), &namewardv1.CreatePolicyRequest{PolicyId: "client", Policy: policy})
+		_, err := namewardv1.NewPolicyServiceClient(f.conn).CreatePolicy(t.Context(), &namewardv1.CreatePolicyRequest{PolicyId: "client", Policy: policy})
 		f.must(err)
 		var lost, stay []*held
 		for _, resolver := range f.Resolvers() {

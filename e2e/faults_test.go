@@ -77,9 +77,7 @@ func newFaulty(t *testing.T) *faulty {
 	t.Helper()
 	f := &faulty{random: rand.New(rand.NewPCG(*faultsSeed, 1)), injected: map[string]int{}} //nolint:gosec // the same for a seed
 	f.backend = []string{"nft", "legacy"}[*faultsSeed%2]
-	f.fleet = &fleet{Lab: newLab(t), t: t, agentFlags: []string{
-		"--iptables", f.backend, "--dns-query-timeout", faultsQueryTimeout.String(), "--max-mappings", "4096",
-	}}
+	f.fleet = newServer(t, newLab(t), "--iptables", f.backend, "--dns-query-timeout", faultsQueryTimeout.String(), "--max-mappings", "4096")
 	f.disk = filepath.Join(f.Dir, "agent")
 	f.must(os.Mkdir(f.disk, 0o700))
 	f.must(unix.Mount("tmpfs", f.disk, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", diskBytes)))
@@ -87,7 +85,7 @@ func newFaulty(t *testing.T) *faulty {
 	agents, err := releases()
 	f.must(err)
 	f.releases = []string{f.Agent, agents.otherPrograms, agents.otherLayout}
-	f.begin()
+	f.startAgent()
 	f.put(clientPolicy("*.endless.example"))
 	f.rules = f.ourRules(t)
 	f.load = f.startLoad(t, lab.EndlessName, *faultsRate, 8)

@@ -137,7 +137,7 @@ func TestMappingFlood(t *testing.T) {
 		}
 	}
 	f.expectOpen(t, lab.ResolverV4, lab.FreshName(names))
-	f.counters(func(c map[string]uint64) bool { return c["mappings_evicted"] > 0 && c["mappings_created"] > names })
+	f.countersUpstream(func(c map[string]uint64) bool { return c["mappings_evicted"] > 0 && c["mappings_created"] > names })
 }
 
 // TestRemovedPatterns: patterns that are removed one after the other take no room: what other names of

@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
 
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/e2e/lab"
 )
@@ -54,10 +56,25 @@ func requireRoot(t *testing.T) {
 	}
 }
 
-// newLab builds a lab; when the test fails, it shows what the programs said.
+// newLab builds a lab, and has the test run beside others from there on: whatever a lab is made of is its
+// own. When the test fails, it shows what the programs said.
 func newLab(t *testing.T) *lab.Lab {
 	t.Helper()
 	requireRoot(t)
+	t.Parallel()
+	return buildLab(t)
+}
+
+// newLabAlone builds a lab for a test that no other runs beside, and says why.
+func newLabAlone(t *testing.T, why string) *lab.Lab {
+	t.Helper()
+	requireRoot(t)
+	t.Logf("alone: %s", why)
+	return buildLab(t)
+}
+
+func buildLab(t *testing.T) *lab.Lab {
+	t.Helper()
 	l, err := lab.New(t.Context(), programs)
 	if err != nil {
 		t.Fatal(err)
@@ -88,20 +105,29 @@ type fleet struct {
 // newFleet starts server and agent in a lab of their own.
 func newFleet(t *testing.T, agentFlags ...string) *fleet {
 	t.Helper()
-	f := &fleet{Lab: newLab(t), t: t, agentFlags: agentFlags}
-	f.begin()
+	f := newServer(t, newLab(t), agentFlags...)
+	f.startAgent()
 	return f
 }
 
-// begin starts server and agent.
-func (f *fleet) begin() {
-	f.t.Helper()
+// newFleetAlone starts them for a test that no other runs beside, and says why.
+func newFleetAlone(t *testing.T, why string, agentFlags ...string) *fleet {
+	t.Helper()
+	f := newServer(t, newLabAlone(t, why), agentFlags...)
+	f.startAgent()
+	return f
+}
+
+// newServer starts the server in a lab, for an agent that is started with such flags.
+func newServer(t *testing.T, l *lab.Lab, agentFlags ...string) *fleet {
+	t.Helper()
+	f := &fleet{Lab: l, t: t, agentFlags: agentFlags}
 	f.startServer()
 	conn, err := f.DialServer()
 	f.must(err)
 	f.t.Cleanup(func() { _ = conn.Close() })
 	f.conn = conn
-	f.startAgent()
+	return f
 }
 
 // forEachBackend runs a test on both iptables backends.
@@ -183,21 +209,48 @@ func (f *fleet) expectRefused(t *testing.T, resolver netip.Addr, name string) {
 	}
 }
 
-// counters returns what the node counted, as the server shows it, once they satisfy a condition.
+// counters returns what the node counted, as the agent shows it, once it satisfies a condition.
 func (f *fleet) counters(enough func(map[string]uint64) bool) map[string]uint64 {
+	f.t.Helper()
+	conn, err := f.DialAgent()
+	f.must(err)
+	defer conn.Close() //nolint:errcheck // read only
+	return f.awaitCounters(enough, func() (*namewardv1.Node, error) {
+		status, err := agentv1.NewLocalServiceClient(conn).GetStatus(f.t.Context(), &agentv1.GetStatusRequest{})
+		return status.GetNode(), err
+	})
+}
+
+// countersUpstream returns the same as the server shows it, which hears of them every few seconds.
+func (f *fleet) countersUpstream(enough func(map[string]uint64) bool) map[string]uint64 {
+	f.t.Helper()
+	return f.awaitCounters(enough, func() (*namewardv1.Node, error) {
+		return namewardv1.NewNodeServiceClient(f.conn).GetNode(f.t.Context(), &namewardv1.GetNodeRequest{Name: "nodes/" + lab.NodeName})
+	})
+}
+
+func (f *fleet) awaitCounters(enough func(map[string]uint64) bool, ask func() (*namewardv1.Node, error)) map[string]uint64 {
 	f.t.Helper()
 	var counters map[string]uint64
 	f.must(lab.Await(f.t.Context(), func() error {
-		node, err := namewardv1.NewNodeServiceClient(f.conn).GetNode(f.t.Context(), &namewardv1.GetNodeRequest{Name: "nodes/" + lab.NodeName})
+		node, err := ask()
 		if err != nil {
 			return err
 		}
 		if counters = node.GetStatus().GetCounters(); !enough(counters) {
-			return fmt.Errorf("counters upstream: %v", counters)
+			return fmt.Errorf("counters: %v", counters)
 		}
 		return nil
 	}, nil))
 	return counters
+}
+
+// iptables changes the node's rules. The lock for which it waits is the machine's.
+func (f *fleet) iptables(t *testing.T, program, change string) {
+	t.Helper()
+	if out, err := f.command(t.Context(), program, append([]string{"-w"}, strings.Fields(change)...)...); err != nil {
+		t.Fatalf("%s %s: %v\n%s", program, change, err, out)
+	}
 }
 
 // command runs a program on the node and returns what it printed, on both outputs.

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"net/netip"
-	"strings"
 	"testing"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
@@ -24,9 +23,7 @@ func TestNeighbours(t *testing.T) {
 		for _, rule := range rules {
 			t.Run(rule, func(t *testing.T) {
 				for _, program := range []string{"iptables-", "ip6tables-"} {
-					if out, err := f.command(t.Context(), program+backend, append([]string{"-t", "mangle", "-A"}, strings.Fields(rule)...)...); err != nil {
-						t.Fatalf("%v\n%s", err, out)
-					}
+					f.iptables(t, program+backend, "-t mangle -A "+rule)
 				}
 				forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
 					f.expectRefused(t, resolver, "evil.example")

@@ -163,10 +163,7 @@ func TestRefusedQuestionToTheNode(t *testing.T) {
 		loopback, service := netip.MustParseAddr("127.0.0.53"), netip.MustParseAddr("10.96.0.10")
 		f := newFleet(t, "--iptables", backend, "--trusted-resolver", loopback.String(), "--trusted-resolver", lab.NodeV4.String(), "--trusted-resolver", service.String())
 		f.must(f.StartForwarder(t.Context(), loopback, lab.NodeV4))
-		rule := "-w -t nat -A PREROUTING -p udp --dport 53 -d " + service.String() + " -j DNAT --to-destination " + lab.RogueV4.String()
-		if out, err := f.command(t.Context(), "iptables-"+backend, strings.Fields(rule)...); err != nil {
-			t.Fatalf("%s: %v\n%s", rule, err, out)
-		}
+		f.iptables(t, "iptables-"+backend, "-t nat -A PREROUTING -p udp --dport 53 -d "+service.String()+" -j DNAT --to-destination "+lab.RogueV4.String())
 		f.put(refusingPolicy())
 		for _, ask := range []struct {
 			from     *lab.Namespace

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"context"
 	"net/netip"
-	"strings"
 	"testing"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
@@ -18,10 +17,7 @@ func TestResolverBehindDNAT(t *testing.T) {
 		f := newFleet(t, "--iptables", backend, "--trusted-resolver", services["iptables"].String(), "--trusted-resolver", services["ip6tables"].String())
 		for program, service := range services {
 			to := map[string]netip.Addr{"iptables": lab.RogueV4, "ip6tables": lab.RogueV6}[program]
-			rule := "-w -t nat -A PREROUTING -p udp --dport 53 -d " + service.String() + " -j DNAT --to-destination " + to.String()
-			if out, err := f.command(t.Context(), program+"-"+backend, strings.Fields(rule)...); err != nil {
-				t.Fatalf("%s %s: %v\n%s", program, rule, err, out)
-			}
+			f.iptables(t, program+"-"+backend, "-t nat -A PREROUTING -p udp --dport 53 -d "+service.String()+" -j DNAT --to-destination "+to.String())
 		}
 		f.put(clientPolicy("*.fresh.example"))
 		for i, service := range []netip.Addr{services["iptables"], services["ip6tables"]} {

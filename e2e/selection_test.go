@@ -115,10 +115,7 @@ func TestServiceAddress(t *testing.T) {
 			service, backendAddress := f.learn(t, resolver, "late.example"), f.learn(t, resolver, "evil.example")
 			for _, chain := range []string{"PREROUTING", "OUTPUT"} {
 				program := map[bool]string{true: "iptables-", false: "ip6tables-"}[service.Is4()] + backend
-				rule := fmt.Sprintf("-w -t nat -A %s -p tcp -d %s -j DNAT --to-destination %s", chain, service, backendAddress)
-				if out, err := f.command(t.Context(), program, strings.Fields(rule)...); err != nil {
-					t.Fatalf("%s: %v\n%s", rule, err, out)
-				}
+				f.iptables(t, program, fmt.Sprintf("-t nat -A %s -p tcp -d %s -j DNAT --to-destination %s", chain, service, backendAddress))
 			}
 			for _, from := range []*lab.Namespace{f.Client, f.Node} {
 				// The greeting is the backend's: it names its own address.

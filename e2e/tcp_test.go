@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -78,10 +77,7 @@ func TestAnswersOverTCP(t *testing.T) {
 		policy.Workloads = append(policy.Workloads, &namewardv1.Workload{Host: true})
 		f.put(policy)
 		f.must(f.StartDnsmasq(t.Context(), f.Node, lab.NodeV4))
-		rule := "-w -t nat -A PREROUTING -p tcp --dport 53 -d " + service.String() + " -j DNAT --to-destination " + lab.RogueV4.String()
-		if out, err := f.command(t.Context(), "iptables-"+backend, strings.Fields(rule)...); err != nil {
-			t.Fatalf("iptables %s: %v\n%s", rule, err, out)
-		}
+		f.iptables(t, "iptables-"+backend, "-t nat -A PREROUTING -p tcp --dport 53 -d "+service.String()+" -j DNAT --to-destination "+lab.RogueV4.String())
 		next := 0
 		names := func(count int) (names []string) {
 			for range count {
@@ -248,9 +244,7 @@ func TestRefusedQuestionOverTCP(t *testing.T) {
 		// Rules of others that write the whole mark come behind ours.
 		for _, program := range []string{"iptables-", "ip6tables-"} {
 			for _, rule := range []string{"FORWARD -j MARK --set-mark 7", "OUTPUT -j MARK --set-mark 7"} {
-				if out, err := f.command(t.Context(), program+backend, append([]string{"-t", "mangle", "-A"}, strings.Fields(rule)...)...); err != nil {
-					t.Fatalf("%v\n%s", err, out)
-				}
+				f.iptables(t, program+backend, "-t mangle -A "+rule)
 			}
 		}
 		for _, resolver := range scriptedResolvers {

@@ -24,7 +24,7 @@ func TestTrueAnswers(t *testing.T) {
 		f.expectRefused(t, rogue, "api.example")
 		f.expectOpen(t, resolver, "api.example")
 	}
-	f.counters(func(c map[string]uint64) bool {
+	f.countersUpstream(func(c map[string]uint64) bool {
 		return c["dns_responses_untrusted"] >= 2 && c["dns_responses_learned"] >= 2
 	})
 }

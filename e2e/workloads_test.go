@@ -62,7 +62,7 @@ type processes struct {
 
 func newProcesses(t *testing.T, agentFlags ...string) *processes {
 	t.Helper()
-	p := &processes{fleet: newFleet(t, agentFlags...), Cgroups: bpftest.NewCgroups(t)}
+	p := &processes{fleet: newFleetAlone(t, "it moves this process between control groups", agentFlags...), Cgroups: bpftest.NewCgroups(t)}
 	p.slice, p.other = fmt.Sprintf("/nw%d.slice", os.Getpid()), fmt.Sprintf("/nwother%d.slice", os.Getpid())
 	p.unit = fmt.Sprintf("nw%d.service", os.Getpid())
 	return p

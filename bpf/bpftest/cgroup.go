@@ -39,7 +39,8 @@ func NewCgroups(t testing.TB) *Cgroups {
 
 func cgroupMount(t testing.TB) string {
 	t.Helper()
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	// Of this thread: the first one, which /proc/self is of, may be in namespaces that a test left it in.
+	mounts, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ const (
 // questionBuckets is room for more questions than most tests ask.
 const questionBuckets = 64
 
-// Datapath is the loaded collection, unpinned: it ends with the test.
+// Datapath is the loaded collection, unpinned.
 type Datapath struct {
 	bpf.DatapathObjects
 	t      testing.TB
@@ -36,11 +36,33 @@ type Datapath struct {
 	names  *names
 }
 
-// Load loads the collection with room for `buckets` buckets of names, a power of two. Options may
-// change its spec before.
+// Load gives a test a collection of its own with room for `buckets` buckets of names, a power of two, and
+// nothing in its maps. Options may change its spec before it is loaded. Without any it may have been that of
+// a test that has ended.
 func Load(t testing.TB, buckets uint32, options ...func(*ebpf.CollectionSpec)) *Datapath {
 	t.Helper()
 	RequirePrivileged(t)
+	var d *Datapath
+	if len(options) == 0 {
+		d = borrow(t, buckets)
+	}
+	if d == nil {
+		d = load(t, buckets, options...)
+	}
+	t.Cleanup(func() {
+		if len(options) == 0 {
+			giveBack(d)
+			return
+		}
+		_ = d.events.Close()
+		_ = d.Close()
+	})
+	d.begin()
+	return d
+}
+
+func load(t testing.TB, buckets uint32, options ...func(*ebpf.CollectionSpec)) *Datapath {
+	t.Helper()
 	spec, err := bpf.LoadDatapath()
 	if err != nil {
 		t.Fatalf("read the collection: %v", err)
@@ -60,14 +82,10 @@ func Load(t testing.TB, buckets uint32, options ...func(*ebpf.CollectionSpec)) *
 	if err := spec.LoadAndAssign(&d.DatapathObjects, nil); err != nil {
 		t.Fatalf("load the collection: %+v", err)
 	}
-	t.Cleanup(func() { _ = d.Close() })
-	d.names = &names{datapath: d, buckets: buckets}
-	d.Settings(func(*bpf.DatapathSettings) {})
-	d.Put(d.Limits, uint32(0), bpf.DatapathTableLimits{QuestionBuckets: d.Questions.MaxEntries()})
 	if d.events, err = ringbuf.NewReader(d.Events); err != nil {
+		_ = d.Close()
 		t.Fatalf("open the ring buffer: %v", err)
 	}
-	t.Cleanup(func() { _ = d.events.Close() })
 	return d
 }
 
@@ -250,17 +268,8 @@ func Now(t testing.TB) time.Duration {
 // Forget empties a hash map.
 func (d *Datapath) Forget(m *ebpf.Map) {
 	d.t.Helper()
-	for {
-		key, err := m.NextKeyBytes(nil)
-		if err != nil {
-			d.t.Fatalf("iterate %v: %v", m, err)
-		}
-		if key == nil {
-			return
-		}
-		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			d.t.Fatalf("delete from %v: %v", m, err)
-		}
+	if err := clearKeys(m); err != nil {
+		d.t.Fatalf("empty %v: %v", m, err)
 	}
 }
 

@@ -379,6 +379,20 @@ func TestPinProbe(t *testing.T) {
 	}
 }
 
+// What the kernel does not take leaves no pin behind.
+func TestRefusedOpenLeavesNothing(t *testing.T) {
+	f := newFixture(t)
+	cfg := f.cfg
+	cfg.PinDir, cfg.StateDir, cfg.MaxMappings = filepath.Join(filepath.Dir(f.cfg.PinDir), "other"), t.TempDir(), 1<<31
+	if d, err := Open(cfg, f.table, f.flows); err == nil {
+		_ = d.Close()
+		t.Fatal("the kernel takes a map of 2³¹ entries: this test needs another fault")
+	}
+	if _, err := os.Stat(cfg.PinDir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("pins are left: %v", err)
+	}
+}
+
 // Run takes in what the programs learn and keeps links in step, and ends with its context.
 func TestRunHandsOnWhatIsLearned(t *testing.T) {
 	f := newFixture(t)

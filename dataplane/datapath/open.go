@@ -40,22 +40,19 @@ type kernel struct {
 	programs map[string]*ebpf.Program
 }
 
-// openKernel adopts what is pinned and makes what is not. Maps come before programs, and the settings
-// say at their first use whether they were written: whatever a crash leaves, the next start completes.
+// openKernel adopts what is pinned and makes what is not. Nothing is pinned before the kernel has taken all
+// of it. Maps come before programs, and the settings say at their first use whether they were written:
+// whatever a crash leaves, the next start completes.
 func openKernel(cfg Config) (*kernel, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("lift the limit of locked memory: %w", err)
-	}
-	for _, dir := range []string{cfg.mapDir(), cfg.programDir()} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("make directory of pins (is a bpf file system mounted there?): %w", err)
-		}
 	}
 	spec, err := bpf.LoadDatapath()
 	if err != nil {
 		return nil, fmt.Errorf("read compiled programs: %w", err)
 	}
-	if err := size(spec, cfg); err != nil {
+	unpinned, err := size(spec, cfg)
+	if err != nil {
 		return nil, err
 	}
 	if !cfg.Accepts {
@@ -63,17 +60,18 @@ func openKernel(cfg Config) (*kernel, error) {
 		delete(spec.Programs, bpf.DatapathProgAcceptLocal)
 	}
 	k := &kernel{programs: map[string]*ebpf.Program{}}
-	if err := k.load(spec, cfg); err != nil {
+	if err := k.load(spec, unpinned, cfg); err != nil {
 		return nil, errors.Join(err, k.close())
 	}
 	return k, nil
 }
 
-// size gives the maps their capacities: those that are pinned keep theirs.
-func size(spec *ebpf.CollectionSpec, cfg Config) error {
+// size gives the maps their capacities: those that are pinned keep theirs. It returns those that are to be
+// pinned and are not.
+func size(spec *ebpf.CollectionSpec, cfg Config) (unpinned []string, err error) {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
-		return fmt.Errorf("count CPUs: %w", err)
+		return nil, fmt.Errorf("count CPUs: %w", err)
 	}
 	spec.Maps[bpf.DatapathMapScratch].MaxEntries = uint32(cpus) * uint32(bpf.DatapathScratchLimitSCRATCH_LEVELS) //nolint:gosec // a number of CPUs
 	// An LRU map keeps some entries of each CPU free, and drops others when those run out.
@@ -89,25 +87,29 @@ func size(spec *ebpf.CollectionSpec, cfg Config) error {
 		}
 		pinned, err := ebpf.LoadPinnedMap(filepath.Join(cfg.mapDir(), name), nil)
 		if errors.Is(err, os.ErrNotExist) {
+			m.Pinning = ebpf.PinNone
+			unpinned = append(unpinned, name)
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("open pinned map %s: %w", name, err)
+			return nil, fmt.Errorf("open pinned map %s: %w", name, err)
 		}
 		if name == bpf.DatapathMapCounters && pinned.MaxEntries() < m.MaxEntries {
 			// Of a build that counted less. What it counted is given up: nothing rests on it.
-			if err := errors.Join(pinned.Unpin(), pinned.Close()); err != nil {
-				return fmt.Errorf("replace map %s: %w", name, err)
+			if err := pinned.Close(); err != nil {
+				return nil, fmt.Errorf("replace map %s: %w", name, err)
 			}
+			m.Pinning = ebpf.PinNone
+			unpinned = append(unpinned, name)
 			continue
 		}
 		m.MaxEntries = pinned.MaxEntries()
 		mismatch := m.Compatible(pinned)
 		if err := errors.Join(mismatch, pinned.Close()); err != nil {
-			return fmt.Errorf("adopt map %s: %w: %w", name, ErrLayoutMismatch, err)
+			return nil, fmt.Errorf("adopt map %s: %w: %w", name, ErrLayoutMismatch, err)
 		}
 	}
-	return nil
+	return unpinned, nil
 }
 
 // nameCells makes a quarter more cells than names: for long names, and for those of two rule sets at once.
@@ -128,7 +130,7 @@ func questionBuckets(queries uint32) uint32 {
 // powerOfTwo rounds up.
 func powerOfTwo(n uint32) uint32 { return 1 << bits.Len32(max(n, 1)-1) }
 
-func (k *kernel) load(spec *ebpf.CollectionSpec, cfg Config) error {
+func (k *kernel) load(spec *ebpf.CollectionSpec, unpinned []string, cfg Config) error {
 	if err := k.adoptPrograms(spec, cfg); err != nil {
 		return err
 	}
@@ -142,6 +144,12 @@ func (k *kernel) load(spec *ebpf.CollectionSpec, cfg Config) error {
 		return fmt.Errorf("load programs and maps: %w", err)
 	}
 	defer collection.Close()
+	if err := tryRemap(collection); err != nil {
+		return err
+	}
+	if err := pinMaps(collection, unpinned, cfg); err != nil {
+		return err
+	}
 	k.takeMaps(collection)
 	if err := k.initialise(cfg); err != nil {
 		return err
@@ -154,6 +162,24 @@ func (k *kernel) load(spec *ebpf.CollectionSpec, cfg Config) error {
 		}
 	}
 	return k.checkPrograms()
+}
+
+func pinMaps(collection *ebpf.Collection, names []string, cfg Config) error {
+	for _, dir := range []string{cfg.mapDir(), cfg.programDir()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make directory of pins (is a bpf file system mounted there?): %w", err)
+		}
+	}
+	for _, name := range names {
+		pin := filepath.Join(cfg.mapDir(), name)
+		if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) { // one that is replaced
+			return fmt.Errorf("replace map %s: %w", name, err)
+		}
+		if err := collection.Maps[name].Pin(pin); err != nil {
+			return fmt.Errorf("pin map %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func pinName(program string) string { return program + "-" + bpf.Build() }

@@ -21,16 +21,31 @@ const newKernel = "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL=y, CONFIG_BPF_
 // Probe checks, by doing it, whether the node can run a datapath with its pins at pinDir. It leaves
 // nothing behind.
 func Probe(pinDir string) []preflight.Requirement {
+	requirements, spec := probeQuickly(pinDir)
+	if spec == nil {
+		return requirements
+	}
+	return append(requirements, probePrograms(spec))
+}
+
+// ProbeBeforeOpen leaves out whether the kernel takes the programs: that costs a CPU a second or more, and
+// Open finds it out before it changes anything.
+func ProbeBeforeOpen(pinDir string) []preflight.Requirement {
+	requirements, _ := probeQuickly(pinDir)
+	return requirements
+}
+
+// probeQuickly returns no programs if they cannot be read.
+func probeQuickly(pinDir string) ([]preflight.Requirement, *ebpf.CollectionSpec) {
 	requirements := []preflight.Requirement{
 		preflight.Judge("locked memory", "not limited", rlimit.RemoveMemlock(), "raise the limit (LimitMEMLOCK=infinity in the systemd unit)"),
-		probePins(pinDir),
+		probePins(pinDir), probeCgroups(), probeNetlink(),
 	}
 	spec, err := bpf.LoadDatapath()
 	if err != nil {
-		return append(requirements, preflight.Fail("compiled programs", err.Error(), "install the agent again: its file is damaged"))
+		return append(requirements, preflight.Fail("compiled programs", err.Error(), "install the agent again: its file is damaged")), nil
 	}
-	requirements = append(requirements, probeFeatures(spec)...)
-	return append(requirements, probePrograms(spec), probeCgroups(), probeNetlink())
+	return append(requirements, probeFeatures(spec)...), spec
 }
 
 // PinProbe pins a program that matches nothing, for a rule that shows whether programs can be called. The
@@ -117,10 +132,22 @@ func loadPrograms(spec *ebpf.CollectionSpec) (string, error) {
 		return "", fmt.Errorf("load programs: %w", err)
 	}
 	defer collection.Close()
-	if _, err := collection.Programs[bpf.DatapathProgRemap].Run(&ebpf.RunOptions{Context: &bpf.DatapathRemapRequest{}}); err != nil {
-		return "", fmt.Errorf("run program: %w", err)
+	if err := tryRemap(collection); err != nil {
+		return "", err
 	}
 	return fmt.Sprintf("the kernel takes all %d programs", len(collection.Programs)), nil
+}
+
+// tryRemap runs the program that the agent itself runs, if it was loaded, with nothing to do.
+func tryRemap(collection *ebpf.Collection) error {
+	program, loaded := collection.Programs[bpf.DatapathProgRemap]
+	if !loaded {
+		return nil
+	}
+	if _, err := program.Run(&ebpf.RunOptions{Context: &bpf.DatapathRemapRequest{}}); err != nil {
+		return fmt.Errorf("run program: %w", err)
+	}
+	return nil
 }
 
 // initialCgroups is the inode of the first namespace of control groups, in every kernel.

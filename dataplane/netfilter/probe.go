@@ -98,8 +98,17 @@ func (f *family) name(what string) string { return string(f.tools.protocol) + " 
 
 func (f *family) probeMatches(try func(transaction string) error, how string) []preflight.Requirement {
 	results := make([]preflight.Requirement, 0, len(probedMatches)+2)
+	var all strings.Builder
 	for _, m := range probedMatches {
-		results = append(results, preflight.Judge(f.name(m.name), m.module+how, try(probeChain(m.table, m.rule)),
+		all.WriteString(probeChain(m.table, m.rule))
+	}
+	whole := try(all.String()) == nil // else one by one, to tell which
+	for _, m := range probedMatches {
+		var err error
+		if !whole {
+			err = try(probeChain(m.table, m.rule))
+		}
+		results = append(results, preflight.Judge(f.name(m.name), m.module+how, err,
 			"run as root; have the kernel module "+m.module+" (on Debian: package linux-image, not a stripped kernel)"))
 	}
 	return results

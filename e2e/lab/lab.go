@@ -150,37 +150,37 @@ func (l *Lab) mountBPF() error {
 
 // wire lays cables, addresses and routes.
 func (l *Lab) wire(ctx context.Context) error {
-	client, node, world := l.Client.Name, l.Node.Name, l.World.Name
-	script := fmt.Sprintf(`
--n %[1]s link add eth0 type veth peer name client0 netns %[2]s
--n %[2]s link add world0 type veth peer name eth0 netns %[3]s
--n %[1]s addr add 10.91.1.2/24 dev eth0
--n %[1]s addr add fd91:1::2/64 dev eth0
--n %[2]s addr add 10.91.1.1/24 dev client0
--n %[2]s addr add fd91:1::1/64 dev client0
--n %[2]s addr add 10.91.2.1/24 dev world0
--n %[2]s addr add fd91:2::1/64 dev world0
--n %[3]s addr add 10.91.2.2/24 dev eth0
--n %[3]s addr add fd91:2::2/64 dev eth0
--n %[3]s addr add 10.91.2.3/24 dev eth0
--n %[3]s addr add fd91:2::3/64 dev eth0
--n %[1]s link set eth0 up
--n %[2]s link set client0 up
--n %[2]s link set world0 up
--n %[3]s link set eth0 up
--n %[1]s route add default via 10.91.1.1
--n %[1]s -6 route add default via fd91:1::1
--n %[2]s route add default via 10.91.2.2
--n %[2]s -6 route add default via fd91:2::2
--n %[3]s route add default via 10.91.2.1
--n %[3]s -6 route add default via fd91:2::1
--n %[3]s route add local %[4]s dev lo
--n %[3]s -6 route add local %[5]s dev lo
-`, client, node, world, ServicesV4, ServicesV6)
-	for line := range strings.SplitSeq(strings.TrimSpace(script), "\n") {
-		if err := run(ctx, "ip", strings.Fields(line)...); err != nil {
-			return err
-		}
+	err := errors.Join(script(ctx, l.Client, fmt.Sprintf(`
+link add eth0 type veth peer name client0 netns %s
+addr add 10.91.1.2/24 dev eth0
+addr add fd91:1::2/64 dev eth0
+link set eth0 up
+`, l.Node.Name)), script(ctx, l.World, fmt.Sprintf(`
+link add eth0 type veth peer name world0 netns %s
+addr add 10.91.2.2/24 dev eth0
+addr add fd91:2::2/64 dev eth0
+addr add 10.91.2.3/24 dev eth0
+addr add fd91:2::3/64 dev eth0
+link set eth0 up
+route add default via 10.91.2.1
+route add default via fd91:2::1
+route add local %s dev lo
+route add local %s dev lo
+`, l.Node.Name, ServicesV4, ServicesV6)), script(ctx, l.Node, `
+addr add 10.91.1.1/24 dev client0
+addr add fd91:1::1/64 dev client0
+addr add 10.91.2.1/24 dev world0
+addr add fd91:2::1/64 dev world0
+link set client0 up
+link set world0 up
+route add default via 10.91.2.2
+route add default via fd91:2::2
+`), script(ctx, l.Client, `
+route add default via 10.91.1.1
+route add default via fd91:1::1
+`))
+	if err != nil {
+		return err
 	}
 	return l.Node.Do(func() error {
 		for _, file := range []string{"/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"} {
@@ -206,10 +206,21 @@ func (l *Lab) ForgetKernelState(ctx context.Context) error {
 	return os.RemoveAll(l.BPFDir)
 }
 
+// script runs lines of arguments of ip in a namespace.
+func script(ctx context.Context, at *Namespace, lines string) error {
+	command := exec.CommandContext(ctx, "ip", "-n", at.Name, "-batch", "-")
+	command.Stdin = strings.NewReader(strings.TrimSpace(lines))
+	return finish(command)
+}
+
 func run(ctx context.Context, name string, args ...string) error {
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	return finish(exec.CommandContext(ctx, name, args...))
+}
+
+func finish(command *exec.Cmd) error {
+	out, err := command.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("%s: %w: %s", strings.Join(command.Args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

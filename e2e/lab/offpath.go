@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -24,17 +25,19 @@ func (l *Lab) AddOffPathHost(ctx context.Context) (*Namespace, error) {
 		return nil, err
 	}
 	l.cleanup = append(l.cleanup, host.remove)
-	return host, script(ctx, fmt.Sprintf(`
--n %[1]s link add eth0 type veth peer name off0 netns %[2]s
--n %[1]s addr add %[3]s/24 dev eth0
--n %[1]s addr add %[4]s/64 dev eth0
--n %[2]s addr add 10.91.3.1/24 dev off0
--n %[2]s addr add fd91:3::1/64 dev off0
--n %[1]s link set eth0 up
--n %[2]s link set off0 up
--n %[1]s route add default via 10.91.3.1
--n %[1]s -6 route add default via fd91:3::1
-`, host.Name, l.Node.Name, OffPathV4, OffPathV6))
+	return host, errors.Join(script(ctx, host, fmt.Sprintf(`
+link add eth0 type veth peer name off0 netns %s
+addr add %s/24 dev eth0
+addr add %s/64 dev eth0
+link set eth0 up
+`, l.Node.Name, OffPathV4, OffPathV6)), script(ctx, l.Node, `
+addr add 10.91.3.1/24 dev off0
+addr add fd91:3::1/64 dev off0
+link set off0 up
+`), script(ctx, host, `
+route add default via 10.91.3.1
+route add default via fd91:3::1
+`))
 }
 
 // Spoof sends a datagram from the namespace in the name of another host.

@@ -14,6 +14,9 @@ import (
 // Patience is how long the lab waits for a process to do what it should.
 const Patience = 60 * time.Second
 
+// pace is how often the lab looks whether it did.
+const pace = 5 * time.Millisecond
+
 // Process is a program that runs in a namespace of the lab.
 type Process struct {
 	// Log is the file that holds what it printed.
@@ -86,7 +89,7 @@ func (p *Process) await(ctx context.Context, what string, ready func() error) er
 func Await(ctx context.Context, ready func() error, abandoned <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(pace)
 	defer tick.Stop()
 	for {
 		err := ready()

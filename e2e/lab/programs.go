@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -77,9 +78,15 @@ func (l *Lab) AgentFlags() []string {
 // Socket is the agent's Unix socket.
 func (l *Lab) Socket() string { return filepath.Join(l.Dir, "agent.sock") }
 
+// eager has a client find a program as soon as it listens: by default one that did not at the first attempt
+// is not tried again for a second, and then for longer.
+var eager = grpc.WithConnectParams(grpc.ConnectParams{
+	Backoff: backoff.Config{BaseDelay: pace, Multiplier: 1, MaxDelay: pace}, MinConnectTimeout: Patience,
+})
+
 // DialServer connects to the policy server from the node.
 func (l *Lab) DialServer() (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+ServerAddress, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	return grpc.NewClient("passthrough:///"+ServerAddress, eager, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			return l.Node.Dial("tcp", ServerAddress, time.Second)
 		}))
@@ -87,7 +94,7 @@ func (l *Lab) DialServer() (*grpc.ClientConn, error) {
 
 // DialAgent connects to the agent's socket.
 func (l *Lab) DialAgent() (*grpc.ClientConn, error) {
-	return grpc.NewClient("unix://"+l.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return grpc.NewClient("unix://"+l.Socket(), eager, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
 
 // Current returns nil when the server shows the node connected and its wanted revision in force.

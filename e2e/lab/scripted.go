@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 )
 
@@ -98,14 +97,4 @@ func (a *Asker) Hear() ([]byte, error) {
 		return nil, fmt.Errorf("hear an answer: %w", err)
 	}
 	return buffer[:size], nil
-}
-
-// script runs lines of arguments of ip.
-func script(ctx context.Context, lines string) error {
-	for line := range strings.SplitSeq(strings.TrimSpace(lines), "\n") {
-		if err := run(ctx, "ip", strings.Fields(line)...); err != nil {
-			return err
-		}
-	}
-	return nil
 }
