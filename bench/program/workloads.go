@@ -1,0 +1,88 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/bench/report"
+	"github.com/nameward/nameward/bpf"
+)
+
+// firstSource is the network of the first workload; each has four addresses.
+var firstSource = netip.MustParseAddr("10.1.0.0")
+
+func measureWorkloads(ctx context.Context, config report.Config) (result report.Result, err error) {
+	n, err := newNode(agentPatterns, effortOf(config))
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	return n.workloads(ctx, config.Names, sizes(config, []int{1, 10, 100, 1000, 10_000}, []int{1, 100, 10_000}))
+}
+
+func (n *node) workloads(ctx context.Context, names []string, counts []int) (result report.Result, err error) {
+	lines := newLines(verdictHot, verdictVaried, learnHot, emptyProgram)
+	table := report.Table{Columns: []string{"workloads", verdictHot, verdictVaried, learnHot, emptyProgram}}
+	for _, count := range counts {
+		s, err := n.policies(ctx, names, count)
+		if err != nil {
+			return result, fmt.Errorf("%d workloads: %w", count, err)
+		}
+		lines.points(count, s)
+		table.Rows = append(table.Rows, []string{
+			report.Thousands(float64(count)), ns(s[verdictHot]), ns(s[verdictVaried]), ns(s[learnHot]), ns(s[emptyProgram]),
+		})
+	}
+	result.Title = "A verdict against the number of workloads, program alone"
+	result.Text = fmt.Sprintf("Each workload is a CIDR with a policy of its own, which allows a domain set that all policies share. Hot: a connection of the last workload. Varied: %s connections of as many workloads as there are. "+
+		"A CIDR is found in the kernel's LPM trie, whose depth grows with the logarithm of their number.", report.Thousands(float64(n.packets)))
+	result.Budgets = []report.Budget{
+		flat("verdict, hot, from 1 to 10,000 workloads by CIDR", lines.of(verdictHot)),
+		flat("verdict, varied, from 1 to 10,000 workloads by CIDR", lines.of(verdictVaried)),
+		flat("DNS response, hot, from 1 to 10,000 workloads by CIDR", lines.of(learnHot)),
+	}
+	result.Tables = []report.Table{table}
+	result.Plots = []report.Plot{{
+		File: "program-workloads.svg", Title: "Verdicts and responses cost about the same with 10,000 workloads as with one",
+		X: "workloads, each a CIDR with a policy of its own", Y: "time of the program", LogX: true, FormatY: report.Nanoseconds, StartYAtZero: true,
+		Lines: lines.list, Ours: verdictHot,
+		Alternate: "Time of a verdict and of a response against the number of workloads: the response is level, the verdict rises a little.",
+	}}
+	return result, nil
+}
+
+// policies measures with so many of them, each for a workload of its own.
+func (n *node) policies(ctx context.Context, names []string, count int) (s samples, err error) {
+	list, err := know(names[:1000])
+	if err != nil {
+		return nil, err
+	}
+	set := ruleset.NewDomainSet("domainSets/shared", patternsOf(list))
+	rules := &ruleset.RuleSet{DomainSets: []ruleset.DomainSet{set}}
+	for i := range count {
+		rules.Policies = append(rules.Policies, ruleset.Policy{
+			Name:      fmt.Sprintf("policies/policy%05d", i),
+			Workloads: []ruleset.Workload{{CIDRs: []netip.Prefix{netip.PrefixFrom(plus(firstSource, 4*i), 30)}}},
+			Rules:     []ruleset.Rule{{DomainSets: []string{set.Name}}},
+		})
+	}
+	if err := n.apply(ctx, rules); err != nil {
+		return nil, err
+	}
+	last := plus(firstSource, 4*(count-1)+1)
+	l, err := newLookup(last, 1, list[0].name, records(list[0].name, n.first, 1)...)
+	if err != nil {
+		return nil, err
+	}
+	if err := n.resolve(l, bpf.DatapathCounterCOUNTER_LEARNED); err != nil {
+		return nil, err
+	}
+	var connections [][]byte
+	for i := range n.packets {
+		connections = append(connections, connection(plus(firstSource, 4*(i*count/n.packets)+1), 20_000+i, n.first))
+	}
+	return n.measureVerdicts(ctx, l, connection(last, 20_000, n.first), connections)
+}
