@@ -1,6 +1,7 @@
 package program
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/nameward/nameward/bench/report"
@@ -30,4 +31,13 @@ func (l *lines) points(size int, s samples) {
 
 func (l *lines) of(name string) report.Line {
 	return l.list[slices.IndexFunc(l.list, func(line report.Line) bool { return line.Name == name })]
+}
+
+// title says in a sentence what a line's cost is at the first size and at the last.
+func (l *lines) title(sentence, name string) string {
+	points := l.of(name).Points
+	if len(points) == 0 {
+		return name
+	}
+	return fmt.Sprintf(sentence, report.Nanoseconds(points[0].Y), report.Nanoseconds(points[len(points)-1].Y))
 }

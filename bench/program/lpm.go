@@ -87,7 +87,7 @@ func reversed(pattern domain.Pattern) (key lpmReversedName) {
 }
 
 func lpmName(buckets uint32) string {
-	return fmt.Sprintf("LPM trie, scan of %s buckets", report.Count(float64(buckets)))
+	return fmt.Sprintf("LPM trie, scan of %s buckets", report.Thousands(float64(buckets)))
 }
 
 // knows checks whether the baseline learns an address from a response.

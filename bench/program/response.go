@@ -160,11 +160,7 @@ func (r *responses) report(s samples, count int) report.Result {
 	for _, variant := range []string{oneRecord, thirty, chain, unmentioned, generalName(generalCounts[0]), generalName(generalCounts[1])} {
 		row := []string{variant, ns(s.corrected(variant, askAgain, emptyProgram))}
 		for _, l := range r.lpms {
-			cell := "–"
-			if series, measured := s[l.name+variant]; measured {
-				cell = ns(series)
-			}
-			row = append(row, cell)
+			row = append(row, s.cell(l.name+variant))
 		}
 		table.Rows = append(table.Rows, row)
 	}

@@ -117,6 +117,15 @@ func point(size int, s measure.Series) report.Point {
 // ns is a cell: a median with its quartiles.
 func ns(s measure.Series) string { return report.Spread(s, report.WholeNanoseconds) }
 
+// cell is ns of a series, if it was measured.
+func (s samples) cell(name string) string {
+	series, measured := s[name]
+	if !measured {
+		return "–"
+	}
+	return ns(series)
+}
+
 // within is a budget that a median is to keep.
 func within(work string, most float64, s measure.Series, note string) report.Budget {
 	budget := report.Budget{

@@ -37,7 +37,7 @@ func (n *node) workloads(ctx context.Context, names []string, counts []int) (res
 		})
 	}
 	result.Title = "A verdict against the number of workloads, program alone"
-	result.Text = fmt.Sprintf("Each workload is a CIDR with a policy of its own, which allows a domain set that all policies share. Hot: a connection of the last workload. Varied: %s connections of as many workloads as there are. "+
+	result.Text = fmt.Sprintf("Each workload is a CIDR with a policy of its own, which allows a domain set that all policies share. Hot: a connection of the last workload. Varied: %s connections, each to another address, of as many workloads as there are. "+
 		"A CIDR is found in the kernel's LPM trie, whose depth grows with the logarithm of their number.", report.Thousands(float64(n.packets)))
 	result.Budgets = []report.Budget{
 		flat("verdict, hot, from 1 to 10,000 workloads by CIDR", lines.of(verdictHot)),
@@ -46,7 +46,7 @@ func (n *node) workloads(ctx context.Context, names []string, counts []int) (res
 	}
 	result.Tables = []report.Table{table}
 	result.Plots = []report.Plot{{
-		File: "program-workloads.svg", Title: "Verdicts and responses cost about the same with 10,000 workloads as with one",
+		File: "program-workloads.svg", Title: lines.title("A verdict takes %s with one workload and %s with 10,000, each with its policy", verdictHot),
 		X: "workloads, each a CIDR with a policy of its own", Y: "time of the program", LogX: true, FormatY: report.Nanoseconds, StartYAtZero: true,
 		Lines: lines.list, Ours: verdictHot,
 		Alternate: "Time of a verdict and of a response against the number of workloads: the response is level, the verdict rises a little.",
@@ -73,16 +73,18 @@ func (n *node) policies(ctx context.Context, names []string, count int) (s sampl
 		return nil, err
 	}
 	last := plus(firstSource, 4*(count-1)+1)
-	l, err := newLookup(last, 1, list[0].name, records(list[0].name, n.first, 1)...)
+	l, err := newLookup(last, n.packets, list[0].name, records(list[0].name, plus(n.first, n.packets), 1)...)
 	if err != nil {
 		return nil, err
 	}
 	if err := n.resolve(l, bpf.DatapathCounterCOUNTER_LEARNED); err != nil {
 		return nil, err
 	}
-	var connections [][]byte
-	for i := range n.packets {
-		connections = append(connections, connection(plus(firstSource, 4*(i*count/n.packets)+1), 20_000+i, n.first))
+	connections, err := n.connections(list, func(i int) netip.Addr {
+		return plus(firstSource, 4*spread(i, n.packets, count)+1)
+	})
+	if err != nil {
+		return nil, err
 	}
-	return n.measureVerdicts(ctx, l, connection(last, 20_000, n.first), connections)
+	return n.measureVerdicts(ctx, l, connection(last, 20_000, plus(n.first, n.packets)), connections)
 }
