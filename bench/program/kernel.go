@@ -71,8 +71,8 @@ func (n *node) kernel(ctx context.Context, names []string, count int) (result re
 			"A pattern's memory serves both generations of rules. An LPM trie takes memory as it grows; the kernel counts its entries here, and not the nodes between them.\n\n" +
 			"Before the kernel takes a program it follows every path through it, and gives up after a million instructions. How near a program is to that limit says how much it can still grow, and how long loading takes.",
 		Budgets: []report.Budget{
-			bytesWithin("kernel memory a domain pattern", patternPromise, patternBytes/agentPatterns),
-			bytesWithin("kernel memory a live mapping", mappingPromise, mappings/agentMappings),
+			bytesWithin("kernel memory a domain pattern", patternPromise, patternBytes/agentPatterns, patternNote),
+			bytesWithin("kernel memory a live mapping", mappingPromise, mappings/agentMappings, mappingNote),
 		},
 		Tables: []report.Table{table, others},
 	}
@@ -115,6 +115,17 @@ func memoryRow(what string, bytes float64, room, used int) []string {
 	return row
 }
 
-func bytesWithin(work string, most, bytes float64) report.Budget {
-	return report.Budget{Work: work, Promise: "≤ " + report.Bytes(most), Measured: report.Bytes(bytes), Met: bytes <= most}
+// What stands in the way of the promises.
+const (
+	patternNote = "A name has a cell of 64 bytes, and the index four slots of 8 for each pattern: with half as many, some bucket is full before the table is. A quarter more cells are there for long names, and for a rule set that takes the place of another. " +
+		"Patterns of the same name (`example.com` and `*.example.com`) share a cell."
+	mappingNote = "An entry of the kernel's LRU table takes 48 bytes, the address 24, and room for 8 match sets 64; buckets come in powers of two, and the reserve of free entries that each CPU keeps puts their number above one."
+)
+
+func bytesWithin(work string, most, bytes float64, note string) report.Budget {
+	budget := report.Budget{Work: work, Promise: "≤ " + report.Bytes(most), Measured: report.Bytes(bytes), Met: bytes <= most}
+	if !budget.Met {
+		budget.Note = note
+	}
+	return budget
 }
