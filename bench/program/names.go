@@ -56,7 +56,7 @@ func (n *node) names(ctx context.Context, names []string, counts []int) (result 
 				within(fmt.Sprintf("DNS response, one A record, varied, %s names known", report.Thousands(float64(count))), most, s[ours], variedNote))
 		}
 	}
-	result.Budgets = append(result.Budgets, flat("DNS response, varied, from 100 to 1,000,000 names known", lines.of(ours)))
+	result.Budgets = append(result.Budgets, flat("DNS response, varied, from 100 to 1,000,000 names known", lines.of(ours), variedNote))
 	result.Title = "A DNS response against the number of names known, program alone"
 	result.Text = fmt.Sprintf("%s different responses for names that are known, each run once, so that tables and packets are in no cache but by chance. Each was asked for before, and all others came in between. "+
 		"An address that was learned before is prolonged; one that was not needs a new entry and an event to the agent.", report.Thousands(float64(n.packets)))

@@ -138,10 +138,14 @@ func within(work string, most float64, s measure.Series, note string) report.Bud
 }
 
 // flat is a budget that cost does not double between the smallest size and the largest.
-func flat(work string, line report.Line) report.Budget {
+func flat(work string, line report.Line, note string) report.Budget {
 	first, last := line.Points[0], line.Points[len(line.Points)-1]
-	return report.Budget{
+	budget := report.Budget{
 		Work: work, Promise: "≤ 2× from first to last size", Met: last.Y <= 2*first.Y,
 		Measured: fmt.Sprintf("%s (%s → %s)", report.Ratio(last.Y/first.Y), report.WholeNanoseconds(first.Y), report.WholeNanoseconds(last.Y)),
 	}
+	if !budget.Met {
+		budget.Note = note
+	}
+	return budget
 }

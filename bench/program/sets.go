@@ -45,9 +45,9 @@ func (n *node) sets(ctx context.Context, names []string, counts []int) (result r
 	result.Title = "A verdict against the number of domain sets, program alone"
 	result.Text = fmt.Sprintf("Each domain set has %d patterns and a rule of its own, %d rules a policy. Hot: a connection to a name of the last set, which the last rule allows. Varied: %s connections, each to another address, of names of as many sets as there are.", namesOfSet, rulesOfPolicy, report.Thousands(float64(n.packets)))
 	result.Budgets = []report.Budget{
-		flat("verdict, hot, from 1 to 10,000 domain sets", lines.of(verdictHot)),
-		flat("verdict, varied, from 1 to 10,000 domain sets", lines.of(verdictVaried)),
-		flat("DNS response, hot, from 1 to 10,000 domain sets", lines.of(learnHot)),
+		flat("verdict, hot, from 1 to 10,000 domain sets", lines.of(verdictHot), ""),
+		flat("verdict, varied, from 1 to 10,000 domain sets", lines.of(verdictVaried), ""),
+		flat("DNS response, hot, from 1 to 10,000 domain sets", lines.of(learnHot), ""),
 	}
 	result.Tables = []report.Table{table}
 	result.Plots = []report.Plot{{
