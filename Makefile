@@ -11,6 +11,7 @@ export PATH := $(BIN):$(PATH)
 # Debian packages, each with the program by which its absence shows.
 RUNTIME_PACKAGES := iptables:iptables iproute2:ip kmod:modprobe
 TEST_PACKAGES := $(RUNTIME_PACKAGES) knot:knotd dnsmasq-base:dnsmasq unbound:unbound util-linux:nsenter procps:pgrep systemd:systemd-analyze linux-libc-dev:/usr/include/asm-generic/unistd.h
+BENCH_PACKAGES := $(TEST_PACKAGES) ipset:ipset nftables:nft
 GENERATE_PACKAGES := clang-14:clang-14 llvm-14:llvm-strip-14 clang-format-14:clang-format-14 libbpf-dev:/usr/include/bpf/bpf_helpers.h
 
 # A package is installed only when its program is not there.
@@ -66,8 +67,18 @@ differential: install-test ## Compare EXECUTIONS (1000000) responses and PACKETS
 	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -v -timeout 24h -run '^TestDifferentialVerdicts$$' ./dataplane/datapath \
 		-rapid.checks $$(($${PACKETS:-300000} / 60)) -rapid.seed $${SEED:-1}
 
-.PHONY: bench
-bench: install-test ## Run the benchmarks, each with its baseline in the same run
+.PHONY: bench bench-fast
+bench: install-bench build-bench ## Measure every budget beside what others do, with NAMES=FILE of real names, into docs/benchmarks.md (root)
+	bin/bench -names "$(NAMES)" $(BENCHFLAGS)
+bench-fast: install-bench build-bench ## The same in less than 5 minutes, into bin/benchmarks.md (root)
+	bin/bench -fast -out bin/benchmarks.md -names "$(NAMES)" $(BENCHFLAGS)
+
+.PHONY: build-bench
+build-bench: build
+	$(GO) build -trimpath -o bin/bench ./bench
+
+.PHONY: microbench
+microbench: install-test ## Run the benchmarks of the Go packages, BENCHTIME (1s) each
 	REQUIRE_PRIVILEGED=1 $(GO) test -run '^$$' -bench . -benchtime $${BENCHTIME:-1s} -timeout 60m $(PACKAGES)
 
 .PHONY: generate
@@ -77,7 +88,7 @@ generate: tools-protobuf generate-bpf ## Generate the Go of protos and BPF progr
 .PHONY: generate-bpf
 generate-bpf: ## Generate the Go of the BPF programs alone
 	$(call install,$(GENERATE_PACKAGES))
-	$(GO) generate ./bpf
+	$(GO) generate ./bpf ./bench/...
 
 .PHONY: lint
 lint: tools ## Check style, import directions and protos
@@ -85,7 +96,7 @@ lint: tools ## Check style, import directions and protos
 	buf lint
 	$(MAKE) --no-print-directory breaking
 	$(call install,$(GENERATE_PACKAGES))
-	clang-format-14 --dry-run --Werror bpf/*.c bpf/*.h
+	clang-format-14 --dry-run --Werror bpf/*.[ch] bench/*/*.[ch]
 
 .PHONY: breaking
 breaking: tools-protobuf ## Hold the protos against those of BASE (the main branch)
@@ -97,7 +108,7 @@ breaking: tools-protobuf ## Hold the protos against those of BASE (the main bran
 .PHONY: format
 format: tools ## Format Go and C
 	golangci-lint fmt
-	clang-format-14 -i bpf/*.c bpf/*.h
+	clang-format-14 -i bpf/*.[ch] bench/*/*.[ch]
 
 .PHONY: tools tools-protobuf tools-lint tools-grpcurl
 tools: tools-protobuf tools-lint tools-grpcurl ## Install the pinned tools into .bin/
@@ -121,11 +132,13 @@ $(BIN)/grpcurl: tools/grpcurl/go.mod
 	cd tools/grpcurl && GOBIN=$(BIN) $(GO) install tool
 	@touch $@
 
-.PHONY: install-runtime install-test
+.PHONY: install-runtime install-test install-bench
 install-runtime:
 	$(call install,$(TEST_PACKAGES))
 install-test: tools-grpcurl
 	$(call install,$(TEST_PACKAGES) $(GENERATE_PACKAGES))
+install-bench:
+	$(call install,$(BENCH_PACKAGES))
 
 .PHONY: clean
 clean: ## Remove what was built, but not the tools

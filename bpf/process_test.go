@@ -115,7 +115,7 @@ func BenchmarkProcess(b *testing.B) {
 		b.Run(fact, func(b *testing.B) {
 			g := prepare(b, bpftest.NewCgroups(b))
 			g.rules(anything, every(0, 0))
-			measure(b, g.EgressLocal, newHot(b, g.Datapath).Empty, connect(bpftest.TCP, "192.0.2.1:443"))
+			measure(b, g.EgressLocal, connect(bpftest.TCP, "192.0.2.1:443"))
 		})
 	}
 	run("host", func(b *testing.B, _ *bpftest.Cgroups) *gate {

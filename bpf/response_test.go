@@ -68,26 +68,6 @@ func (e *exchange) lay(pattern domain.Pattern, set uint32) {
 	}
 }
 
-// generalPatterns makes a list of patterns, and holds against it every name that is not known itself. They
-// match nothing that the tests ask for.
-func (e *exchange) generalPatterns(count int) {
-	e.t.Helper()
-	for i := range count {
-		pattern := bpf.DatapathGeneralPattern{MatchSet: uint32(200 + i), Form: bpf.DatapathGeneralFormGENERAL_LABELS}
-		if i < count-1 {
-			pattern.Next = uint16(i + 2)
-		}
-		head, prefix := fmt.Sprintf("www.unmentioned%d", i), ""
-		if i%2 > 0 {
-			pattern.Form, head, prefix = bpf.DatapathGeneralFormGENERAL_BELOW_WITHIN, "", fmt.Sprintf("test%d", i)
-		}
-		e.General(0, uint32(i+1), pattern, head, prefix, "", "")
-	}
-	for _, name := range []string{"", "example.com", "api.example.com", "cdn.test"} {
-		e.List(0, name, uint16(min(count, 1)))
-	}
-}
-
 func TestLearns(t *testing.T) {
 	const alias, host = "api.example.com. 300 IN CNAME x.cdn.test.", "x.cdn.test. 60 IN A 192.0.2.1"
 	both := map[uint32]bool{apiSet: true, cdnSet: true}

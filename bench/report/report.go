@@ -50,6 +50,8 @@ type Plot struct {
 	Title        string
 	X, Y         string // what the axes say, with units
 	LogX, LogY   bool
+	FormatX      Format // of the numbers at the axis; nil: Count
+	FormatY      Format
 	Lines        []Line
 	Ours         string // the line that stands out
 	Alternate    string // what the picture says, for those who cannot see it

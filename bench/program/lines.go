@@ -1,0 +1,43 @@
+package program
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/nameward/nameward/bench/report"
+)
+
+// lines are those of a plot, made size by size.
+type lines struct{ list []report.Line }
+
+func newLines(names ...string) *lines {
+	l := &lines{}
+	for _, name := range names {
+		l.add(name)
+	}
+	return l
+}
+
+func (l *lines) add(name string) { l.list = append(l.list, report.Line{Name: name}) }
+
+// points adds the size's point to each line of which there is a series.
+func (l *lines) points(size int, s samples) {
+	for i := range l.list {
+		if series, measured := s[l.list[i].Name]; measured {
+			l.list[i].Points = append(l.list[i].Points, point(size, series))
+		}
+	}
+}
+
+func (l *lines) of(name string) report.Line {
+	return l.list[slices.IndexFunc(l.list, func(line report.Line) bool { return line.Name == name })]
+}
+
+// title says in a sentence what a line's cost is at the first size and at the last.
+func (l *lines) title(sentence, name string) string {
+	points := l.of(name).Points
+	if len(points) == 0 {
+		return name
+	}
+	return fmt.Sprintf(sentence, report.Nanoseconds(points[0].Y), report.Nanoseconds(points[len(points)-1].Y))
+}
