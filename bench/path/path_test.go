@@ -1,0 +1,47 @@
+package path
+
+import (
+	"testing"
+
+	"github.com/nameward/nameward/bench/report"
+	"github.com/nameward/nameward/bpf/bpftest"
+)
+
+// smallest is enough to see that everything still works.
+var smallest = extent{rounds: 1, sets: []int{1, 3}, workloads: []int{1, 3}, bursts: 1, questions: 5}
+
+func TestNewConnections(t *testing.T) {
+	bpftest.RequirePrivileged(t)
+	result, err := newConnections(t.Context(), report.Config{Log: t.Output()}, smallest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, result)
+}
+
+// check makes sure that a result says something.
+func check(t *testing.T, result report.Result) {
+	t.Helper()
+	for _, budget := range result.Budgets {
+		t.Logf("%s: %s, %s: %v %s", budget.Work, budget.Promise, budget.Measured, budget.Met, budget.Note)
+		if budget.Work == "" || budget.Promise == "" || budget.Measured == "" {
+			t.Errorf("budget with nothing to say: %+v", budget)
+		}
+	}
+	for _, table := range result.Tables {
+		t.Log(table.Caption, table.Columns)
+		for _, row := range table.Rows {
+			t.Log(row)
+			if len(row) != len(table.Columns) {
+				t.Errorf("table %q has %d columns, and a row of %d: %v", table.Caption, len(table.Columns), len(row), row)
+			}
+		}
+	}
+	for _, plot := range result.Plots {
+		for _, line := range plot.Lines {
+			if len(line.Points) == 0 {
+				t.Errorf("plot %q has an empty line: %s", plot.Title, line.Name)
+			}
+		}
+	}
+}
