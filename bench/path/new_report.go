@@ -49,7 +49,7 @@ func reportNew(all, legacy []costs) report.Result {
 		}),
 	}
 	r.Plots = []report.Plot{{
-		File: "domain-sets.svg", Title: "Cost of a new connection, by number of domain sets",
+		File: "new-connections.svg", Title: "Cost of a new connection, by number of domain sets",
 		X: "domain sets", Y: "ns a new connection, over one conntrack rule", LogX: true, LogY: true, Ours: ours,
 		Lines: []report.Line{
 			line(ours, all, over(plain, ours)), line(emptyHooks, all, over(plain, emptyHooks)),

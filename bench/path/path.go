@@ -30,5 +30,9 @@ func extentOf(config report.Config) extent {
 func Sections() []report.Section {
 	return []report.Section{
 		{Name: "new-connections", Measure: measureNew},
+		{Name: "established", Measure: measureEstablished},
+		{Name: "workloads-in-path", Measure: measureWorkloads},
+		{Name: "processes", Measure: measureProcesses},
+		{Name: "dns-in-path", Measure: measureDNS},
 	}
 }

@@ -8,11 +8,38 @@ import (
 )
 
 // smallest is enough to see that everything still works.
-var smallest = extent{rounds: 1, sets: []int{1, 3}, workloads: []int{1, 3}, bursts: 1, questions: 5}
+var smallest = extent{rounds: 1, sets: []int{1, 3}, workloads: []int{1, 3}, bursts: 1, questions: 20}
 
 func TestNewConnections(t *testing.T) {
 	bpftest.RequirePrivileged(t)
 	result, err := newConnections(t.Context(), report.Config{Log: t.Output()}, smallest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, result)
+}
+
+func TestWorkloads(t *testing.T) {
+	bpftest.RequirePrivileged(t)
+	result, err := workloads(t.Context(), report.Config{Log: t.Output()}, smallest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, result)
+}
+
+func TestProcesses(t *testing.T) {
+	bpftest.RequirePrivileged(t)
+	result, err := processes(t.Context(), report.Config{Log: t.Output()}, smallest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, result)
+}
+
+func TestEstablished(t *testing.T) {
+	bpftest.RequirePrivileged(t)
+	result, err := established(t.Context(), report.Config{Log: t.Output()}, smallest)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,4 +71,13 @@ func check(t *testing.T, result report.Result) {
 			}
 		}
 	}
+}
+
+func TestDNS(t *testing.T) {
+	bpftest.RequirePrivileged(t)
+	result, err := dnsInPath(t.Context(), report.Config{Log: t.Output()}, smallest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, result)
 }
