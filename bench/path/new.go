@@ -83,6 +83,7 @@ type costs struct {
 	size    int
 	path    map[string]measure.Series
 	program map[string]measure.Series
+	steady  *costs // the same of our rules, where all connections are of one client to one destination
 }
 
 func byName(series []measure.Series) map[string]measure.Series {
@@ -93,8 +94,27 @@ func byName(series []measure.Series) map[string]measure.Series {
 	return named
 }
 
-// compare measures the ways by turns, first the whole path, then the programs that some of them have.
+// compare measures the ways by turns: with packets that take turns over all there is, and then our rules with those
+// of the last client and the last destination alone.
 func compare(ctx context.Context, x extent, size int, ways []*way, programs map[string]string) (costs, error) {
+	c, err := compareOnce(ctx, x, size, ways, programs)
+	if err != nil {
+		return c, err
+	}
+	var steady []*way
+	for _, w := range ways {
+		if f, ok := w.packets.(*forwarded); ok && programs[w.name] != "" {
+			w.packets = &forwarded{node: w.node, from: f.from[len(f.from)-1:], to: f.to[len(f.to)-1:]}
+			steady = append(steady, w)
+		}
+	}
+	s, err := compareOnce(ctx, x, size, steady, programs)
+	c.steady = &s
+	return c, err
+}
+
+// compareOnce measures the whole path, and then the programs that some ways have.
+func compareOnce(ctx context.Context, x extent, size int, ways []*way, programs map[string]string) (costs, error) {
 	c := costs{size: size}
 	var paths, clocks []measure.Variant
 	for _, w := range ways {
@@ -125,6 +145,9 @@ func costOfSets(ctx context.Context, x extent, backend string, size int, others 
 		return costs{}, err
 	}
 	defer closeAll(ways)
+	if !others {
+		return compareOnce(ctx, x, size, ways, programs)
+	}
 	return compare(ctx, x, size, ways, programs)
 }
 
@@ -142,7 +165,7 @@ func newConnections(ctx context.Context, config report.Config, x extent) (report
 		}
 		all = append(all, c)
 	}
-	for _, size := range []int{x.sets[0], x.sets[len(x.sets)-1]} {
+	for _, size := range x.legacy {
 		logf(config, "new connections: %d domain sets, iptables-legacy", size)
 		c, err := costOfSets(ctx, x, netfilter.Legacy, size, false)
 		if err != nil {

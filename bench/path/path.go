@@ -5,25 +5,32 @@ package path
 
 import (
 	"github.com/nameward/nameward/bench/report"
+	"github.com/nameward/nameward/dataplane/netfilter"
 )
 
 // extent is how much is measured.
 type extent struct {
-	rounds    int
-	sets      []int // numbers of domain sets
-	workloads []int
-	bursts    int // of packets, in one sample
-	questions int // in one sample
+	rounds     int
+	sets       []int // numbers of domain sets
+	legacy     []int // of these with iptables-legacy
+	workloads  []int
+	backends   []string
+	selections int // of processes
+	bursts     int // of packets, in one sample
+	questions  int // in one sample
 }
 
 func extentOf(config report.Config) extent {
+	x := extent{
+		rounds: 40, bursts: 24, questions: 500, selections: 5,
+		sets: []int{1, 10, 100, 1000, 10_000}, legacy: []int{1, 10_000}, workloads: []int{1, 10, 100, 1000, 10_000},
+		backends: []string{netfilter.NFT, netfilter.Legacy},
+	}
 	if config.Fast {
-		return extent{rounds: 10, sets: []int{1, 100, 10_000}, workloads: []int{1, 10_000}, bursts: 8, questions: 200}
+		x.rounds, x.bursts, x.questions = 10, 8, 200
+		x.sets, x.legacy, x.workloads = []int{1, 100, 10_000}, []int{1}, []int{1, 10_000}
 	}
-	return extent{
-		rounds: 30, sets: []int{1, 10, 100, 1000, 10_000}, workloads: []int{1, 10, 100, 1000, 10_000},
-		bursts: 24, questions: 500,
-	}
+	return x
 }
 
 // Sections returns the works that this package measures.

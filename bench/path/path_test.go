@@ -5,10 +5,13 @@ import (
 
 	"github.com/nameward/nameward/bench/report"
 	"github.com/nameward/nameward/bpf/bpftest"
+	"github.com/nameward/nameward/dataplane/netfilter"
 )
 
 // smallest is enough to see that everything still works.
-var smallest = extent{rounds: 1, sets: []int{1, 3}, workloads: []int{1, 3}, bursts: 1, questions: 20}
+var smallest = extent{
+	rounds: 1, sets: []int{3}, workloads: []int{3}, backends: []string{netfilter.Legacy}, selections: 1, bursts: 1, questions: 20,
+}
 
 func TestNewConnections(t *testing.T) {
 	bpftest.RequirePrivileged(t)

@@ -111,7 +111,7 @@ func openProcess(n *node, g group) (fd int, err error) {
 	return fd, err
 }
 
-func waysOfProcesses(ctx context.Context, g group) (ways []*way, programs map[string]string, err error) {
+func waysOfProcesses(ctx context.Context, g group, selected []selection) (ways []*way, programs map[string]string, err error) {
 	programs = map[string]string{}
 	to := addresses(services, 1)
 	defer func() {
@@ -144,7 +144,7 @@ func waysOfProcesses(ctx context.Context, g group) (ways []*way, programs map[st
 	}); err != nil {
 		return ways, programs, err
 	}
-	for _, s := range selections(g.name) {
+	for _, s := range selected {
 		if err = add(s.name, func(n *node) error {
 			pin, err := enforceProcesses(ctx, n, s.workloads, to)
 			programs[s.name] = pin
@@ -183,16 +183,18 @@ func processes(ctx context.Context, config report.Config, x extent) (result repo
 		return result, err
 	}
 	defer func() { err = errors.Join(err, g.remove()) }()
-	ways, programs, err := waysOfProcesses(ctx, g)
+	selected := selections(g.name)
+	selected = selected[max(0, len(selected)-x.selections):]
+	ways, programs, err := waysOfProcesses(ctx, g, selected)
 	if err != nil {
 		return result, fmt.Errorf("processes of the node: %w", err)
 	}
 	defer closeAll(ways)
-	c, err := compare(ctx, x, 1, ways, programs)
+	c, err := compareOnce(ctx, x, 1, ways, programs)
 	if err != nil {
 		return result, fmt.Errorf("processes of the node: %w", err)
 	}
-	return reportProcesses(c, selections(g.name)), nil
+	return reportProcesses(c, selected), nil
 }
 
 const processesText = `Connections of the node's own processes can be selected by who opens them. The packets are

@@ -43,7 +43,11 @@ func hookEmpty(ctx context.Context, n *node, backend string) (netfilter.Programs
 	return programs, hook(ctx, n, backend, programs)
 }
 
-const plainRule = "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n"
+// stateRule is what every stateful firewall has.
+const (
+	stateRule = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n"
+	plainRule = "-A FORWARD " + stateRule
+)
 
 // restore writes rules into filter: the plain rule, and what comes behind it.
 func restore(ctx context.Context, n *node, backend, behind string) error {
