@@ -51,14 +51,18 @@ func reportNew(all, legacy []costs) report.Result {
 		}),
 		bySize("nameward alone: nanoseconds a run of the egress program by the kernel's statistics, and the whole path over empty programs", "domain sets", all, []column{
 			{"empty program", programOf(emptyHooks)},
-			{"egress program, one destination", steadily(programOf(ours))}, {"egress program, by turns", programOf(ours)},
-			{"path over empty programs, one destination", steadily(overHooks)}, {"path over empty programs, by turns", overHooks},
+			{"egress program, one destination", steadily(programOf(ours))},
+			{"egress program, by turns", programOf(ours)},
+			{"path over empty programs, one destination", steadily(overHooks)},
+			{"path over empty programs, by turns", overHooks},
 		}),
 	}
 	if len(legacy) > 0 {
 		r.Tables = append(r.Tables, bySize("The same with iptables-legacy, destinations by turns", "domain sets", legacy, []column{
-			{"empty program", programOf(emptyHooks)}, {"egress program", programOf(ours)},
-			{"path over empty programs", overHooks}, {"path over one conntrack rule", over(plain, ours)},
+			{"empty program", programOf(emptyHooks)},
+			{"egress program", programOf(ours)},
+			{"path over empty programs", overHooks},
+			{"path over one conntrack rule", over(plain, ours)},
 		}))
 	}
 	r.Plots = []report.Plot{{

@@ -103,8 +103,10 @@ func reportWorkloads(all []costs) report.Result {
 	}
 	r.Tables = []report.Table{bySize("Nanoseconds a run of the egress program by the kernel's statistics, and of the whole path: median (quartiles)", "workloads", all, []column{
 		{"empty program", programOf(emptyHooks)},
-		{"egress program, one client", steadily(programOf(ours))}, {"egress program, by turns", programOf(ours)},
-		{"path over empty programs, one client", steadily(overHooks)}, {"path over empty programs, by turns", overHooks},
+		{"egress program, one client", steadily(programOf(ours))},
+		{"egress program, by turns", programOf(ours)},
+		{"path over empty programs, one client", steadily(overHooks)},
+		{"path over empty programs, by turns", overHooks},
 	})}
 	r.Plots = []report.Plot{{
 		File: "workloads-in-path.svg", Title: "Cost of a new connection, by number of workloads",
