@@ -125,14 +125,20 @@ func dnsInPath(ctx context.Context, config report.Config, x extent) (result repo
 	}()
 	empty, err := converse(ctx, emptyHooks, asked, func(n *node) (netfilter.Programs, func(int) error, error) {
 		programs, err := hookEmpty(ctx, n, netfilter.NFT)
-		return programs, func(int) error { return nil }, err
+		return programs, unchecked, err
 	})
 	if err != nil {
 		return result, err
 	}
 	defer empty.node.close()
-	return conversations(ctx, x, len(known), learning, empty)
+	if err := converseByTurns(ctx, x, learning, empty); err != nil {
+		return result, err
+	}
+	return reportDNS(len(known), learning, empty), nil
 }
+
+// unchecked is for programs that learn nothing.
+func unchecked(int) error { return nil }
 
 // learn puts a policy of many names in force, with its files in a directory that the agent's other threads see.
 func learn(ctx context.Context, n *node, known []string, state string) (*enforcement, error) {
@@ -179,10 +185,9 @@ const (
 	queryClock
 )
 
-// conversations asks for all names for the first time, and then again and again.
-func conversations(ctx context.Context, x extent, known int, learning, empty *conversation) (report.Result, error) {
-	all := []*conversation{learning, empty}
-	err := withStatistics(func() error {
+// converseByTurns asks for all names for the first time, and then again and again.
+func converseByTurns(ctx context.Context, x extent, all ...*conversation) error {
+	return withStatistics(func() error {
 		variants := make([]measure.Variant, 0, len(all))
 		for _, c := range all {
 			if err := c.sample(ctx, len(c.asked.questions)); err != nil {
@@ -193,10 +198,6 @@ func conversations(ctx context.Context, x extent, known int, learning, empty *co
 		_, err := measure.Interleave(ctx, x.rounds, variants...)
 		return err
 	})
-	if err != nil {
-		return report.Result{}, err
-	}
-	return reportDNS(known, learning, empty), nil
 }
 
 const dnsText = `Clients behind the node ask a trusted resolver, and each answer has one A record with an
@@ -205,7 +206,7 @@ other, and the kernel says how long each run of a program took. Asked are %s nam
 policy allows: the first time, when the address becomes known and the agent is told, and then again, when it is
 prolonged. The agent runs beside and reads what it is told. That each answer was learned is checked.`
 
-func reportDNS(known int, learning, empty *conversation) report.Result {
+func reportDNS(known int, learning *conversation, others ...*conversation) report.Result {
 	asked := len(learning.asked.questions)
 	r := report.Result{
 		Title: "A DNS question and its answer, in path",
@@ -213,20 +214,20 @@ func reportDNS(known int, learning, empty *conversation) report.Result {
 	}
 	response, query := learning.later(responseClock), learning.later(queryClock)
 	r.Budgets = []report.Budget{
-		{
+		noted("names in turn are cold in the processor's caches: the question's bucket, the index and the cell of the name, what is known of the answer and the mapping come from memory", report.Budget{
 			Work: "DNS response, one A record, in path", Promise: fmt.Sprintf("≤ %s ns", whole(responsePromise)),
 			Measured: spread(response) + " ns", Met: response.Median() <= responsePromise,
-		},
-		{
+		}),
+		noted("a place among the questions is searched for in two buckets of three cache lines each, which are cold", report.Budget{
 			Work: "DNS query that is remembered, in path", Promise: fmt.Sprintf("≤ %s ns", whole(queryPromise)),
 			Measured: spread(query) + " ns", Met: query.Median() <= queryPromise,
-		},
+		}),
 	}
 	t := report.Table{
 		Caption: "Nanoseconds a run of a program, by the kernel's statistics: median (quartiles)",
 		Columns: []string{"", "response, asked for the first time", "response, asked again", "query, first", "query, again"},
 	}
-	for _, c := range []*conversation{learning, empty} {
+	for _, c := range append([]*conversation{learning}, others...) {
 		t.Rows = append(t.Rows, []string{
 			c.name, whole(c.first(responseClock)), spread(c.later(responseClock)),
 			whole(c.first(queryClock)), spread(c.later(queryClock)),

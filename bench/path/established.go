@@ -2,6 +2,7 @@ package path
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -79,13 +80,13 @@ func established(ctx context.Context, config report.Config, x extent) (report.Re
 	var all []establishedCosts
 	for _, backend := range x.backends {
 		logf(config, "established connections: iptables-%s", backend)
-		ways, err := waysOfOpened(ctx, backend)
+		ways, programs, err := waysOfOpened(ctx, backend)
 		if err != nil {
 			return report.Result{}, err
 		}
 		for _, t := range []transport{{"TCP", unix.IPPROTO_TCP}, {"UDP", unix.IPPROTO_UDP}} {
 			c := establishedCosts{backend: backend, transport: t.name}
-			if c.path, err = costOfOpened(ctx, x, ways, t.protocol); err != nil {
+			if c.path, err = costOfOpened(ctx, x, ways, programs, t.protocol); err != nil {
 				break
 			}
 			all = append(all, c)
@@ -98,6 +99,27 @@ func established(ctx context.Context, config report.Config, x extent) (report.Re
 	return reportEstablished(all), nil
 }
 
+// passUnjudged makes sure that a program which judges is not called for the packets of a way.
+func passUnjudged(w *way, pin string) error {
+	c, err := openClock(w.node, pin)
+	if err != nil {
+		return err
+	}
+	return withStatistics(func() error {
+		_, err := c.during(func() error {
+			_, err := w.burst()
+			return err
+		})
+		if err == nil {
+			return errors.New("packets of established connections are judged")
+		}
+		if errors.Is(err, errNotCalled) {
+			return nil
+		}
+		return err
+	})
+}
+
 // Ways of which nothing is judged.
 const (
 	tracked    = "connections tracked, no rule"
@@ -105,10 +127,10 @@ const (
 )
 
 // waysOfOpened are those of one domain set, and what the parts of the rest cost.
-func waysOfOpened(ctx context.Context, backend string) ([]*way, error) {
-	ways, _, err := waysOfSets(ctx, backend, 1, false)
+func waysOfOpened(ctx context.Context, backend string) (ways []*way, programs map[string]string, err error) {
+	ways, programs, err = waysOfSets(ctx, backend, 1, false)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for name, rules := range map[string]string{
 		// No packet here comes to INPUT, but with the rule connections are tracked.
@@ -121,11 +143,11 @@ func waysOfOpened(ctx context.Context, backend string) ([]*way, error) {
 		})
 		if err != nil {
 			closeAll(ways)
-			return nil, err
+			return nil, nil, err
 		}
 		ways = append(ways, w)
 	}
-	return ways, nil
+	return ways, programs, nil
 }
 
 // establishedCosts are what a packet costs by way.
@@ -134,11 +156,16 @@ type establishedCosts struct {
 	path               map[string]measure.Series
 }
 
-func costOfOpened(ctx context.Context, x extent, ways []*way, protocol uint8) (map[string]measure.Series, error) {
+func costOfOpened(ctx context.Context, x extent, ways []*way, programs map[string]string, protocol uint8) (map[string]measure.Series, error) {
 	var variants []measure.Variant
 	for _, w := range ways {
 		if err := openConnections(w, protocol); err != nil {
 			return nil, err
+		}
+		if pin := programs[w.name]; pin != "" {
+			if err := passUnjudged(w, pin); err != nil {
+				return nil, fmt.Errorf("%s: %w", w.name, err)
+			}
 		}
 		variants = append(variants, w.wholePath(x.bursts))
 	}

@@ -223,9 +223,11 @@ func reportProcesses(c costs, selections []selection) report.Result {
 		}
 	}
 	r.Tables = []report.Table{t}
-	r.Budgets = []report.Budget{{
-		Work: "Verdict on a new connection of a process: the egress program in path, however it is selected", Promise: fmt.Sprintf("≤ %d ns", egressPromise),
-		Measured: fmt.Sprintf("%s ns, by %s", spread(largest), largest.Name), Met: largest.Median() <= egressPromise,
-	}}
+	r.Budgets = []report.Budget{noted(
+		"what a control group is part of is kept in an entry of an LRU table with its hash, and each connection hashes it again, since the kernel may give the entry to another group while it is read; then each of its classes is looked up",
+		report.Budget{
+			Work: "Verdict on a new connection of a process: the egress program in path, however it is selected", Promise: fmt.Sprintf("≤ %d ns", egressPromise),
+			Measured: fmt.Sprintf("%s ns, by %s", spread(largest), largest.Name), Met: largest.Median() <= egressPromise,
+		})}
 	return r
 }

@@ -73,6 +73,9 @@ func pinSetProgram(path string, addresses ...netip.Addr) (err error) {
 	})
 }
 
+// errNotCalled is what a clock finds of a program that did not run.
+var errNotCalled = errors.New("the program was not called")
+
 // A clock reads the time that the kernel says a pinned program took.
 type clock struct{ program *ebpf.Program }
 
@@ -105,7 +108,7 @@ func (c clock) during(f func() error) (nanoseconds float64, err error) {
 	}
 	runs := after.RunCount - before.RunCount
 	if runs == 0 {
-		return 0, errors.New("the program was not called")
+		return 0, errNotCalled
 	}
 	return float64(after.Runtime-before.Runtime) / float64(runs), nil
 }
