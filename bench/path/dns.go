@@ -23,10 +23,8 @@ const (
 	queryPromise    = 400
 )
 
-const (
-	knownNames = 100_000 // patterns that the policy has
-	askedNames = 3000    // of them that are asked for
-)
+// knownNames is how many patterns the policy has at most.
+const knownNames = 100_000
 
 // allowNames is a policy with a set of many names.
 func allowNames(names []string) (*ruleset.RuleSet, error) {
@@ -48,7 +46,7 @@ func allowNames(names []string) (*ruleset.RuleSet, error) {
 }
 
 // namesOf takes the names that are known, and from all over them those that are asked for.
-func namesOf(config report.Config) (known, asked []string) {
+func namesOf(config report.Config, askedNames int) (known, asked []string) {
 	known = config.Names
 	for i := len(known); i == len(known) && i < askedNames; i++ {
 		known = append(known, fmt.Sprintf("host%d.site%d.example", i, i%100))
@@ -93,7 +91,7 @@ func measureDNS(ctx context.Context, config report.Config) (report.Result, error
 }
 
 func dnsInPath(ctx context.Context, config report.Config, x extent) (result report.Result, err error) {
-	known, asked := namesOf(config)
+	known, asked := namesOf(config, x.asked)
 	logf(config, "DNS in path: %d names", len(known))
 	state, err := os.MkdirTemp("", "nameward-bench-")
 	if err != nil {

@@ -17,12 +17,13 @@ type extent struct {
 	backends   []string
 	selections int // of processes
 	bursts     int // of packets, in one sample
+	asked      int // names
 	questions  int // in one sample
 }
 
 func extentOf(config report.Config) extent {
 	x := extent{
-		rounds: 40, bursts: 24, questions: 500, selections: 5,
+		rounds: 40, bursts: 24, asked: 3000, questions: 500, selections: 5,
 		sets: []int{1, 10, 100, 1000, 10_000}, legacy: []int{1, 10_000}, workloads: []int{1, 10, 100, 1000, 10_000},
 		backends: []string{netfilter.NFT, netfilter.Legacy},
 	}

@@ -10,7 +10,7 @@ import (
 
 // smallest is enough to see that everything still works.
 var smallest = extent{
-	rounds: 1, sets: []int{3}, workloads: []int{3}, backends: []string{netfilter.Legacy}, selections: 1, bursts: 1, questions: 20,
+	rounds: 1, sets: []int{3}, workloads: []int{3}, backends: []string{netfilter.Legacy}, selections: 1, bursts: 1, asked: 40, questions: 20,
 }
 
 func TestNewConnections(t *testing.T) {
