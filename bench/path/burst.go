@@ -48,8 +48,7 @@ func (b *burst) setDatagram(i int, to netip.AddrPort) {
 	b.messages[i].header = unix.Msghdr{Name: (*byte)(unsafe.Pointer(peer)), Namelen: unix.SizeofSockaddrInet4}
 }
 
-// send sends the burst and tells how long it took, and how many were sent: a rejection that came back through
-// the socket meanwhile ends the call.
+// send sends the burst and tells how long it took. A rejection that comes back through the socket is an error.
 func (b *burst) send(socket int) (time.Duration, error) {
 	start := time.Now()
 	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(socket), uintptr(unsafe.Pointer(&b.messages[0])), burstPackets, 0, 0, 0)

@@ -80,7 +80,7 @@ func cgroupRoot() (string, error) {
 	return "", errors.New("no cgroup2 hierarchy is mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified")
 }
 
-// remove leaves the group and removes it.
+// remove removes the group, which this process is not in any more. The sockets keep what they need of it.
 func (g group) remove() error { return os.Remove(g.dir) }
 
 // within runs f while this process is in the group.
