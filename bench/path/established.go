@@ -51,9 +51,8 @@ func openConnections(w *way, protocol uint8) error {
 		}
 	}
 	w.packets = p
-	var err error
-	w.sent, err = w.node.carried("out0")
-	return err
+	w.sent += 2 * openedCount // the answers go the other way
+	return w.node.await("out0", w.sent)
 }
 
 func (p *opened) pack(b *burst) {

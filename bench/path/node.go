@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -156,6 +157,25 @@ func (n *node) carried(device string) (count uint64, err error) {
 		return fmt.Errorf("device %s is not there", device)
 	})
 	return count, err
+}
+
+// patience is how long packets may take: on a busy machine the kernel leaves the last of them to a thread.
+const patience = 5 * time.Second
+
+// await waits until as many packets went out of a device. Fewer were lost.
+func (n *node) await(device string, want uint64) error {
+	for start := time.Now(); ; runtime.Gosched() {
+		carried, err := n.carried(device)
+		if err != nil {
+			return err
+		}
+		if carried == want {
+			return nil
+		}
+		if carried > want || time.Since(start) > patience {
+			return fmt.Errorf("%d packets went out of %s, and not %d", carried, device, want)
+		}
+	}
 }
 
 // run runs a program with an input. On a node's thread it runs in the node.
