@@ -38,8 +38,8 @@ func overlapTable(programs Programs, resolvers []netip.AddrPort) *table {
 		hook  string
 		rules []string
 	}{
-		{"PREROUTING", queryRules(resolvers, "! -i lo ", programs.DNSQueryForwarded, "")},
-		{"OUTPUT", queryRules(resolvers, "", programs.DNSQueryLocal, "")},
+		{"PREROUTING", queryRules(resolvers, "! -i lo "+remember(programs.DNSQueryForwarded))},
+		{"OUTPUT", queryRules(resolvers, remember(programs.DNSQueryLocal))},
 		{"INPUT", answers},
 		{"POSTROUTING", append([]string{learnedInInput}, answers...)},
 	} {

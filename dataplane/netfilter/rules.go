@@ -14,7 +14,7 @@ const (
 
 const dnsPort = 53
 
-// learnedInInput is of a packet over lo, which comes to INPUT and POSTROUTING.
+// learnedInInput is of a packet over lo, which comes to INPUT too, where no packet has a device to go out by.
 var learnedInInput = "-o lo " + comment("learned in INPUT") + " -j RETURN"
 
 // transports are those of DNS, as iptables calls them.
@@ -22,10 +22,14 @@ var transports = [...]string{"udp", "tcp"}
 
 // Names of chains that are no hook's.
 const (
-	responseChain = chainPrefix + "RESPONSE"
-	denyChain     = chainPrefix + "DENY"   // in mangle: what is denied goes there
-	refuseChain   = chainPrefix + "REFUSE" // in mangle: and a question that is refused there
-	deniedChain   = chainPrefix + "DENIED" // in filter: and comes back there
+	queryChain     = chainPrefix + "QUERY"  // questions that pass through go there
+	answerChain    = chainPrefix + "ANSWER" // and what may be an answer there
+	responseChain  = chainPrefix + "RESPONSE"
+	knownForwarded = chainPrefix + "KNOWN-FORWARDED" // packets of established connections that pass through
+	knownLocal     = chainPrefix + "KNOWN-LOCAL"     // and those of the node itself
+	denyChain      = chainPrefix + "DENY"            // in mangle: what is denied goes there
+	refuseChain    = chainPrefix + "REFUSE"          // in mangle: and a question that is refused there
+	deniedChain    = chainPrefix + "DENIED"          // in filter: and comes back there
 )
 
 // Bits of a connection's label. No rule clears or copies one, while many scripts write the whole mark of
@@ -55,45 +59,96 @@ func resolversOf(cfg Config, p protocol) (resolvers []netip.AddrPort) {
 }
 
 func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
-	established := fmt.Sprintf("-m conntrack --ctstate RELATED,ESTABLISHED -m connlabel ! --label \"%d\" %s -j RETURN",
-		cutLabel, comment("only new connections are judged"))
-	// The other side of one that is cut is no workload's egress.
-	replies := "-m conntrack --ctstate RELATED,ESTABLISHED --ctdir REPLY " + comment("and those that are cut") + " -j RETURN"
-	toNode := "-m addrtype --dst-type LOCAL " + comment("addresses of the node are no egress") + " -j RETURN"
-	loopback := "-o lo " + comment("loopback is no egress") + " -j RETURN"
-	deny, refuse := "-j "+denyChain, " -j "+refuseChain
-	answers := answerRules(cfg.Programs, resolvers, responseChain)
-
 	t := &table{name: "mangle"}
-	// A packet over lo was asked about in OUTPUT.
-	t.hook("PREROUTING", slices.Concat(queryRules(resolvers, "! -i lo ", cfg.Programs.DNSQueryForwarded, refuse),
-		[]string{established, replies, toNode, program(cfg.Programs.EgressForwarded) + " " + comment("forwarded connection denied") + " " + deny},
-		noteAccepted(cfg, cfg.Programs.AcceptForwarded)))
+	pass := passRules(cfg, resolvers)
+	judgeForwarded := append([]string{toNode(), program(cfg.Programs.EgressForwarded) + " " + comment("forwarded connection denied") + " -j " + denyChain},
+		noteAccepted(cfg, cfg.Programs.AcceptForwarded)...)
+	judgeLocal := slices.Concat(
+		[]string{toNode(), program(cfg.Programs.EgressLocal) + " " + comment("connection of the node denied") + " -j " + denyChain},
+		noteAccepted(cfg, cfg.Programs.AcceptLocal), acceptRules(cfg, ""))
+
+	t.hook("PREROUTING", slices.Concat(pass, queryRules(resolvers, "-j "+queryChain), []string{known(knownForwarded)}, judgeForwarded))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
-	t.hook("OUTPUT", slices.Concat(queryRules(resolvers, "", cfg.Programs.DNSQueryLocal, refuse),
-		[]string{loopback}, acceptRules(cfg, "-m conntrack --ctstate RELATED,ESTABLISHED "),
-		[]string{established, replies, toNode, program(cfg.Programs.EgressLocal) + " " + comment("connection of the node denied") + " " + deny},
-		noteAccepted(cfg, cfg.Programs.AcceptLocal), acceptRules(cfg, "")))
+	t.hook("OUTPUT", slices.Concat(pass, queryRules(resolvers, remember(cfg.Programs.DNSQueryLocal)+" -j "+refuseChain),
+		[]string{"-o lo " + comment("loopback is no egress") + " -j RETURN"}, acceptRules(cfg, established+" "),
+		[]string{known(knownLocal)}, judgeLocal))
 	if rules := acceptRules(cfg, ""); len(rules) > 0 {
 		t.hook("FORWARD", rules)
 	}
-	t.hook("INPUT", answers)
-	t.hook("POSTROUTING", append([]string{learnedInInput}, answers...))
+	t.hook("INPUT", mayAnswerRules(resolvers))
+	t.hook("POSTROUTING", mayAnswerRules(resolvers))
+	// A packet over lo was asked about in OUTPUT.
+	t.chain(queryChain, []string{"! -i lo " + remember(cfg.Programs.DNSQueryForwarded) + " -j " + refuseChain})
+	t.chain(answerChain, append([]string{learnedInInput}, answerRules(cfg.Programs, resolvers, responseChain)...))
 	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers; hold back what TCP is to send again") + " -j DROP"})
+	t.chain(knownForwarded, append(knownRules(), judgeForwarded...))
+	t.chain(knownLocal, append(knownRules(), judgeLocal...))
 	t.chain(denyChain, denyRules(cfg))
 	t.chain(refuseChain, refuseRules(cfg))
 	return t
 }
 
+// established is what most packets are, and replies are half of them.
+const (
+	established = "-m conntrack --ctstate RELATED,ESTABLISHED"
+	replies     = established + " --ctdir REPLY"
+)
+
+// passRules let established connections pass, but those of a resolver's port, which questions may come on, also
+// where the resolver spoke first, and those that are cut. Where what is allowed is to be accepted, that is looked
+// at before.
+func passRules(cfg Config, resolvers []netip.AddrPort) []string {
+	if cfg.AllowedTarget == Accept {
+		return nil
+	}
+	match := established
+	for i, port := range ports(resolvers) {
+		if i > 0 {
+			match += " -m conntrack"
+		}
+		match += fmt.Sprintf(" ! --ctorigsrcport %[1]d ! --ctorigdstport %[1]d", port)
+	}
+	return []string{fmt.Sprintf("%s -m connlabel ! --label \"%d\" %s -j RETURN", match, cutLabel, comment("only new connections are judged"))}
+}
+
+// knownRules are for established connections that passRules leave: they are judged only if they are cut, and
+// then only on the side of who opened them.
+func knownRules() []string {
+	return []string{
+		fmt.Sprintf("-m connlabel ! --label \"%d\" %s -j RETURN", cutLabel, comment("only new connections are judged")),
+		replies + " " + comment("and one side of those that are cut") + " -j RETURN",
+	}
+}
+
+// known sends established connections to where they are told apart.
+func known(chain string) string { return established + " " + comment("not new") + " -g " + chain }
+
+func toNode() string {
+	return "-m addrtype --dst-type LOCAL " + comment("addresses of the node are no egress") + " -j RETURN"
+}
+
 // queryRules remember what resolvers are asked. A question that is refused is always rejected: nobody is
 // to wait for an answer that will not come.
-func queryRules(resolvers []netip.AddrPort, from, pin, target string) []string {
+func queryRules(resolvers []netip.AddrPort, remember string) []string {
 	var rules []string
 	for _, port := range ports(resolvers) {
 		for _, transport := range transports {
-			rules = append(rules, fmt.Sprintf("%[1]s-p %[2]s -m %[2]s --dport %[3]d %[4]s %[5]s%[6]s", from, transport, port,
-				program(pin), comment("remember questions to resolvers"), target))
+			rules = append(rules, fmt.Sprintf("-p %[1]s -m %[1]s --dport %[2]d %[3]s", transport, port, remember))
 		}
+	}
+	return rules
+}
+
+// mayAnswerRules find, with as few matches as there are, what answerRules look at: replies to questions, and
+// datagrams that come from where resolvers answer.
+func mayAnswerRules(resolvers []netip.AddrPort) []string {
+	var rules []string
+	asked := ports(resolvers)
+	for _, port := range withDNSPort(asked) {
+		rules = append(rules, fmt.Sprintf("-m conntrack --ctorigdstport %d --ctdir REPLY %s -g %s", port, comment("reply of a server that was asked"), answerChain))
+	}
+	for _, port := range asked {
+		rules = append(rules, fmt.Sprintf("-p udp -m udp --sport %d %s -g %s", port, comment("from where resolvers answer"), answerChain))
 	}
 	return rules
 }
@@ -207,6 +262,15 @@ func ports(resolvers []netip.AddrPort) []uint16 {
 	slices.Sort(ports)
 	return slices.Compact(ports)
 }
+
+func withDNSPort(ports []uint16) []uint16 {
+	if slices.Contains(ports, dnsPort) {
+		return ports
+	}
+	return append(slices.Clone(ports), dnsPort)
+}
+
+func remember(pin string) string { return program(pin) + " " + comment("remember questions to resolvers") }
 
 func program(pin string) string { return "-m bpf --object-pinned " + pin }
 

@@ -1,0 +1,236 @@
+package path
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nameward/nameward/api/domain"
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/bench/measure"
+	"github.com/nameward/nameward/bench/report"
+	"github.com/nameward/nameward/dataplane/netfilter"
+)
+
+// Promises of DNS in path, in nanoseconds.
+const (
+	responsePromise = 1000
+	queryPromise    = 400
+)
+
+// knownNames is how many patterns the policy has at most.
+const knownNames = 100_000
+
+// allowNames is a policy with a set of many names.
+func allowNames(names []string) (*ruleset.RuleSet, error) {
+	patterns := make([]domain.Pattern, 0, len(names))
+	for _, name := range names {
+		pattern, err := domain.ParsePattern(name)
+		if err != nil {
+			return nil, fmt.Errorf("names to measure with: %w", err)
+		}
+		patterns = append(patterns, pattern)
+	}
+	set := ruleset.NewDomainSet("domainSets/names", patterns)
+	return &ruleset.RuleSet{
+		DomainSets: []ruleset.DomainSet{set},
+		Policies: []ruleset.Policy{{
+			Name: "policies/names", Workloads: everyWorkload, Rules: []ruleset.Rule{{DomainSets: []string{set.Name}}},
+		}},
+	}, nil
+}
+
+// namesOf takes the names that are known, and from all over them those that are asked for.
+func namesOf(config report.Config, askedNames int) (known, asked []string) {
+	known = config.Names
+	for i := len(known); i == len(known) && i < askedNames; i++ {
+		known = append(known, fmt.Sprintf("host%d.site%d.example", i, i%100))
+	}
+	known = known[:min(len(known), knownNames)]
+	count := min(askedNames, len(known))
+	for i := range count {
+		asked = append(asked, known[i*(len(known)/count)])
+	}
+	return known, asked
+}
+
+// converse makes a node whose rules call programs, and asks through it.
+func converse(ctx context.Context, name string, asked []string, open func(*node) (netfilter.Programs, func(int) error, error)) (*conversation, error) {
+	x, err := newExchanges(asked)
+	if err != nil {
+		return nil, err
+	}
+	n, err := newNode(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &conversation{name: name, node: n, asked: x}
+	var programs netfilter.Programs
+	if programs, c.check, err = open(n); err != nil {
+		n.close()
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	for _, pin := range []string{programs.DNSResponse, programs.DNSQueryForwarded} {
+		watched, err := openClock(n, pin)
+		if err != nil {
+			n.close()
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		c.clocks, c.times = append(c.clocks, watched), append(c.times, nil)
+	}
+	return c, nil
+}
+
+func measureDNS(ctx context.Context, config report.Config) (report.Result, error) {
+	return dnsInPath(ctx, config, extentOf(config))
+}
+
+func dnsInPath(ctx context.Context, config report.Config, x extent) (result report.Result, err error) {
+	known, asked := namesOf(config, x.asked)
+	logf(config, "DNS in path: %d names", len(known))
+	state, err := os.MkdirTemp("", "nameward-bench-")
+	if err != nil {
+		return result, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(state)) }()
+	ctx, cancel := context.WithCancel(ctx)
+	agent, agentCtx := errgroup.WithContext(ctx)
+	defer func() {
+		cancel()
+		err = errors.Join(err, agent.Wait())
+	}()
+	learning, err := converse(ctx, ours, asked, func(n *node) (netfilter.Programs, func(int) error, error) {
+		e, err := learn(ctx, n, known, state)
+		if err != nil {
+			return netfilter.Programs{}, nil, err
+		}
+		agent.Go(func() error { return e.datapath.Run(agentCtx) })
+		return e.programs, e.learned(), nil
+	})
+	if err != nil {
+		return result, err
+	}
+	// The datapath is closed with the node, which its agent must not outlive.
+	defer func() {
+		cancel()
+		_ = agent.Wait()
+		learning.node.close()
+	}()
+	empty, err := converse(ctx, emptyHooks, asked, func(n *node) (netfilter.Programs, func(int) error, error) {
+		programs, err := hookEmpty(ctx, n, netfilter.NFT)
+		return programs, unchecked, err
+	})
+	if err != nil {
+		return result, err
+	}
+	defer empty.node.close()
+	if err := converseByTurns(ctx, x, learning, empty); err != nil {
+		return result, err
+	}
+	return reportDNS(len(known), learning, empty), nil
+}
+
+// unchecked is for programs that learn nothing.
+func unchecked(int) error { return nil }
+
+// learn puts a policy of many names in force, with its files in a directory that the agent's other threads see.
+func learn(ctx context.Context, n *node, known []string, state string) (*enforcement, error) {
+	rules, err := allowNames(known)
+	if err != nil {
+		return nil, err
+	}
+	var e *enforcement
+	if err := n.do(func() (err error) {
+		e, err = openDatapath(filepath.Join(bpfDir, "nameward"), state)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	n.atEnd(func() { _ = e.datapath.Close() })
+	if err := n.do(func() error {
+		return errors.Join(e.datapath.SetEndpoints(resolvers, []netip.AddrPort{}), e.datapath.Apply(ctx, rules))
+	}); err != nil {
+		return nil, err
+	}
+	return e, hook(ctx, n, netfilter.NFT, e.programs)
+}
+
+// learned makes sure that each answer was learned.
+func (e *enforcement) learned() func(exchanges int) error {
+	var before uint64
+	return func(exchanges int) error {
+		counters, err := e.datapath.Counters()
+		if err != nil {
+			return err
+		}
+		now := counters["dns_responses_learned"]
+		if now-before != uint64(exchanges) { //nolint:gosec // a few thousand
+			return fmt.Errorf("%d of %d answers were learned: %v", now-before, exchanges, counters)
+		}
+		before = now
+		return nil
+	}
+}
+
+// Clocks of a conversation.
+const (
+	responseClock = iota
+	queryClock
+)
+
+// converseByTurns asks for all names for the first time, and then again and again.
+func converseByTurns(ctx context.Context, x extent, all ...*conversation) error {
+	return withStatistics(func() error {
+		variants := make([]measure.Variant, 0, len(all))
+		for _, c := range all {
+			if err := c.sample(ctx, len(c.asked.questions)); err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			variants = append(variants, c.again(x.questions))
+		}
+		_, err := measure.Interleave(ctx, x.rounds, variants...)
+		return err
+	})
+}
+
+const dnsText = `Clients behind the node ask a trusted resolver, and each answer has one A record with an
+address of its own. Questions and answers are packets on virtual cables that pass the node's rules, one after the
+other, and the kernel says how long each run of a program took. Asked are %s names in turn, of the %s that the
+policy allows: the first time, when the address becomes known and the agent is told, and then again, when it is
+prolonged. The agent runs beside and reads what it is told. That each answer was learned is checked.`
+
+func reportDNS(known int, learning *conversation, others ...*conversation) report.Result {
+	asked := len(learning.asked.questions)
+	r := report.Result{
+		Title: "A DNS question and its answer, in path",
+		Text:  fmt.Sprintf(dnsText, whole(float64(asked)), whole(float64(known))),
+	}
+	response, query := learning.later(responseClock), learning.later(queryClock)
+	r.Budgets = []report.Budget{
+		noted("names in turn are cold in the processor's caches: the question's bucket, the index and the cell of the name, what is known of the answer and the mapping come from memory", report.Budget{
+			Work: "DNS response, one A record, in path", Promise: fmt.Sprintf("≤ %s ns", whole(responsePromise)),
+			Measured: spread(response) + " ns", Met: response.Median() <= responsePromise,
+		}),
+		noted("a place among the questions is searched for in two buckets of three cache lines each, which are cold", report.Budget{
+			Work: "DNS query that is remembered, in path", Promise: fmt.Sprintf("≤ %s ns", whole(queryPromise)),
+			Measured: spread(query) + " ns", Met: query.Median() <= queryPromise,
+		}),
+	}
+	t := report.Table{
+		Caption: "Nanoseconds a run of a program, by the kernel's statistics: median (quartiles)",
+		Columns: []string{"", "response, asked for the first time", "response, asked again", "query, first", "query, again"},
+	}
+	for _, c := range append([]*conversation{learning}, others...) {
+		t.Rows = append(t.Rows, []string{
+			c.name, whole(c.first(responseClock)), spread(c.later(responseClock)),
+			whole(c.first(queryClock)), spread(c.later(queryClock)),
+		})
+	}
+	r.Tables = []report.Table{t}
+	return r
+}
