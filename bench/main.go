@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nameward/nameward/bench/names"
+	"github.com/nameward/nameward/bench/path"
 	"github.com/nameward/nameward/bench/program"
 	"github.com/nameward/nameward/bench/report"
 )
@@ -25,6 +26,7 @@ import (
 func sections() []report.Section {
 	return slices.Concat(
 		program.Sections(),
+		path.Sections(),
 	)
 }
 

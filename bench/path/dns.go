@@ -13,6 +13,7 @@ import (
 	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/bench/measure"
+	"github.com/nameward/nameward/bench/program"
 	"github.com/nameward/nameward/bench/report"
 	"github.com/nameward/nameward/dataplane/netfilter"
 )
@@ -26,8 +27,7 @@ const (
 // knownNames is how many patterns the policy has at most.
 const knownNames = 100_000
 
-// allowNames is a policy with a set of many names.
-func allowNames(names []string) (*ruleset.RuleSet, error) {
+func parsePatterns(names []string) ([]domain.Pattern, error) {
 	patterns := make([]domain.Pattern, 0, len(names))
 	for _, name := range names {
 		pattern, err := domain.ParsePattern(name)
@@ -35,6 +35,15 @@ func allowNames(names []string) (*ruleset.RuleSet, error) {
 			return nil, fmt.Errorf("names to measure with: %w", err)
 		}
 		patterns = append(patterns, pattern)
+	}
+	return patterns, nil
+}
+
+// allowNames is a policy with a set of many names.
+func allowNames(names []string) (*ruleset.RuleSet, error) {
+	patterns, err := parsePatterns(names)
+	if err != nil {
+		return nil, err
 	}
 	set := ruleset.NewDomainSet("domainSets/names", patterns)
 	return &ruleset.RuleSet{
@@ -129,10 +138,44 @@ func dnsInPath(ctx context.Context, config report.Config, x extent) (result repo
 		return result, err
 	}
 	defer empty.node.close()
-	if err := converseByTurns(ctx, x, learning, empty); err != nil {
+	others := []*conversation{empty}
+	for _, baseline := range program.PinnedLPMs() {
+		lpm, err := converse(ctx, baseline.Name, asked, func(n *node) (netfilter.Programs, func(int) error, error) {
+			programs, err := hookLPM(ctx, n, known, baseline)
+			return programs, unchecked, err
+		})
+		if err != nil {
+			return result, err
+		}
+		defer lpm.node.close()
+		others = append(others, lpm)
+	}
+	if err := converseByTurns(ctx, x, append(others, learning)...); err != nil {
 		return result, err
 	}
-	return reportDNS(len(known), learning, empty), nil
+	return reportDNS(len(known), learning, others...), nil
+}
+
+// hookLPM puts the agent's rules on a node, of whose programs one is the LPM baseline and the others do nothing.
+func hookLPM(ctx context.Context, n *node, known []string, baseline program.PinnedLPM) (programs netfilter.Programs, err error) {
+	patterns, err := parsePatterns(known)
+	if err != nil {
+		return programs, err
+	}
+	if err := n.do(func() error {
+		if programs, err = emptyPrograms(); err != nil {
+			return err
+		}
+		programs.DNSResponse = filepath.Join(bpfDir, "lpm-response")
+		unload, err := baseline.Pin(programs.DNSResponse, patterns)
+		if err == nil {
+			n.atEnd(func() { _ = unload() })
+		}
+		return err
+	}); err != nil {
+		return programs, err
+	}
+	return programs, hook(ctx, n, netfilter.NFT, programs)
 }
 
 // unchecked is for programs that learn nothing.
@@ -202,22 +245,25 @@ const dnsText = `Clients behind the node ask a trusted resolver, and each answer
 address of its own. Questions and answers are packets on virtual cables that pass the node's rules, one after the
 other, and the kernel says how long each run of a program took. Asked are %s names in turn, of the %s that the
 policy allows: the first time, when the address becomes known and the agent is told, and then again, when it is
-prolonged. The agent runs beside and reads what it is told. That each answer was learned is checked.`
+prolonged. The agent runs beside and reads what it is told. That each answer was learned is checked.
+
+The LPM tries are what is usually written first: a parser that looks the reversed name up in a trie, and for each
+address scans a map of sets for those that the name is in. A scan visits each bucket of the map.`
 
 func reportDNS(known int, learning *conversation, others ...*conversation) report.Result {
 	asked := len(learning.asked.questions)
 	r := report.Result{
 		Title: "A DNS question and its answer, in path",
-		Text:  fmt.Sprintf(dnsText, whole(float64(asked)), whole(float64(known))),
+		Text:  fmt.Sprintf(dnsText, report.Thousands(float64(asked)), report.Thousands(float64(known))),
 	}
 	response, query := learning.later(responseClock), learning.later(queryClock)
 	r.Budgets = []report.Budget{
 		noted("names in turn are cold in the processor's caches: the question's bucket, the index and the cell of the name, what is known of the answer and the mapping come from memory", report.Budget{
-			Work: "DNS response, one A record, in path", Promise: fmt.Sprintf("≤ %s ns", whole(responsePromise)),
+			Work: "DNS response, one A record, in path", Promise: fmt.Sprintf("≤ %s ns", report.Thousands(responsePromise)),
 			Measured: spread(response) + " ns", Met: response.Median() <= responsePromise,
 		}),
 		noted("a place among the questions is searched for in two buckets of three cache lines each, which are cold", report.Budget{
-			Work: "DNS query that is remembered, in path", Promise: fmt.Sprintf("≤ %s ns", whole(queryPromise)),
+			Work: "DNS query that is remembered, in path", Promise: fmt.Sprintf("≤ %s ns", report.Thousands(queryPromise)),
 			Measured: spread(query) + " ns", Met: query.Median() <= queryPromise,
 		}),
 	}
@@ -227,8 +273,8 @@ func reportDNS(known int, learning *conversation, others ...*conversation) repor
 	}
 	for _, c := range append([]*conversation{learning}, others...) {
 		t.Rows = append(t.Rows, []string{
-			c.name, whole(c.first(responseClock)), spread(c.later(responseClock)),
-			whole(c.first(queryClock)), spread(c.later(queryClock)),
+			c.name, report.Thousands(c.first(responseClock)), spread(c.later(responseClock)),
+			report.Thousands(c.first(queryClock)), spread(c.later(queryClock)),
 		})
 	}
 	r.Tables = []report.Table{t}

@@ -208,7 +208,7 @@ func establishedBudget(c establishedCosts) report.Budget {
 	least := c.path[threeHooks].Over(c.path[tracked])
 	return noted(
 		fmt.Sprintf("one rule at each of the three hooks that are needed costs %s ns, and the promise is for one; over a node without a table of connections it is %s ns, of which the table is %s ns",
-			whole(least.Median()), spread(c.path[ours].Over(c.path[noRules])), whole(c.path[tracked].Over(c.path[noRules]).Median())),
+			report.Thousands(least.Median()), spread(c.path[ours].Over(c.path[noRules])), report.Thousands(c.path[tracked].Over(c.path[noRules]).Median())),
 		report.Budget{
 			Work:    fmt.Sprintf("Packet of an established connection (iptables-%s, %s), over a node that tracks connections and has no rules", c.backend, c.transport),
 			Promise: fmt.Sprintf("≤ %d ns", establishedPromise), Measured: spread(cost) + " ns", Met: cost.Median() <= establishedPromise,

@@ -78,7 +78,7 @@ func reportNew(all, legacy []costs) report.Result {
 			line(ipsets, all, over(plain, ipsets)), line(setPrograms, all, over(plain, setPrograms)),
 		},
 		Alternate: fmt.Sprintf("With %s domain sets, nameward adds %s ns to a new connection, and one ipset rule a set %s ns.",
-			whole(float64(all[len(all)-1].size)), median(all, over(plain, ours)), median(all, over(plain, ipsets))),
+			report.Thousands(float64(all[len(all)-1].size)), median(all, over(plain, ours)), median(all, over(plain, ipsets))),
 	}}
 	return r
 }
@@ -125,7 +125,7 @@ func bySize(caption, size string, all []costs, columns []column) report.Table {
 		t.Columns = append(t.Columns, c.name)
 	}
 	for _, at := range all {
-		row := []string{whole(float64(at.size))}
+		row := []string{report.Thousands(float64(at.size))}
 		for _, c := range columns {
 			text := "–"
 			if s, ok := c.read(at); ok {
@@ -158,8 +158,8 @@ func worst(work string, promise float64, all []costs, read reading) report.Budge
 		}
 	}
 	return report.Budget{
-		Work: work, Promise: fmt.Sprintf("≤ %s ns", whole(promise)), Met: largest.Median() <= promise,
-		Measured: fmt.Sprintf("%s ns, at %s", spread(largest), whole(float64(size))),
+		Work: work, Promise: fmt.Sprintf("≤ %s ns", report.Thousands(promise)), Met: largest.Median() <= promise,
+		Measured: fmt.Sprintf("%s ns, at %s", spread(largest), report.Thousands(float64(size))),
 	}
 }
 
@@ -178,7 +178,7 @@ func flat(work string, all []costs, read reading) report.Budget {
 	ratio := last.Median() / first.Median()
 	return report.Budget{
 		Work: work, Promise: fmt.Sprintf("within %d×", flatPromise), Met: ratio <= flatPromise,
-		Measured: fmt.Sprintf("%.2f× (%s ns against %s ns)", ratio, whole(last.Median()), whole(first.Median())),
+		Measured: fmt.Sprintf("%.2f× (%s ns against %s ns)", ratio, report.Thousands(last.Median()), report.Thousands(first.Median())),
 	}
 }
 
@@ -187,7 +187,7 @@ func median(all []costs, read reading) string {
 	text := "–"
 	for _, c := range all {
 		if s, ok := read(c); ok {
-			text = whole(s.Median())
+			text = report.Thousands(s.Median())
 		}
 	}
 	return text

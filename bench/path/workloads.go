@@ -116,7 +116,7 @@ func reportWorkloads(all []costs) report.Result {
 			line("an empty program", all, programOf(emptyHooks)),
 		},
 		Alternate: fmt.Sprintf("The egress program takes %s ns with %s workloads.",
-			median(all, programOf(ours)), whole(float64(all[len(all)-1].size))),
+			median(all, programOf(ours)), report.Thousands(float64(all[len(all)-1].size))),
 	}}
 	return r
 }
