@@ -270,7 +270,9 @@ func withDNSPort(ports []uint16) []uint16 {
 	return append(slices.Clone(ports), dnsPort)
 }
 
-func remember(pin string) string { return program(pin) + " " + comment("remember questions to resolvers") }
+func remember(pin string) string {
+	return program(pin) + " " + comment("remember questions to resolvers")
+}
 
 func program(pin string) string { return "-m bpf --object-pinned " + pin }
 
