@@ -1,0 +1,104 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nameward/nameward/bench/measure"
+	"github.com/nameward/nameward/bench/report"
+)
+
+const (
+	floodPorts       = 64
+	floodOutstanding = 8 // a port
+
+	// knownNames is how many names are asked for again and again, and where their numbers begin.
+	knownNames     = 4096
+	knownNamesFrom = 7_500_000
+
+	queriesBudget = 0.95
+)
+
+// measureQueries finds how many questions a second come back answered through each node.
+func measureQueries(ctx context.Context, config report.Config) (report.Result, error) {
+	return queries(ctx, planOf(config), config)
+}
+
+func queries(ctx context.Context, p plan, config report.Config) (_ report.Result, err error) {
+	n, ways, err := newWays(ctx, patternsOf(config, p.patterns),
+		noRules, oneRule, emptyRules, ours, queueHeld, queueFree, dnsmasqIPSet, dnsmasqNFT, proxy)
+	if err != nil {
+		return report.Result{}, err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	known, err := floodAll(ctx, p, ways, func(number int) string {
+		name, _ := freshName(knownNamesFrom + number%knownNames)
+		return name
+	})
+	if err != nil {
+		return report.Result{}, err
+	}
+	fresh, err := floodAll(ctx, p, ways, func(number int) string {
+		name, _ := freshName(number % knownNamesFrom)
+		return name
+	})
+	if err != nil {
+		return report.Result{}, err
+	}
+	ratio := seriesOf(known, ours).RatioTo(seriesOf(known, emptyRules))
+	return report.Result{
+		Title: "DNS queries a second through a node",
+		Text:  fmt.Sprintf(queriesText, floodPorts, floodOutstanding, knownNames, len(patternsOf(config, p.patterns))),
+		Budgets: []report.Budget{{
+			Work:     "max DNS queries a second through the node, against the same rules with an empty program",
+			Promise:  fmt.Sprintf("≥ %.2f×", queriesBudget),
+			Measured: spread(ratio, "%.3f×"),
+			Met:      ratio.Median() >= queriesBudget,
+		}},
+		Tables: []report.Table{
+			queriesTable("Names that were asked for before, again and again", known),
+			queriesTable("Fresh names, each with an address of its own", fresh),
+		},
+	}, nil
+}
+
+const queriesText = `Clients ask a DNS server (knot) through a node, from %d ports with %d questions outstanding
+each; what counts are the answers a second, sampled by turns. Client, node and server share the machine, which
+is busy throughout: a rate says what all of them together cost for a question, and the difference between
+two is the node's doing. Nameward learns each answer before it passes on (names are %d, or always fresh; %d
+domain patterns are in force); the empty programs stand in the very same rules and do nothing. The nodes of
+NFQUEUE, dnsmasq and the proxy put each address into a set; with dnsmasq and the proxy the client asks the node.
+`
+
+// floodAll floods each way by turns, for a slice of time.
+func floodAll(ctx context.Context, p plan, ways []*way, name func(number int) string) (_ []measure.Series, err error) {
+	var variants []measure.Variant
+	for _, w := range ways {
+		f, err := newFlood(w, floodPorts, floodOutstanding)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		variants = append(variants, measure.Variant{Name: w.name, Sample: func(ctx context.Context) (float64, error) {
+			slice, cancel := context.WithTimeout(ctx, p.slice)
+			defer cancel()
+			rate, err := f.ask(slice, 0, name)
+			return rate, errors.Join(err, ctx.Err())
+		}})
+	}
+	return measure.Interleave(ctx, p.rounds, variants...)
+}
+
+func queriesTable(caption string, all []measure.Series) report.Table {
+	table := report.Table{
+		Caption: caption,
+		Columns: []string{"node", "queries/s (quartiles)", "of empty programs", "of no rules"},
+	}
+	for _, s := range all {
+		table.Rows = append(table.Rows, []string{
+			s.Name, spread(s, "%.0f"), spread(s.RatioTo(seriesOf(all, emptyRules)), "%.3f×"), fmt.Sprintf("%.3f×", s.RatioTo(seriesOf(all, noRules)).Median()),
+		})
+	}
+	return table
+}
