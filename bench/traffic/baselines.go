@@ -2,8 +2,12 @@ package traffic
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
+
+	"github.com/nameward/nameward/e2e/lab"
 )
 
 // allowedSet is the ipset, or set of nf_tables, of what a node's user space has opened.
@@ -37,11 +41,11 @@ func setUpQueue(ctx context.Context, n *network, w *way, flags ...string) error 
 	if err := allowBySet(ctx, w); err != nil {
 		return err
 	}
-	err := w.onNode(ctx, "", "iptables", "-t", "mangle", "-A", "FORWARD", "-s", resolver.String(), "-p", "udp", "--sport", "53", "-j", "NFQUEUE", "--queue-num", "0")
-	if err != nil {
+	// A response that comes before somebody reads the queue is lost.
+	if err := n.startBaseline(ctx, w, append([]string{"queue", "-set", allowedSet, "-suffix", suffix}, flags...)...); err != nil {
 		return err
 	}
-	return n.startBaseline(ctx, w, append([]string{"queue", "-set", allowedSet, "-suffix", suffix}, flags...)...)
+	return w.onNode(ctx, "", "iptables", "-t", "mangle", "-A", "FORWARD", "-s", resolver.String(), "-p", "udp", "--sport", "53", "-j", "NFQUEUE", "--queue-num", "0")
 }
 
 // setUpProxy has the client ask a proxy on the node.
@@ -59,7 +63,16 @@ func (n *network) startBaseline(ctx context.Context, w *way, args ...string) err
 	if err != nil {
 		return err
 	}
-	return w.awaitAnswers(ctx, process)
+	err = lab.Await(ctx, func() error {
+		if !strings.Contains(process.ReadLog(), "ready") {
+			return errors.New("it is not ready")
+		}
+		return nil
+	}, process.Exited())
+	if err != nil {
+		return fmt.Errorf("start baseline: %w\n%s", err, process.ReadLog())
+	}
+	return nil
 }
 
 func setUpDnsmasqIPSet(ctx context.Context, n *network, w *way) error {

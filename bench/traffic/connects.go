@@ -20,17 +20,7 @@ const (
 
 // measureConnect finds how long it takes to resolve a fresh name and to connect to it, and whether the first
 // packet comes through.
-func measureConnect(ctx context.Context, config report.Config) (report.Result, error) {
-	return connects(ctx, planOf(config), config)
-}
-
-func connects(ctx context.Context, p plan, config report.Config) (_ report.Result, err error) {
-	n, ways, err := newWays(ctx, patternsOf(config, p.patterns),
-		noRules, oneRule, emptyRules, ours, queueHeld, queueFree, dnsmasqIPSet, dnsmasqNFT, proxy)
-	if err != nil {
-		return report.Result{}, err
-	}
-	defer func() { err = errors.Join(err, n.Close()) }()
+func measureConnect(ctx context.Context, p plan, ways []*way) (report.Result, error) {
 	c := comparison{next: 0, every: map[string]*visits{}}
 	var variants []measure.Variant
 	for _, w := range ways {
@@ -50,7 +40,7 @@ func connects(ctx context.Context, p plan, config report.Config) (_ report.Resul
 			return report.Result{}, fmt.Errorf("%s: %w", w.name, err)
 		}
 	}
-	return c.result(p, series, lost), nil
+	return c.result(series, lost), nil
 }
 
 // A comparison visits ever new names: each node has its own state, but a name is fresh for all of them.
@@ -101,7 +91,7 @@ is lost when it is refused or must be sent again (TCP_INFO tells); an applicatio
 sees an error. In the last column %d clients visit at once.
 `
 
-func (c *comparison) result(p plan, series []measure.Series, first map[string]visits) report.Result {
+func (c *comparison) result(series []measure.Series, first map[string]visits) report.Result {
 	plain := seriesOf(series, oneRule)
 	ratio := seriesOf(series, ours).RatioTo(plain)
 	table := report.Table{

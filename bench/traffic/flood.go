@@ -65,7 +65,11 @@ func (f *flood) ask(ctx context.Context, limit int, name func(number int) string
 		group.Go(func() error { return a.run(f.question, &answered, enough) })
 	}
 	err := group.Wait()
-	return float64(answered.Load()) / time.Since(start).Seconds(), err
+	rate := float64(answered.Load()) / time.Since(start).Seconds()
+	for _, a := range f.askers {
+		err = errors.Join(err, a.settle())
+	}
+	return rate, err
 }
 
 func (f *flood) question(buffer []byte) []byte {
@@ -75,9 +79,10 @@ func (f *flood) question(buffer []byte) []byte {
 
 // An asker is the ports of one thread.
 type asker struct {
-	ports []*port
-	poll  int
-	batch batch
+	ports  []*port
+	poll   int
+	events []unix.EpollEvent
+	batch  batch
 }
 
 type port struct {
@@ -86,7 +91,7 @@ type port struct {
 }
 
 func newAsker(w *way, ports, outstanding int) (*asker, error) {
-	a := &asker{poll: -1}
+	a := &asker{poll: -1, events: make([]unix.EpollEvent, ports)}
 	var err error
 	if a.poll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("make poll: %w", err)
@@ -135,33 +140,21 @@ func (a *asker) close() error {
 // run asks on every port, and again as answers come.
 func (a *asker) run(question func([]byte) []byte, answered *atomic.Int64, enough func() bool) error {
 	for _, p := range a.ports {
-		if _, err := a.batch.receive(p.fd); err != nil { // what a run before did not wait for
-			return err
-		}
 		p.outstanding, p.heard = 0, time.Now()
 		if err := a.fill(p, question); err != nil {
 			return err
 		}
 	}
-	events := make([]unix.EpollEvent, len(a.ports))
 	looked := time.Now()
 	for !enough() {
-		ready, err := unix.EpollWait(a.poll, events, int(lostAfter.Milliseconds()/4))
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("wait for answers: %w", err)
-		}
 		now := time.Now()
-		for _, event := range events[:max(ready, 0)] {
-			p := a.ports[event.Fd]
-			count, err := a.batch.receive(p.fd)
-			if err != nil {
-				return err
-			}
-			answered.Add(int64(count))
-			p.outstanding, p.heard = max(p.outstanding-count, 0), now
-			if err := a.fill(p, question); err != nil {
-				return err
-			}
+		_, err := a.hear(lostAfter/4, func(p *port, answers int) error {
+			answered.Add(int64(answers))
+			p.heard = now
+			return a.fill(p, question)
+		})
+		if err != nil {
+			return err
 		}
 		if now.Sub(looked) < lostAfter/4 {
 			continue
@@ -172,6 +165,45 @@ func (a *asker) run(question func([]byte) []byte, answered *atomic.Int64, enough
 		}
 	}
 	return nil
+}
+
+// settle hears what is still on its way, so that it does not meet what is measured next.
+func (a *asker) settle() error {
+	for {
+		outstanding := 0
+		for _, p := range a.ports {
+			outstanding += p.outstanding
+		}
+		if outstanding == 0 {
+			return nil
+		}
+		ready, err := a.hear(lostAfter, func(*port, int) error { return nil })
+		if err != nil || ready == 0 {
+			return err
+		}
+	}
+}
+
+// hear waits for answers, takes those that are there, and tells of each port that has any.
+func (a *asker) hear(patience time.Duration, heard func(p *port, answers int) error) (ready int, err error) {
+	ready, err = retry(func() (int, error) {
+		return unix.EpollWait(a.poll, a.events, int(patience.Milliseconds()))
+	})
+	if err != nil {
+		return 0, fmt.Errorf("wait for answers: %w", err)
+	}
+	for _, event := range a.events[:ready] {
+		p := a.ports[event.Fd]
+		count, err := a.batch.receive(p.fd)
+		if err != nil {
+			return ready, err
+		}
+		p.outstanding = max(p.outstanding-count, 0)
+		if err := heard(p, count); err != nil {
+			return ready, err
+		}
+	}
+	return ready, nil
 }
 
 // askAnew gives up the questions of ports that have heard nothing for long.

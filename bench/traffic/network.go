@@ -27,8 +27,7 @@ var (
 //	…                                  │
 type network struct {
 	*lab.Lab
-	programs string // directory of what is built
-	close    []func() error
+	close []func() error
 }
 
 // A way leads from a client through a node into the world.
@@ -41,18 +40,19 @@ type way struct {
 
 // newNetwork builds the lab, and the programs that run in it.
 func newNetwork(ctx context.Context) (_ *network, err error) {
-	programs, err := os.MkdirTemp("", "nameward-bench-")
+	// A name as the lab's own, so that the next lab removes it if this process is killed.
+	programs, err := os.MkdirTemp("", fmt.Sprintf("nameward-lab-%d-programs-", os.Getpid()))
 	if err != nil {
 		return nil, fmt.Errorf("make directory of programs: %w", err)
 	}
-	n := &network{programs: programs, close: []func() error{func() error { return os.RemoveAll(programs) }}}
+	n := &network{close: []func() error{func() error { return os.RemoveAll(programs) }}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
 		}
 	}()
 	const module = "github.com/nameward/nameward"
-	build := exec.CommandContext(ctx, "go", "build", "-o", programs,
+	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", programs,
 		module+"/cmd/nameward-server", module+"/cmd/nameward-agent", module+"/bench/traffic/baseline")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build programs: %w: %s", err, out)

@@ -4,6 +4,8 @@
 package traffic
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,10 +15,25 @@ import (
 
 // Sections are what this package measures.
 func Sections() []report.Section {
+	others := []string{noRules, oneRule, emptyRules, ours, queueHeld, queueFree, dnsmasqIPSet, dnsmasqNFT, proxy}
 	return []report.Section{
-		{Name: "queries", Measure: measureQueries},
-		{Name: "connect", Measure: measureConnect},
-		{Name: "shared-address", Measure: measureShared},
+		{Name: "queries", Measure: through(others, measureQueries)},
+		{Name: "connect", Measure: through(others, measureConnect)},
+		{Name: "shared-address", Measure: through([]string{emptyRules, ours, queueHeld, dnsmasqIPSet, proxy, proxyOfNames}, measureShared)},
+	}
+}
+
+// through builds the nodes that are measured, and removes them.
+func through(nodes []string, measure func(context.Context, plan, []*way) (report.Result, error)) func(context.Context, report.Config) (report.Result, error) {
+	return func(ctx context.Context, config report.Config) (_ report.Result, err error) {
+		p := planOf(config)
+		p.patterns = min(p.patterns, len(config.Names))
+		n, ways, err := newWays(ctx, config.Names[:p.patterns], nodes...)
+		if err != nil {
+			return report.Result{}, err
+		}
+		defer func() { err = errors.Join(err, n.Close()) }()
+		return measure(ctx, p, ways)
 	}
 }
 
@@ -47,11 +64,6 @@ func planOf(config report.Config) plan {
 		visitRounds: 40, visits: 250, firstPackets: 100_000, firstPacketsFree: 10_000,
 		runs: 5, chunks: 16, chunk: 1000,
 	}
-}
-
-// patternsOf gives as many patterns as there are, at most limit.
-func patternsOf(config report.Config, limit int) []string {
-	return config.Names[:min(limit, len(config.Names))]
 }
 
 // seriesOf finds the series of a variant.

@@ -2,8 +2,6 @@ package traffic
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -15,20 +13,24 @@ import (
 func TestSections(t *testing.T) {
 	bpftest.RequirePrivileged(t)
 	small := plan{
-		patterns: 1000, rounds: 1, slice: 20 * time.Millisecond,
+		patterns: 1, rounds: 1, slice: 20 * time.Millisecond,
 		visitRounds: 1, visits: 20, firstPackets: 100, firstPacketsFree: 20,
 		runs: 1, chunks: 2, chunk: 100,
 	}
-	var config report.Config
-	for i := range small.patterns {
-		config.Names = append(config.Names, fmt.Sprintf("name%d.example", i))
+	n, ways, err := newWays(t.Context(), []string{"*.example"}, noRules, oneRule, emptyRules, ours, queueHeld, queueFree, dnsmasqIPSet, dnsmasqNFT, proxy, proxyOfNames)
+	if err != nil {
+		t.Fatal(err)
 	}
-	config.Log = os.Stderr
-	for name, section := range map[string]func(context.Context, plan, report.Config) (report.Result, error){
-		"queries": queries, "connect": connects, "shared address": shared,
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for name, measure := range map[string]func(context.Context, plan, []*way) (report.Result, error){
+		"queries": measureQueries, "connect": measureConnect, "shared address": measureShared,
 	} {
 		t.Run(name, func(t *testing.T) {
-			result, err := section(t.Context(), small, config)
+			result, err := measure(t.Context(), small, ways)
 			if err != nil {
 				t.Fatal(err)
 			}

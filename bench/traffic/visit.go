@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	answerPatience = 2 * time.Second
+	answerPatience = 5 * time.Second
 	// synPatience is less than the time after which a client sends its first packet again (RFC 6298).
 	synPatience = 900 * time.Millisecond
 )

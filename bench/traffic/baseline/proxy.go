@@ -40,6 +40,7 @@ func serveProxy(listen, upstream string, withNames bool, opener *opener) error {
 	if withNames {
 		p.learn = newNameTable(opener).learn
 	}
+	fmt.Println("ready")
 	for {
 		query := make([]byte, messageMax)
 		size, client, err := clients.ReadFromUDPAddrPort(query)

@@ -52,6 +52,7 @@ func serveQueue(number uint16, hold bool, opener *opener) error {
 	if err := q.bind(); err != nil {
 		return err
 	}
+	fmt.Println("ready")
 	for {
 		messages, err := conn.Receive()
 		if err != nil {
