@@ -36,6 +36,7 @@ type way struct {
 	client, node  *lab.Namespace
 	clientAddress netip.Addr
 	server        netip.Addr // whom the client asks: the resolver, or the node
+	pins          string     // where the agent keeps them, if one runs on the node
 }
 
 // newNetwork builds the lab, and the programs that run in it.
@@ -83,7 +84,7 @@ func (n *network) Close() error {
 
 // labWay is the way through the lab's own node.
 func (n *network) labWay() (*way, error) {
-	w := &way{client: n.Client, node: n.Node, clientAddress: lab.ClientV4, server: resolver}
+	w := &way{client: n.Client, node: n.Node, clientAddress: lab.ClientV4, server: resolver, pins: n.BPFDir}
 	return w, w.settle()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/nameward/nameward/bench/measure"
 	"github.com/nameward/nameward/bench/report"
@@ -25,10 +26,11 @@ const (
 
 // measureQueries finds how many questions a second come back answered through each node.
 func measureQueries(ctx context.Context, p plan, ways []*way) (report.Result, error) {
-	known, err := floodAll(ctx, p, ways, func(number int) string {
+	nameKnown := func(number int) string {
 		name, _ := freshName(knownNamesFrom + number%knownNames)
 		return name
-	})
+	}
+	known, err := floodAll(ctx, p, ways, nameKnown)
 	if err != nil {
 		return report.Result{}, err
 	}
@@ -40,18 +42,28 @@ func measureQueries(ctx context.Context, p plan, ways []*way) (report.Result, er
 		return report.Result{}, err
 	}
 	ratio := seriesOf(known, ours).RatioTo(seriesOf(known, emptyRules))
+	budget := report.Budget{
+		Work:     "max DNS queries a second through the node, against the same rules with an empty program",
+		Promise:  fmt.Sprintf("≥ %.2f×", queriesBudget),
+		Measured: spread(ratio, "%.3f×"),
+		Met:      ratio.Median() >= queriesBudget,
+	}
+	mine := ways[slices.IndexFunc(ways, func(w *way) bool { return w.name == ours })]
+	times, err := mine.programTimes(ctx, p.slice, nameKnown)
+	if err != nil {
+		return report.Result{}, err
+	}
+	if !budget.Met {
+		budget.Note = whatStandsInTheWay(seriesOf(known, emptyRules), times)
+	}
 	return report.Result{
-		Title: "DNS queries a second through a node",
-		Text:  fmt.Sprintf(queriesText, floodPorts, floodOutstanding, knownNames, p.patterns),
-		Budgets: []report.Budget{{
-			Work:     "max DNS queries a second through the node, against the same rules with an empty program",
-			Promise:  fmt.Sprintf("≥ %.2f×", queriesBudget),
-			Measured: spread(ratio, "%.3f×"),
-			Met:      ratio.Median() >= queriesBudget,
-		}},
+		Title:   "DNS queries a second through a node",
+		Text:    fmt.Sprintf(queriesText, floodPorts, floodOutstanding, knownNames, p.patterns),
+		Budgets: []report.Budget{budget},
 		Tables: []report.Table{
 			queriesTable("Names that were asked for before, again and again", known),
 			queriesTable("Fresh names, each with an address of its own", fresh),
+			programsTable(times),
 		},
 	}, nil
 }

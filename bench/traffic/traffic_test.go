@@ -37,6 +37,7 @@ func TestSections(t *testing.T) {
 			if len(result.Tables) == 0 || len(result.Budgets) == 0 {
 				t.Errorf("result: %+v; want tables and budgets", result)
 			}
+			t.Log(result.Budgets)
 			for _, table := range result.Tables {
 				for _, row := range table.Rows {
 					if len(row) != len(table.Columns) {
