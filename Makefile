@@ -10,8 +10,7 @@ export PATH := $(BIN):$(PATH)
 
 # Debian packages, each with the program by which its absence shows.
 RUNTIME_PACKAGES := iptables:iptables iproute2:ip kmod:modprobe
-TEST_PACKAGES := $(RUNTIME_PACKAGES) knot:knotd dnsmasq-base:dnsmasq unbound:unbound util-linux:nsenter procps:pgrep systemd:systemd-analyze linux-libc-dev:/usr/include/asm-generic/unistd.h
-BENCH_PACKAGES := $(TEST_PACKAGES) ipset:ipset nftables:nft
+TEST_PACKAGES := $(RUNTIME_PACKAGES) knot:knotd dnsmasq-base:dnsmasq unbound:unbound util-linux:nsenter procps:pgrep systemd:systemd-analyze linux-libc-dev:/usr/include/asm-generic/unistd.h ipset:ipset nftables:nft
 GENERATE_PACKAGES := clang-14:clang-14 llvm-14:llvm-strip-14 clang-format-14:clang-format-14 libbpf-dev:/usr/include/bpf/bpf_helpers.h
 
 # A package is installed only when its program is not there.
@@ -68,9 +67,9 @@ differential: install-test ## Compare EXECUTIONS (1000000) responses and PACKETS
 		-rapid.checks $$(($${PACKETS:-300000} / 60)) -rapid.seed $${SEED:-1}
 
 .PHONY: bench bench-fast
-bench: install-bench build-bench ## Measure every budget beside what others do, with NAMES=FILE of real names, into docs/benchmarks.md (root)
+bench: install-test build-bench ## Measure every budget beside what others do, with NAMES=FILE of real names, into docs/benchmarks.md (root)
 	bin/bench -names "$(NAMES)" $(BENCHFLAGS)
-bench-fast: install-bench build-bench ## The same in less than 5 minutes, into bin/benchmarks.md (root)
+bench-fast: install-test build-bench ## The same in less than 5 minutes, into bin/benchmarks.md (root)
 	bin/bench -fast -out bin/benchmarks.md -names "$(NAMES)" $(BENCHFLAGS)
 
 .PHONY: build-bench
@@ -132,13 +131,11 @@ $(BIN)/grpcurl: tools/grpcurl/go.mod
 	cd tools/grpcurl && GOBIN=$(BIN) $(GO) install tool
 	@touch $@
 
-.PHONY: install-runtime install-test install-bench
+.PHONY: install-runtime install-test
 install-runtime:
 	$(call install,$(TEST_PACKAGES))
 install-test: tools-grpcurl
 	$(call install,$(TEST_PACKAGES) $(GENERATE_PACKAGES))
-install-bench:
-	$(call install,$(BENCH_PACKAGES))
 
 .PHONY: clean
 clean: ## Remove what was built, but not the tools

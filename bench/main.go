@@ -20,6 +20,7 @@ import (
 	"github.com/nameward/nameward/bench/path"
 	"github.com/nameward/nameward/bench/program"
 	"github.com/nameward/nameward/bench/report"
+	"github.com/nameward/nameward/bench/traffic"
 )
 
 // sections is what there is to measure, in the order of the page.
@@ -27,6 +28,7 @@ func sections() []report.Section {
 	return slices.Concat(
 		program.Sections(),
 		path.Sections(),
+		traffic.Sections(),
 	)
 }
 

@@ -17,6 +17,11 @@ const (
 	tightInterval   = 3 * time.Second  // the same while there is little room
 	warnInterval    = time.Minute      // between two warnings of what goes on
 	retryInterval   = 100 * time.Millisecond
+
+	// gatherInterval is how long events gather in the ring buffer while they keep coming. An application
+	// connects in the moment after its answer was learned: the agent must not want a CPU just then, and
+	// many events at once cost less.
+	gatherInterval = 10 * time.Millisecond
 )
 
 // Run hands on what the programs learn, watches the node's interfaces and collects what expired, until
@@ -29,7 +34,7 @@ func (d *Datapath) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// readEvents drains the ring buffer whenever there is something in it.
+// readEvents drains the ring buffer a moment after there is something in it.
 func (d *Datapath) readEvents(ctx context.Context) (err error) {
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
@@ -48,16 +53,23 @@ func (d *Datapath) readEvents(ctx context.Context) (err error) {
 		err = errors.Join(err, unix.Close(wake))
 	}()
 	for ctx.Err() == nil {
-		if err := d.locked(d.drain); err != nil {
+		idle := false
+		if err := d.locked(func() error {
+			idle = d.events.available() == 0
+			return d.drain()
+		}); err != nil {
 			return err
 		}
-		ready := []unix.PollFd{
-			{Fd: int32(d.kernel.Events.FD()), Events: unix.POLLIN}, //nolint:gosec // a descriptor
-			{Fd: int32(wake), Events: unix.POLLIN},                 //nolint:gosec // a descriptor
+		if idle {
+			ready := []unix.PollFd{
+				{Fd: int32(d.kernel.Events.FD()), Events: unix.POLLIN}, //nolint:gosec // a descriptor
+				{Fd: int32(wake), Events: unix.POLLIN},                 //nolint:gosec // a descriptor
+			}
+			if _, err := unix.Poll(ready, -1); err != nil && !errors.Is(err, unix.EINTR) {
+				return fmt.Errorf("wait for events: %w", err)
+			}
 		}
-		if _, err := unix.Poll(ready, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("wait for events: %w", err)
-		}
+		_ = wait(ctx, gatherInterval) // the loop sees that ctx ended
 	}
 	return nil
 }
@@ -97,13 +109,15 @@ func (d *Datapath) collectExpired(ctx context.Context) error {
 }
 
 // pause waits a little before something is tried again.
-func (d *Datapath) pause(ctx context.Context) error {
-	wait := time.NewTimer(retryInterval)
-	defer wait.Stop()
+func (d *Datapath) pause(ctx context.Context) error { return wait(ctx, retryInterval) }
+
+func wait(ctx context.Context, interval time.Duration) error {
+	timer := time.NewTimer(interval)
+	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-wait.C:
+	case <-timer.C:
 		return nil
 	}
 }

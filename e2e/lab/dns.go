@@ -130,7 +130,7 @@ zone:
 			return err
 		}
 	}
-	process, err := l.start(ctx, l.World, "knotd", "knotd", "-c", filepath.Join(dir, "knot.conf"))
+	process, err := l.Start(ctx, l.World, "knotd", "knotd", "-c", filepath.Join(dir, "knot.conf"))
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func (l *Lab) StartUnbound(ctx context.Context, at *Namespace, addresses ...neti
 }
 
 func (l *Lab) startResolver(ctx context.Context, at *Namespace, program string, args []string, addresses []netip.Addr) error {
-	process, err := l.start(ctx, at, program, program, args...)
+	process, err := l.Start(ctx, at, program, program, args...)
 	if err != nil {
 		return err
 	}

@@ -54,6 +54,7 @@ type Lab struct {
 	// Agent is the program that StartAgent runs.
 	Agent string
 
+	id      string // what the names of its namespaces begin with
 	bin     string
 	cleanup []func() error
 }
@@ -67,11 +68,13 @@ func New(ctx context.Context, bin string) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := fmt.Sprintf("nw%d-%d", os.Getpid(), counter.Add(1))
-	l := &Lab{Dir: dir, BPFFS: filepath.Join(dir, "bpffs"), Agent: filepath.Join(bin, "nameward-agent"), bin: bin}
+	l := &Lab{
+		Dir: dir, BPFFS: filepath.Join(dir, "bpffs"), Agent: filepath.Join(bin, "nameward-agent"),
+		id: fmt.Sprintf("nw%d-%d", os.Getpid(), counter.Add(1)), bin: bin,
+	}
 	l.BPFDir = filepath.Join(l.BPFFS, "nameward")
 	l.cleanup = append(l.cleanup, func() error { return os.RemoveAll(dir) })
-	if err := l.build(ctx, id); err != nil {
+	if err := l.build(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
@@ -113,7 +116,17 @@ func (l *Lab) Close() error {
 	return errors.Join(errs...)
 }
 
-func (l *Lab) build(ctx context.Context, id string) error {
+// AddNamespace makes a network namespace with no cable to it. It goes with the lab.
+func (l *Lab) AddNamespace(ctx context.Context, side string) (*Namespace, error) {
+	ns, err := newNamespace(ctx, l.id+"-"+side)
+	if err != nil {
+		return nil, err
+	}
+	l.cleanup = append(l.cleanup, ns.remove)
+	return ns, nil
+}
+
+func (l *Lab) build(ctx context.Context) error {
 	if err := l.mountBPF(); err != nil {
 		return err
 	}
@@ -121,12 +134,10 @@ func (l *Lab) build(ctx context.Context, id string) error {
 		name string
 		at   **Namespace
 	}{{"client", &l.Client}, {"node", &l.Node}, {"world", &l.World}} {
-		ns, err := newNamespace(ctx, id+"-"+side.name)
-		if err != nil {
+		var err error
+		if *side.at, err = l.AddNamespace(ctx, side.name); err != nil {
 			return err
 		}
-		*side.at = ns
-		l.cleanup = append(l.cleanup, ns.remove)
 	}
 	if err := l.wire(ctx); err != nil {
 		return err

@@ -27,8 +27,8 @@ type Process struct {
 	err  error
 }
 
-// start runs a program in a namespace. What it prints goes into the lab's directory.
-func (l *Lab) start(ctx context.Context, ns *Namespace, name, program string, args ...string) (*Process, error) {
+// Start runs a program in a namespace. What it prints goes into the lab's directory, and it ends with the lab.
+func (l *Lab) Start(ctx context.Context, ns *Namespace, name, program string, args ...string) (*Process, error) {
 	log, err := os.OpenFile(filepath.Join(l.Dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ const NodeName = "lab"
 // StartServer starts the policy server on the node and waits until it serves.
 func (l *Lab) StartServer(ctx context.Context, flags ...string) (*Process, error) {
 	args := append([]string{"--insecure", "--listen", ServerAddress, "--data-dir", filepath.Join(l.Dir, "server")}, flags...)
-	process, err := l.start(ctx, l.Node, "nameward-server", filepath.Join(l.bin, "nameward-server"), args...)
+	process, err := l.Start(ctx, l.Node, "nameward-server", filepath.Join(l.bin, "nameward-server"), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (l *Lab) StartAgent(ctx context.Context, flags ...string) (*Process, error)
 
 // StartAgentAlone starts the agent like StartAgent, but waits for its own socket alone.
 func (l *Lab) StartAgentAlone(ctx context.Context, flags ...string) (*Process, error) {
-	process, err := l.start(ctx, l.Node, "nameward-agent", l.Agent, append(l.AgentFlags(), flags...)...)
+	process, err := l.Start(ctx, l.Node, "nameward-agent", l.Agent, append(l.AgentFlags(), flags...)...)
 	if err != nil {
 		return nil, err
 	}
