@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -23,6 +22,7 @@ import (
 	"github.com/nameward/nameward/dataplane/netfilter"
 	"github.com/nameward/nameward/dataplane/observe"
 	"github.com/nameward/nameward/dataplane/report"
+	"github.com/nameward/nameward/dataplane/statefile"
 	"github.com/nameward/nameward/dataplane/subscribe"
 )
 
@@ -35,8 +35,10 @@ func run(ctx context.Context, cfg Config, kernel kernel, log *slog.Logger) (err 
 	if requirements := kernel.probe(ctx, cfg); !AllMet(requirements) {
 		return &RequirementsError{requirements}
 	}
-	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return fmt.Errorf("make state directory: %w", err)
+	if mended, err := statefile.Secure(cfg.StateDir); err != nil {
+		return err //nolint:wrapcheck // it says what
+	} else if mended != "" {
+		log.Warn("state directory was not the agent's own, and is again: what lay in it may be anybody's", "path", cfg.StateDir, "mended", mended)
 	}
 	held, err := takeLock(cfg.StateDir)
 	if err != nil {
@@ -103,9 +105,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	}
 	disk := subscribe.NewDisk(cfg.StateDir, log.With("component", "subscribe"))
 	var saved enforce.Saved
-	if saved.Revision, err = disk.Load(); err != nil {
-		return nil, fmt.Errorf("load last rule set: %w", err)
-	}
+	saved.Revision, saved.Fault = disk.Load()
 	if saved.Retained, err = disk.Retained(); err != nil {
 		return nil, fmt.Errorf("load rule sets before: %w", err)
 	}
