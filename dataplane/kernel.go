@@ -18,6 +18,7 @@ type kernelMaps interface {
 	enforce.Maps
 	SetEndpoints(resolvers, servers []netip.AddrPort) error
 	Counters() (map[string]uint64, error)
+	JournalFault() string
 	Programs() datapath.Programs
 	RetirePrograms() error
 	NamesOf(addresses map[netip.Addr]bool) (map[netip.Addr]observe.Names, error)

@@ -114,7 +114,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	reconciler := enforce.NewReconciler(datapath, hooks, connections, disk, enforceLog)
 	status := &agentStatus{
 		node: id, labels: cfg.Labels, backend: filter.Backend(), started: time.Now(),
-		counters: datapath.Counters, table: table, flows: flows, reconciler: reconciler, addresses: addresses, log: log.With("component", "status"),
+		counters: datapath.Counters, journalFault: datapath.JournalFault, table: table, flows: flows, reconciler: reconciler, addresses: addresses, log: log.With("component", "status"),
 	}
 	subscriber := newSubscriber(cfg, status, permit, log)
 	status.connection = func() subscribe.Connection {

@@ -85,6 +85,8 @@ func (d fakeDatapath) Counters() (map[string]uint64, error) {
 	return map[string]uint64{"dns_responses_learned": 3, "verdicts_deny": 2, "events_lost": 1}, nil
 }
 
+func (fakeDatapath) JournalFault() string { return "" }
+
 func (d fakeDatapath) Programs() datapath.Programs { return datapath.Programs{} }
 
 func (d fakeDatapath) RetirePrograms() error {

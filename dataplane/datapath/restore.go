@@ -2,6 +2,8 @@ package datapath
 
 import (
 	"time"
+
+	"github.com/nameward/nameward/dataplane/observe"
 )
 
 // restore hands on what the process before wrote down, as far as it lives.
@@ -24,6 +26,20 @@ func (d *Datapath) restore() error {
 	d.prolong(clock, time.Unix(1<<40, 0))
 	d.table.Expire(clock.now)
 	return nil
+}
+
+// mendJournal writes down what is known, where the journal could not be written before.
+func (d *Datapath) mendJournal(c clock) error {
+	d.journal.mend(c, d.lowering.Recall, func() []observe.Mapping { return d.table.Live(c.now, nil) })
+	return nil
+}
+
+// JournalFault says why what is known would not outlive the process; empty for all is well.
+func (d *Datapath) JournalFault() string {
+	if fault := d.journal.fault.Load(); fault != nil {
+		return *fault
+	}
+	return ""
 }
 
 // prolong moves on the expiry of mappings that the kernel prolonged without an event, of those that
