@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	"github.com/nameward/nameward/api/node"
@@ -46,12 +47,13 @@ type Reporter struct {
 	table  *observe.Table
 	flows  *observe.Flows
 	health Health
+	now    func() time.Time
 	log    *slog.Logger
 }
 
 // New makes a reporter.
 func New(id node.ID, table *observe.Table, flows *observe.Flows, health Health, log *slog.Logger) *Reporter {
-	return &Reporter{node: id, table: table, flows: flows, health: health, log: log}
+	return &Reporter{node: id, table: table, flows: flows, health: health, now: time.Now, log: log}
 }
 
 // Report reports on one stream until ctx ends or the stream does.
@@ -104,7 +106,7 @@ func (r *Reporter) next(p *progress) (*agentv1.Observations, news) {
 	batch.SnapshotBegin = !p.begun
 	batch.SnapshotEnd = !p.ended && caughtUp
 	p.begun, p.ended = true, p.ended || caughtUp
-	now := time.Now()
+	now := r.now()
 	if now.Before(p.flowsDue) {
 		return batch, news{wait: caughtUp, mappings: more, flowsDue: p.flowsDue}
 	}
@@ -125,11 +127,11 @@ func (r *Reporter) next(p *progress) (*agentv1.Observations, news) {
 // batch leaves out what has expired and was not collected yet. What was dropped before is told: with an
 // expiry that is past it ends at the server too.
 func (r *Reporter) batch(changed []observe.Mapping) *agentv1.Observations {
-	batch := &agentv1.Observations{}
-	now := time.Now()
+	now := r.now()
+	batch := &agentv1.Observations{SentTime: timestamppb.New(now)}
 	for i := range changed {
 		if changed[i].ExpiresAt.After(now) || changed[i].Dropped {
-			batch.Mappings = append(batch.Mappings, changed[i].ToProto(r.node))
+			batch.Mappings = append(batch.Mappings, changed[i].ToProto(r.node, now))
 		}
 	}
 	return batch
