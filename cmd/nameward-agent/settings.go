@@ -12,7 +12,7 @@ import (
 func (p *program) bind(flags *pflag.FlagSet) {
 	c := &p.cfg
 	flags.String(settings.ConfigFlag, "", "YAML file with values for the flags")
-	flags.StringSliceVar(&c.Servers, "server", nil, "policy server, HOST:PORT; repeatable, the first is tried first")
+	flags.StringSliceVar(&c.Servers, "server", nil, "policy server, HOST:PORT; repeatable: each node has its own order of them, the same at each start")
 	flags.BoolVar(&c.Insecure, "insecure", false, "talk to the policy server in plain text")
 	flags.StringVar(&c.NodeName, "node-name", "", "name of this node (default: the host name)")
 	flags.StringToStringVar(&c.Labels, "label", nil, "label KEY=VALUE of this node, by which policies select it; repeatable")

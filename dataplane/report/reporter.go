@@ -9,6 +9,8 @@ package report
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -28,7 +30,10 @@ const (
 	gatherTime    = 100 * time.Millisecond // changes that come closer together share a batch
 	flowsEvery    = time.Second            // so often is each flow event told at most
 	statusEvery   = 10 * time.Second
+	ackTimeout    = time.Minute // for one batch
 )
+
+var errUnacknowledged = errors.New("the server takes in no observations")
 
 // Health says how the node does.
 type Health interface {
@@ -75,12 +80,8 @@ type progress struct {
 func (r *Reporter) observations(ctx context.Context, send func(*agentv1.SyncRequest) error, acknowledged <-chan uint64) error {
 	var p progress
 	for {
-		for p.sent-min(p.taken, p.sent) >= batchWindow {
-			select {
-			case <-ctx.Done():
-				return nil
-			case p.taken = <-acknowledged:
-			}
+		if stuck := p.awaitWindow(ctx, acknowledged); stuck != nil || ctx.Err() != nil {
+			return stuck
 		}
 		batch, news := r.next(&p)
 		// An empty snapshot says that nothing lives.
@@ -95,6 +96,27 @@ func (r *Reporter) observations(ctx context.Context, send func(*agentv1.SyncRequ
 			return nil
 		}
 	}
+}
+
+// awaitWindow waits until one more batch may be under way. A server that takes in none for too long does not
+// live, though it may answer pings.
+func (p *progress) awaitWindow(ctx context.Context, acknowledged <-chan uint64) error {
+	if p.sent-min(p.taken, p.sent) < batchWindow {
+		return nil
+	}
+	patience := time.NewTimer(ackTimeout)
+	defer patience.Stop()
+	for p.sent-min(p.taken, p.sent) >= batchWindow {
+		select {
+		case <-ctx.Done():
+			return nil
+		case p.taken = <-acknowledged:
+			patience.Reset(ackTimeout)
+		case <-patience.C:
+			return fmt.Errorf("%w for %v", errUnacknowledged, ackTimeout)
+		}
+	}
+	return nil
 }
 
 // next makes the next batch, and says what to wait for behind it.
