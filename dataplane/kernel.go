@@ -19,6 +19,7 @@ type kernelMaps interface {
 	SetEndpoints(resolvers, servers []netip.AddrPort) error
 	Counters() (map[string]uint64, error)
 	JournalFault() string
+	HoldsNone() (bool, error)
 	Programs() datapath.Programs
 	RetirePrograms() error
 	NamesOf(addresses map[netip.Addr]bool) (map[netip.Addr]observe.Names, error)

@@ -105,7 +105,9 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	}
 	disk := subscribe.NewDisk(cfg.StateDir, log.With("component", "subscribe"))
 	var saved enforce.Saved
-	saved.Revision, saved.Fault = disk.Load()
+	if saved.Revision, saved.Fault = disk.Load(); saved.Revision == nil {
+		saved.Revision = first(cfg, datapath, log)
+	}
 	if saved.Retained, err = disk.Retained(); err != nil {
 		return nil, fmt.Errorf("load rule sets before: %w", err)
 	}
