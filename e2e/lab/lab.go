@@ -52,6 +52,7 @@ type Lab struct {
 	Client, Node, World *Namespace
 
 	bin     string
+	bootID  string // a file, instead of the machine's; empty before the first Reboot
 	cleanup []func() error
 }
 

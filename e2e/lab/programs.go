@@ -53,7 +53,11 @@ func (l *Lab) StartAgent(ctx context.Context, flags ...string) (*Process, error)
 
 // StartAgentAlone starts the agent like StartAgent, but waits for its own socket alone.
 func (l *Lab) StartAgentAlone(ctx context.Context, flags ...string) (*Process, error) {
-	process, err := l.start(ctx, l.Node, "nameward-agent", filepath.Join(l.bin, "nameward-agent"), append(l.AgentFlags(), flags...)...)
+	program, args := filepath.Join(l.bin, "nameward-agent"), append(l.AgentFlags(), flags...)
+	if l.bootID != "" {
+		program, args = l.asAfterReboot(program, args)
+	}
+	process, err := l.start(ctx, l.Node, "nameward-agent", program, args...)
 	if err != nil {
 		return nil, err
 	}
