@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -83,7 +84,7 @@ func (l *Lab) Socket() string { return filepath.Join(l.Dir, "agent.sock") }
 
 // DialServer connects to the policy server from the node.
 func (l *Lab) DialServer() (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+ServerAddress, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	return grpc.NewClient("passthrough:///"+ServerAddress, grpc.WithTransportCredentials(insecure.NewCredentials()), again(),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			return l.Node.Dial("tcp", ServerAddress, time.Second)
 		}))
@@ -91,7 +92,15 @@ func (l *Lab) DialServer() (*grpc.ClientConn, error) {
 
 // DialAgent connects to the agent's socket.
 func (l *Lab) DialAgent() (*grpc.ClientConn, error) {
-	return grpc.NewClient("unix://"+l.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return grpc.NewClient("unix://"+l.Socket(), grpc.WithTransportCredentials(insecure.NewCredentials()), again())
+}
+
+// again makes a client try again soon: who waits for a program to serve would wait for gRPC, which doubles
+// its pauses.
+func again() grpc.DialOption {
+	return grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1, MaxDelay: 50 * time.Millisecond}, MinConnectTimeout: 5 * time.Second,
+	})
 }
 
 // Current returns nil when the server shows the node connected and its wanted revision in force.
