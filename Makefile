@@ -10,7 +10,7 @@ export PATH := $(BIN):$(PATH)
 
 # Debian packages, each with the program by which its absence shows.
 RUNTIME_PACKAGES := iptables:iptables iproute2:ip kmod:modprobe
-TEST_PACKAGES := $(RUNTIME_PACKAGES) knot:knotd dnsmasq-base:dnsmasq unbound:unbound util-linux:nsenter procps:pgrep
+TEST_PACKAGES := $(RUNTIME_PACKAGES) knot:knotd dnsmasq-base:dnsmasq unbound:unbound util-linux:nsenter procps:pgrep systemd:systemd-analyze linux-libc-dev:/usr/include/asm-generic/unistd.h
 GENERATE_PACKAGES := clang-14:clang-14 llvm-14:llvm-strip-14 clang-format-14:clang-format-14 libbpf-dev:/usr/include/bpf/bpf_helpers.h
 
 # A package is installed only when its program is not there.

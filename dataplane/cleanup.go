@@ -18,13 +18,11 @@ import (
 // iptables-legacy opens the pins that they name at each write, then pins, then files. It refuses while
 // an agent runs. Where nothing is left it removes nothing and succeeds.
 func Cleanup(ctx context.Context, cfg Config) ([]string, error) {
-	held, err := lockForCleanup(cfg.StateDir)
+	release, err := lockForCleanup(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if held != nil {
-		defer func() { _ = held.release() }()
-	}
+	defer release()
 	removed, err := netfilter.Remove(ctx)
 	if err != nil {
 		return removed, fmt.Errorf("remove rules; pins and files stay, since rules may need them: %w", err)
@@ -51,17 +49,33 @@ func Cleanup(ctx context.Context, cfg Config) ([]string, error) {
 	return removed, errors.Join(errs...)
 }
 
-// lockForCleanup returns nil where there is no lock, and so no agent: it must not make what it then
-// would have to remove.
-func lockForCleanup(dir string) (*lock, error) {
-	if _, err := os.Stat(filepath.Join(dir, lockFile)); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// lockForCleanup locks what is there. Where there is no lock there is no agent: it must not make what it
+// then would have to remove.
+func lockForCleanup(cfg Config) (release func(), err error) {
+	var held []*lock
+	release = func() {
+		for _, l := range held {
+			_ = l.release() // nothing was written
+		}
 	}
-	held, err := takeLock(dir)
-	if err != nil {
-		return nil, fmt.Errorf("%w: stop it first", err)
+	for _, l := range []struct {
+		path string
+		take func() (*lock, error)
+	}{
+		{filepath.Join(cfg.StateDir, lockFile), func() (*lock, error) { return takeLock(cfg.StateDir) }},
+		{cfg.BPFDir, func() (*lock, error) { return takeDirLock(cfg.BPFDir) }},
+	} {
+		if _, err := os.Stat(l.path); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		taken, err := l.take()
+		if err != nil {
+			release()
+			return nil, fmt.Errorf("%w: stop it first", err)
+		}
+		held = append(held, taken)
 	}
-	return held, nil
+	return release, nil
 }
 
 func removePins(dir string) ([]string, error) {

@@ -56,6 +56,10 @@ type Config struct {
 	MetricsListen string // empty: no metrics
 	LogLevel      string
 	LogFormat     string
+
+	// NotifySocket is where the service manager hears how the start goes; empty for none. It is no flag: the
+	// service manager itself says it.
+	NotifySocket string
 }
 
 // DefaultConfig returns what holds where the operator says nothing.
@@ -174,6 +178,13 @@ func (c Config) datapath() datapath.Config {
 		MinTTL: c.MinTTL, MaxTTL: c.MaxTTL, TTLGrace: c.TTLGrace, QueryTimeout: c.DNSQueryTimeout,
 		MaxMappings: c.MaxMappings, MaxAddressesPerName: c.MaxAddressesPerName, MaxQueries: c.MaxQueries,
 		MaxPatterns: maxPatterns, Accepts: c.AllowedTarget == netfilter.Accept,
+	}
+}
+
+func (c Config) netfilter(resolvers []netip.AddrPort) netfilter.Config {
+	return netfilter.Config{
+		Backend: c.IPTables, Resolvers: resolvers,
+		Mark: c.Mark, AllowedTarget: c.AllowedTarget, DeniedTarget: c.DeniedTarget,
 	}
 }
 

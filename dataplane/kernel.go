@@ -11,6 +11,7 @@ import (
 	"github.com/nameward/nameward/dataplane/enforce"
 	"github.com/nameward/nameward/dataplane/netfilter"
 	"github.com/nameward/nameward/dataplane/observe"
+	"github.com/nameward/nameward/dataplane/preflight"
 )
 
 // kernelMaps is what the agent needs of the datapath.
@@ -18,10 +19,11 @@ type kernelMaps interface {
 	enforce.Maps
 	SetEndpoints(resolvers, servers []netip.AddrPort) error
 	Counters() (map[string]uint64, error)
-	JournalFault() string
 	HoldsNone() (bool, error)
 	Programs() datapath.Programs
 	RetirePrograms() error
+	// Fault is what of the datapath has failed and may pass, nil for nothing.
+	Fault() error
 	NamesOf(addresses map[netip.Addr]bool) (map[netip.Addr]observe.Names, error)
 	Run(ctx context.Context) error
 	Close() error
@@ -43,6 +45,7 @@ type kernelConntrack interface {
 // kernel makes what the agent runs on; a test makes it of fakes.
 type kernel struct {
 	probe     func(ctx context.Context, cfg Config) []Requirement
+	conflicts func(ctx context.Context, cfg Config) []Requirement
 	openMaps  func(cfg datapath.Config, table *observe.Table, flows *observe.Flows) (kernelMaps, error)
 	openHooks func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error)
 	conntrack func(cfg conntrack.Config) kernelConntrack
@@ -51,7 +54,8 @@ type kernel struct {
 // realKernel is the machine's.
 func realKernel() kernel {
 	return kernel{
-		probe: Check,
+		probe:     required,
+		conflicts: conflicts,
 		openMaps: func(cfg datapath.Config, table *observe.Table, flows *observe.Flows) (kernelMaps, error) {
 			return datapath.Open(cfg, table, flows)
 		},
@@ -93,7 +97,7 @@ type RequirementsError struct {
 func (e *RequirementsError) Error() string {
 	var names []string
 	for _, r := range e.Requirements {
-		if !r.Met {
+		if r.Level == preflight.Failed {
 			names = append(names, r.Name)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,6 +22,7 @@ import (
 	"github.com/nameward/nameward/dataplane/localserver"
 	"github.com/nameward/nameward/dataplane/netfilter"
 	"github.com/nameward/nameward/dataplane/observe"
+	"github.com/nameward/nameward/dataplane/preflight"
 	"github.com/nameward/nameward/dataplane/report"
 	"github.com/nameward/nameward/dataplane/statefile"
 	"github.com/nameward/nameward/dataplane/subscribe"
@@ -32,19 +34,25 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 }
 
 func run(ctx context.Context, cfg Config, kernel kernel, log *slog.Logger) (err error) {
-	if requirements := kernel.probe(ctx, cfg); !AllMet(requirements) {
+	requirements := kernel.probe(ctx, cfg)
+	if !AllMet(requirements) {
 		return &RequirementsError{requirements}
+	}
+	for _, r := range requirements {
+		if r.Level == preflight.Warning {
+			log.Warn("this machine lacks something", "requirement", r.Name, "detail", r.Detail, "remedy", r.Remedy)
+		}
 	}
 	if mended, err := statefile.Secure(cfg.StateDir); err != nil {
 		return err //nolint:wrapcheck // it says what
 	} else if mended != "" {
 		log.Warn("state directory was not the agent's own, and is again: what lay in it may be anybody's", "path", cfg.StateDir, "mended", mended)
 	}
-	held, err := takeLock(cfg.StateDir)
+	release, err := lockBoth(cfg)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, held.release()) }()
+	defer func() { err = errors.Join(err, release()) }()
 	table := observe.NewTable(int(cfg.MaxMappings), int(cfg.MaxAddressesPerName))
 	settings := cfg.datapath()
 	settings.Log = log.With("component", "datapath")
@@ -61,12 +69,32 @@ func run(ctx context.Context, cfg Config, kernel kernel, log *slog.Logger) (err 
 	return a.run(ctx)
 }
 
+// lockBoth makes and locks the directories that one agent works on.
+func lockBoth(cfg Config) (release func() error, err error) {
+	for _, dir := range []string{cfg.StateDir, cfg.BPFDir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make directory: %w", err)
+		}
+	}
+	state, err := takeLock(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	pins, err := takeDirLock(cfg.BPFDir)
+	if err != nil {
+		return nil, errors.Join(err, state.release())
+	}
+	return func() error { return errors.Join(pins.release(), state.release()) }, nil
+}
+
 // agent is every stage, made and not running.
 type agent struct {
 	datapath   kernelMaps
 	reconciler *enforce.Reconciler
 	subscriber *subscribe.Subscriber
 	local      *localserver.Server
+	advice     *advice
+	notifier   *notifier
 	metrics    *metricsServer
 	log        *slog.Logger
 }
@@ -93,10 +121,9 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	if err := permit(literalServers(cfg.Servers)); err != nil {
 		return nil, fmt.Errorf("set endpoints: %w", err)
 	}
-	filter, err := kernel.openHooks(ctx, netfilter.Config{
-		Backend: cfg.IPTables, Programs: netfilter.Programs(datapath.Programs()), Resolvers: resolvers,
-		Mark: cfg.Mark, AllowedTarget: cfg.AllowedTarget, DeniedTarget: cfg.DeniedTarget,
-	})
+	hooksConfig := cfg.netfilter(resolvers)
+	hooksConfig.Programs = netfilter.Programs(datapath.Programs())
+	filter, err := kernel.openHooks(ctx, hooksConfig)
 	if err != nil {
 		return nil, fmt.Errorf("open packet filter: %w", err)
 	}
@@ -114,9 +141,10 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	enforceLog := log.With("component", "enforce")
 	hooks := &retiringHooks{Hooks: filter, retire: datapath.RetirePrograms, log: enforceLog}
 	reconciler := enforce.NewReconciler(datapath, hooks, connections, disk, enforceLog)
+	advice := newAdvice(kernel, cfg, filter.Backend(), log)
 	status := &agentStatus{
 		node: id, labels: cfg.Labels, backend: filter.Backend(), started: time.Now(),
-		counters: datapath.Counters, journalFault: datapath.JournalFault, table: table, flows: flows, reconciler: reconciler, addresses: addresses, log: log.With("component", "status"),
+		counters: datapath.Counters, table: table, flows: flows, reconciler: reconciler, fault: datapath.Fault, advice: advice, addresses: addresses, log: log.With("component", "status"),
 	}
 	subscriber := newSubscriber(cfg, status, permit, log)
 	status.connection = func() subscribe.Connection {
@@ -130,7 +158,8 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	reconciler.Start(ctx, saved)
 	log.Info("agent started", "node", id.String(), "iptables", filter.Backend(), "resolvers", resolvers)
 	local := localserver.New(cfg.Socket, id, status, addresses, table, flows, log.With("component", "localserver"))
-	return &agent{datapath, reconciler, subscriber, local, metrics, log}, nil
+	notifier := &notifier{socket: cfg.NotifySocket, state: reconciler.State, log: log.With("component", "notify")}
+	return &agent{datapath, reconciler, subscriber, local, advice, notifier, metrics, log}, nil
 }
 
 func (a *agent) run(ctx context.Context) error {
@@ -139,6 +168,8 @@ func (a *agent) run(ctx context.Context) error {
 	group.Go(func() error { return a.reconciler.Run(ctx) })
 	group.Go(func() error { return a.subscriber.Run(ctx) })
 	group.Go(func() error { return a.local.Run(ctx) })
+	group.Go(func() error { return a.advice.run(ctx) })
+	group.Go(func() error { return a.notifier.run(ctx) })
 	group.Go(func() error { return a.metrics.run(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err //nolint:wrapcheck // each stage says what it did

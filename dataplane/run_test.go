@@ -29,6 +29,7 @@ import (
 	"github.com/nameward/nameward/dataplane/enforce/enforcetest"
 	"github.com/nameward/nameward/dataplane/netfilter"
 	"github.com/nameward/nameward/dataplane/observe"
+	"github.com/nameward/nameward/dataplane/preflight"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -42,6 +43,8 @@ type fakeNode struct {
 	unmet bool
 
 	mu      sync.Mutex // guards all below
+	fault   error
+	way     []Requirement
 	order   []string
 	servers []netip.AddrPort
 }
@@ -90,8 +93,6 @@ func (d fakeDatapath) HoldsNone() (bool, error) {
 	return times == 0, nil
 }
 
-func (fakeDatapath) JournalFault() string { return "" }
-
 func (d fakeDatapath) Programs() datapath.Programs { return datapath.Programs{} }
 
 func (d fakeDatapath) RetirePrograms() error {
@@ -110,6 +111,18 @@ func (d fakeDatapath) Run(ctx context.Context) error {
 	})
 	<-ctx.Done()
 	return nil
+}
+
+func (d fakeDatapath) Fault() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fault
+}
+
+func (n *fakeNode) inTheWay() []Requirement {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.way
 }
 
 func (d fakeDatapath) Close() error { return nil }
@@ -138,8 +151,12 @@ func (fakeFilter) Backend() string { return netfilter.NFT }
 func (n *fakeNode) kernel() kernel {
 	return kernel{
 		probe: func(context.Context, Config) []Requirement {
-			return []Requirement{{Name: "bpf file system", Met: !n.unmet, Remedy: "mount it"}}
+			if n.unmet {
+				return []Requirement{preflight.Fail("bpf file system", "not there", "mount it")}
+			}
+			return []Requirement{preflight.Found("bpf file system", "there")}
 		},
+		conflicts: func(context.Context, Config) []Requirement { return n.inTheWay() },
 		openMaps: func(_ datapath.Config, table *observe.Table, _ *observe.Flows) (kernelMaps, error) {
 			return fakeDatapath{n, table}, nil
 		},

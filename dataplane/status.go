@@ -26,14 +26,15 @@ type agentStatus struct {
 	backend string
 	started time.Time
 
-	counters     func() (map[string]uint64, error)
-	journalFault func() string
-	table        *observe.Table
-	flows        *observe.Flows
-	reconciler   *enforce.Reconciler
-	connection   func() subscribe.Connection
-	addresses    *nodeAddresses
-	log          *slog.Logger
+	counters   func() (map[string]uint64, error)
+	table      *observe.Table
+	flows      *observe.Flows
+	reconciler *enforce.Reconciler
+	fault      func() error // of the datapath
+	advice     *advice
+	connection func() subscribe.Connection
+	addresses  *nodeAddresses
+	log        *slog.Logger
 }
 
 // Counters returns what the datapath counted, and what became of connections that are no longer allowed.
@@ -68,10 +69,10 @@ func (s *agentStatus) Degraded() ([]string, <-chan struct{}) {
 	if state.SaveErr != nil {
 		faults = append(faults, fmt.Sprintf("%v. Remedy: make room on the disk, and the state directory writable; after a reboot an older rule set would come back", state.SaveErr))
 	}
-	if fault := s.journalFault(); fault != "" {
-		faults = append(faults, fmt.Sprintf("journal of mappings is not written: %s. Remedy: make room on the disk, and the state directory writable; should the agent end now, names that were resolved before are not known", fault))
+	if err := s.fault(); err != nil {
+		faults = append(faults, fmt.Sprintf("%v. Remedy: make room on the disk, and the state directory writable; should the agent end now, what was resolved since is known to the kernel alone", err))
 	}
-	return faults, changed
+	return append(faults, s.advice.Faults()...), changed
 }
 
 // Addresses puts what the node always allows into a report to the server.

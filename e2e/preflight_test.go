@@ -1,6 +1,8 @@
 package e2e_test
 
 import (
+	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,6 +65,60 @@ func TestPreflight(t *testing.T) {
 			})
 		}
 	}
+	check := func(flags ...string) (string, error) {
+		command := append(append([]string{"check", "-o", "json"}, agent[1:]...), flags...)
+		out, err := l.Node.Command(t.Context(), agent[0], command...).Output()
+		return string(out), err
+	}
+	t.Run("a resolver that does not answer is a warning", func(t *testing.T) {
+		out, err := check("--trusted-resolver", "10.91.2.3:5399")
+		var result struct {
+			Met          bool
+			Requirements []struct{ Requirement, Status, Detail, Remedy string }
+		}
+		if err := errors.Join(err, json.Unmarshal([]byte(out), &result)); err != nil || !result.Met {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		for _, r := range result.Requirements {
+			want := "ok"
+			switch r.Requirement {
+			case "resolver 10.91.2.3:5399":
+				want = "warning"
+			case "clock synchronisation", "state directory": // of the machine
+				want = r.Status
+			}
+			if r.Status != want || (r.Remedy == "") != (r.Status == "ok") {
+				t.Errorf("%+v, want %s", r, want)
+			}
+		}
+		expectUntouched(t, l)
+	})
+	t.Run("a rule of others that uses our bit", func(t *testing.T) {
+		rule := []string{"-w", "-t", "mangle", "-A", "POSTROUTING", "-d", "203.0.113.9", "-j", "MARK", "--set-mark", "0x10000000"}
+		if out, err := l.Node.Command(t.Context(), "ip6tables-legacy", "-w", "-t", "raw", "-A", "OUTPUT", "-j", "MARK", "--or-mark", "0x10000000").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if out, err := l.Node.Command(t.Context(), "iptables-nft", rule...).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		out, err := check("--iptables", "nft")
+		if err == nil {
+			t.Error("the check passed")
+		}
+		for _, want := range []string{"iptables-nft -t mangle -A POSTROUTING -d 203.0.113.9/32", "ip6tables-legacy -t raw -A OUTPUT", "--mark", "each packet passes both"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("does not say %q:\n%s", want, out)
+			}
+		}
+		if out, err := check("--iptables", "nft", "--mark", "0x20000000"); err != nil {
+			t.Errorf("with another bit: %v\n%s", err, out)
+		}
+		for _, command := range [][]string{{"ip6tables-legacy", "-w", "-t", "raw", "-F"}, {"iptables-nft", "-w", "-t", "mangle", "-F"}} {
+			if out, err := l.Node.Command(t.Context(), command[0], command[1:]...).CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		}
+	})
 	t.Run("a machine that can", func(t *testing.T) {
 		out, err := l.Node.Command(t.Context(), agent[0], append([]string{"check"}, agent[1:]...)...).CombinedOutput()
 		if err != nil {
@@ -105,4 +161,40 @@ func expectUntouched(t *testing.T, l *lab.Lab) {
 			t.Errorf("%s was made (%v)", path, err)
 		}
 	}
+}
+
+// TestTwoAgents: a second agent that would work on the same pins, or on the rules of the same network
+// namespace, does not start, says who is there, and disturbs nothing; cleanup with other directories does not
+// pull the pins away either.
+func TestTwoAgents(t *testing.T) {
+	f := newFleet(t)
+	f.put(clientPolicy("api.example"))
+	elsewhere := func(flag, name string) []string { return []string{flag, filepath.Join(f.Dir, name)} }
+	tests := []struct {
+		fact  string
+		flags []string
+		modes []string
+	}{
+		{"the same pins, another state directory", elsewhere("--state-dir", "other"), []string{"run", "check", "cleanup"}},
+		{
+			"other pins, the same network namespace",
+			append(elsewhere("--state-dir", "other"), "--bpf-dir", filepath.Join(f.BPFFS, "other")),
+			[]string{"run", "check"},
+		},
+	}
+	for _, test := range tests {
+		for _, mode := range test.modes {
+			t.Run(test.fact+", "+mode, func(t *testing.T) {
+				flags := append(append(append([]string{mode}, f.AgentFlags()...), elsewhere("--socket", "other.sock")...), test.flags...)
+				out, err := f.command(t.Context(), f.Program("nameward-agent"), flags...)
+				if err == nil || !strings.Contains(out, "(pid ") {
+					t.Errorf("got %v, want it refused with the pid of the other:\n%s", err, out)
+				}
+			})
+		}
+	}
+	f.expectOpen(t, lab.ResolverV4, "api.example")
+	f.expectRefused(t, lab.ResolverV4, "evil.example")
+	f.awaitCurrent()
+	f.expectWell(t)
 }

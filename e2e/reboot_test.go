@@ -155,9 +155,9 @@ func (f *fleet) agentState(t *testing.T) *agentv1.GetStatusResponse {
 	return state
 }
 
-// TestFullDisk: without room for its state a node enforces and learns all the same, says so, and has
+// TestStateOnAFullDisk: without room for its state a node enforces and learns all the same, says so, and has
 // everything on disk once there is room.
-func TestFullDisk(t *testing.T) {
+func TestStateOnAFullDisk(t *testing.T) {
 	f := newFleet(t)
 	f.must(f.agent.Stop())
 	dir := filepath.Join(f.Dir, "agent")
@@ -185,7 +185,7 @@ func TestFullDisk(t *testing.T) {
 		return node.GetStatus().GetDegraded()
 	}
 	f.must(lab.Await(t.Context(), func() error {
-		for _, fault := range []string{"save rule set", "journal of mappings"} {
+		for _, fault := range []string{"save rule set", "write journal"} {
 			if degraded := fmt.Sprint(node()); !strings.Contains(degraded, fault) {
 				return fmt.Errorf("degraded: %s, want %s too", degraded, fault)
 			}

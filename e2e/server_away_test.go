@@ -166,9 +166,9 @@ func TestSecondServer(t *testing.T) {
 // TestKilledWhileItLearns: the agent is killed again and again while it reads what the kernel learned. No
 // name is forgotten.
 func TestKilledWhileItLearns(t *testing.T) {
-	f := newFleet(t)
+	f := newFleet(t, "--min-ttl", "1h") // nothing expires meanwhile
 	f.put(clientPolicy("*.fresh.example"))
-	const rounds, names = 12, 20
+	const rounds, names = 8, 20
 	for round := range rounds {
 		resolved := make(chan error, 1)
 		go func() {

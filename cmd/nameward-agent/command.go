@@ -106,6 +106,7 @@ func (p *program) runAgent(command *cobra.Command) error {
 	if err := p.cfg.Validate(); err != nil {
 		return usageError{err}
 	}
+	p.cfg.NotifySocket, _ = p.lookupEnv("NOTIFY_SOCKET")
 	err := dataplane.Run(command.Context(), p.cfg, p.logger())
 	if unmet, ok := errors.AsType[*dataplane.RequirementsError](err); ok {
 		if err := dataplane.WriteTable(p.stderr, unmet.Requirements); err != nil {

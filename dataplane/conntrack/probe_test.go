@@ -4,11 +4,13 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nameward/nameward/dataplane/preflight"
 )
 
 func TestProbe(t *testing.T) {
 	newMachine(t, true)
-	if r := Probe(); !r.Met || r.Remedy != "" {
+	if r := Probe(); r.Level != preflight.OK || r.Remedy != "" {
 		t.Errorf("got %+v, want it met", r)
 	}
 	// What the thread may do it may take up again.
@@ -27,7 +29,7 @@ func TestProbe(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	if r := Probe(); r.Met || r.Detail == "" || r.Remedy == "" {
+	if r := Probe(); r.Level != preflight.Failed || r.Detail == "" || r.Remedy == "" {
 		t.Errorf("without capabilities: got %+v, want a remedy", r)
 	}
 }

@@ -49,11 +49,3 @@ type Programs struct {
 	AcceptForwarded   string // 1: a policy allows a connection that passes through; there if Accepts
 	AcceptLocal       string // 1: a policy allows a connection of the node itself; there if Accepts
 }
-
-// Requirement is one thing that the node needs for the datapath, and whether it has it.
-type Requirement struct {
-	Name   string
-	Met    bool
-	Detail string // what was found
-	Remedy string // what to do; empty when met
-}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -564,5 +565,40 @@ func TestJournalHasOneHolder(t *testing.T) {
 	defer j.close(now(t)) //nolint:errcheck // ends with the test
 	if _, err := openJournal(dir, now(t), discard); err == nil {
 		t.Error("a second agent on the same state directory: got no error")
+	}
+}
+
+// TestJournalThatIsNotWritten: what cannot be written down is learned all the same, and said, until it can be.
+func TestJournalThatIsNotWritten(t *testing.T) {
+	f := newFixture(t)
+	f.apply(t, hostRules(t, allow("www.example.com")))
+	db := f.journal.db
+	if err := f.Fault(); err != nil {
+		t.Fatal(err)
+	}
+	closed, err := bbolt.Open(filepath.Join(t.TempDir(), "mappings.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := closed.Close(); err != nil { // and so takes nothing
+		t.Fatal(err)
+	}
+	f.journal.db = closed
+	f.resolve(t, "www.example.com", 60, "www.example.com. IN A 198.51.100.1")
+	if err := f.locked(f.drain); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Fault(); err == nil || !strings.Contains(err.Error(), "write journal") {
+		t.Errorf("fault %v, want that the journal is not written", err)
+	}
+	if !f.opens(t, "198.51.100.1:443") {
+		t.Error("not open without a journal")
+	}
+	f.journal.db = db
+	if err := f.mendJournal(now(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Fault(); err != nil {
+		t.Errorf("still a fault: %v", err)
 	}
 }

@@ -26,6 +26,9 @@ func (d *Datapath) Programs() Programs {
 	}
 }
 
+// PinDir returns the directory of pins that the pin of a program is below.
+func PinDir(program string) string { return filepath.Dir(filepath.Dir(filepath.Dir(program))) }
+
 // RetirePrograms removes the pins of programs of other builds. To be called when no rule names them.
 func (d *Datapath) RetirePrograms() error {
 	pins, err := os.ReadDir(d.cfg.programDir())

@@ -34,14 +34,6 @@ func (d *Datapath) mendJournal(c clock) error {
 	return nil
 }
 
-// JournalFault says why what is known would not outlive the process; empty for all is well.
-func (d *Datapath) JournalFault() string {
-	if fault := d.journal.fault.Load(); fault != nil {
-		return *fault
-	}
-	return ""
-}
-
 // prolong moves on the expiry of mappings that the kernel prolonged without an event, of those that
 // the table believes to expire before a time.
 func (d *Datapath) prolong(c clock, before time.Time) {

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -33,6 +34,8 @@ type Agent interface {
 	Status() *agentv1.GetStatusResponse
 	// Rules returns the rule set in force; nil for none.
 	Rules() *ruleset.RuleSet
+	// Degraded returns the faults that persist, and a channel that closes when they may have changed.
+	Degraded() ([]string, <-chan struct{})
 }
 
 // Server is the agent's socket.
@@ -61,15 +64,22 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	server := grpc.NewServer()
 	agentv1.RegisterLocalServiceServer(server, s)
-	healthv1.RegisterHealthServer(server, health.NewServer())
+	health := health.NewServer()
+	healthv1.RegisterHealthServer(server, health)
 	reflection.Register(server)
+	s.sayHealth(health) // before anybody can ask
 	stop := context.AfterFunc(ctx, server.Stop)
 	defer stop()
 	s.log.Info("listening", "socket", s.socket)
-	if err := server.Serve(listener); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("serve %s: %w", s.socket, err)
-	}
-	return nil
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.keepHealth(ctx, health) })
+	group.Go(func() error {
+		if err := server.Serve(listener); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("serve %s: %w", s.socket, err)
+		}
+		return nil
+	})
+	return group.Wait() //nolint:wrapcheck // says what it did
 }
 
 // listen takes over the socket of an agent that is gone.

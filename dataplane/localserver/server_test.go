@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,10 +33,36 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // agent is an agent with a fixed rule set.
-type agent struct{ rules *ruleset.RuleSet }
+type agent struct {
+	rules  *ruleset.RuleSet
+	faults *faults
+}
 
 func (agent) Status() *agentv1.GetStatusResponse {
 	return &agentv1.GetStatusResponse{Server: "127.0.0.1:7443"}
+}
+
+// faults are those of the agent, which a test sets.
+type faults struct {
+	mu      sync.Mutex // guards both
+	list    []string
+	changed chan struct{}
+}
+
+func (f *faults) set(list ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.changed)
+	f.list, f.changed = list, make(chan struct{})
+}
+
+func (a agent) Degraded() ([]string, <-chan struct{}) {
+	if a.faults == nil {
+		return nil, nil
+	}
+	a.faults.mu.Lock()
+	defer a.faults.mu.Unlock()
+	return a.faults.list, a.faults.changed
 }
 
 func (a agent) Rules() *ruleset.RuleSet { return a.rules }
@@ -75,6 +102,11 @@ func serve(t *testing.T, rules *ruleset.RuleSet, table *observe.Table) (agentv1.
 
 func serveFlows(t *testing.T, rules *ruleset.RuleSet, table *observe.Table, flows *observe.Flows) (agentv1.LocalServiceClient, *grpc.ClientConn, string) {
 	t.Helper()
+	return serveAgent(t, agent{rules: rules}, table, flows)
+}
+
+func serveAgent(t *testing.T, a agent, table *observe.Table, flows *observe.Flows) (agentv1.LocalServiceClient, *grpc.ClientConn, string) {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "run", "agent.sock")
 	id, err := node.ParseID("lab")
 	if err != nil {
@@ -82,7 +114,7 @@ func serveFlows(t *testing.T, rules *ruleset.RuleSet, table *observe.Table, flow
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	server := localserver.New(socket, id, agent{rules}, addresses{}, table, flows, slog.New(slog.DiscardHandler))
+	server := localserver.New(socket, id, a, addresses{}, table, flows, slog.New(slog.DiscardHandler))
 	go func() { done <- server.Run(ctx) }()
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
@@ -112,6 +144,35 @@ func learn(t *testing.T, table *observe.Table, address string, names ...string) 
 		answer.Names = append(answer.Names, name(t, text))
 	}
 	table.Record(answer)
+}
+
+// TestHealthFollowsFaults: whoever watches hears that a fault came, and that it went; the agent itself is
+// there all the while.
+func TestHealthFollowsFaults(t *testing.T) {
+	f := &faults{changed: make(chan struct{})}
+	_, conn, _ := serveAgent(t, agent{faults: f}, observe.NewTable(0, 0), observe.NewFlows(0))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	watch, err := healthv1.NewHealthClient(conn).Watch(ctx, &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect := func(want healthv1.HealthCheckResponse_ServingStatus) {
+		t.Helper()
+		got, err := watch.Recv()
+		if err != nil || got.GetStatus() != want {
+			t.Fatalf("health %v, %v; want %v", got.GetStatus(), err, want)
+		}
+	}
+	expect(healthv1.HealthCheckResponse_SERVING)
+	f.set("rules do not stand")
+	expect(healthv1.HealthCheckResponse_NOT_SERVING)
+	alive, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{Service: agentv1.LocalService_ServiceDesc.ServiceName})
+	if err != nil || alive.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+		t.Errorf("the agent itself: %v, %v; want it to be there", alive.GetStatus(), err)
+	}
+	f.set()
+	expect(healthv1.HealthCheckResponse_SERVING)
 }
 
 func TestSocketIsForItsOwnerAlone(t *testing.T) {

@@ -51,6 +51,9 @@ type tools struct {
 	restorer string
 }
 
+// errNotInstalled says that a backend has no programs here.
+var errNotInstalled = errors.New("not installed")
+
 // findTools looks for the programs under the names that say the backend, then under the plain names.
 func findTools(ctx context.Context, p protocol, backend string) (tools, error) {
 	for _, name := range []string{string(p) + "-" + backend, string(p)} {
@@ -63,8 +66,8 @@ func findTools(ctx context.Context, p protocol, backend string) (tools, error) {
 			return t, nil
 		}
 	}
-	return tools{}, fmt.Errorf("find programs: neither %s-%s nor %s of the %s backend, with -save and -restore, is installed: install iptables",
-		p, backend, p, backend)
+	return tools{}, fmt.Errorf("%w: neither %s-%s nor %s of the %s backend, with -save and -restore, is there: install iptables",
+		errNotInstalled, p, backend, p, backend)
 }
 
 // findProgram looks beyond PATH, since that of a service often lacks the system's directories.
@@ -110,9 +113,9 @@ func run(ctx context.Context, input, path string, args ...string) (string, error
 	return stdout.String(), nil
 }
 
-// chooseBackend settles Auto: rules work only beside the node's own ones when both are of one backend,
+// Choose settles Auto: rules work only beside the node's own ones when both are of one backend,
 // so the backend that those are in, and nft when that says nothing.
-func chooseBackend(ctx context.Context, wanted string) (string, error) {
+func Choose(ctx context.Context, wanted string) (string, error) {
 	if wanted != Auto {
 		_, err := findTools(ctx, ipv4, wanted)
 		return wanted, err
@@ -122,37 +125,17 @@ func chooseBackend(ctx context.Context, wanted string) (string, error) {
 	switch {
 	case nftErr != nil && legacyErr != nil:
 		return "", fmt.Errorf("choose the iptables backend: %w", errors.Join(nftErr, legacyErr))
-	case nftErr != nil, legacyErr == nil && legacyRules && !nftRules:
+	case legacyErr != nil && !errors.Is(legacyErr, errNotInstalled):
+		// There are tables of legacy, and what is in them is not known: ours might stand in the wrong ones.
+		return "", fmt.Errorf("choose the iptables backend (--iptables says which): %w", legacyErr)
+	case nftErr != nil, legacyErr == nil && len(legacyRules) > 0 && len(nftRules) == 0:
 		return Legacy, nil
 	}
 	return NFT, nil
 }
 
-// foreignRules reports whether a backend holds rules that are not ours.
-func foreignRules(ctx context.Context, backend string) (bool, error) {
-	for _, p := range protocols() {
-		t, err := findTools(ctx, p, backend)
-		if err != nil {
-			return false, err
-		}
-		names, err := t.tables(ctx, backend)
-		if err != nil {
-			return false, err
-		}
-		for _, name := range names {
-			text, err := t.save(ctx, name)
-			if err != nil {
-				return false, err
-			}
-			for line := range strings.Lines(text) {
-				if strings.HasPrefix(line, "-A ") && !strings.Contains(line, chainPrefix) {
-					return true, nil
-				}
-			}
-		}
-	}
-	return false, nil
-}
+// legacyTables are the files in which the kernel names the tables of iptables-legacy.
+var legacyTables = map[protocol]string{ipv4: "ip_tables_names", ipv6: "ip6_tables_names"}
 
 // tables returns the tables that exist. Reading one of legacy that does not would make it, and a
 // module with it, so the kernel is asked which there are.
@@ -162,8 +145,7 @@ func (t tools) tables(ctx context.Context, backend string) ([]string, error) {
 		return []string{"raw", "mangle", "nat", "filter", "security"}, err
 	}
 	// Of the thread, since a thread may be in a network namespace of its own.
-	file := map[protocol]string{ipv4: "ip_tables_names", ipv6: "ip6_tables_names"}[t.protocol]
-	names, err := os.ReadFile("/proc/thread-self/net/" + file)
+	names, err := os.ReadFile("/proc/thread-self/net/" + legacyTables[t.protocol])
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}

@@ -73,7 +73,7 @@ type Netfilter struct {
 
 // New picks the backend and finds its programs. It changes nothing.
 func New(ctx context.Context, cfg Config) (*Netfilter, error) {
-	backend, err := chooseBackend(ctx, cfg.Backend)
+	backend, err := Choose(ctx, cfg.Backend)
 	if err != nil {
 		return nil, err
 	}

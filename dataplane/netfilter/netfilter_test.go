@@ -226,20 +226,6 @@ func TestAutoFollowsTheNodesRules(t *testing.T) {
 	})
 }
 
-func TestProbeLeavesNothing(t *testing.T) {
-	eachBackend(t, func(t *testing.T, backend string) {
-		netfiltertest.EnterNode(t)
-		for _, r := range netfilter.Probe(t.Context(), backend) {
-			if !r.Met {
-				t.Errorf("%s: %s", r.Name, r.Detail)
-			}
-		}
-		if text := rules(t, backend); text != "" {
-			t.Errorf("Probe left:\n%s", text)
-		}
-	})
-}
-
 // hooksSubject breaks what stands by taking a jump away.
 type hooksSubject struct {
 	*netfilter.Netfilter
