@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
@@ -210,4 +212,54 @@ func TestExplanationsSayWhatTheNodeLacks(t *testing.T) {
 	a.leave()
 	s.status("n", func(st *namewardv1.NodeStatus) bool { return !st.GetConnected() })
 	expect("the node is not connected")
+}
+
+// A node whose clock is wrong by hours, or was just set, is told of with the server's times.
+func TestMappingsOfANodeWithAWrongClock(t *testing.T) {
+	s := start(t, t.TempDir())
+	a := newAgent(t, "n", nil)
+	a.connect(s.connection)
+	defer a.leave()
+	a.complete()
+	tell := func(name string, behind time.Duration) {
+		t.Helper()
+		m := observed(name, "192.0.2.1", time.Minute)
+		now := time.Now().Add(-behind)
+		m.ExpireTime, m.FirstSeenTime, m.LastSeenTime = timestamppb.New(now.Add(time.Minute)), timestamppb.New(now), timestamppb.New(now)
+		a.tell(&agentv1.Observations{SentTime: timestamppb.New(now), Mappings: []*namewardv1.Mapping{m}})
+	}
+	degraded := func() string {
+		t.Helper()
+		a.send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Status{Status: &agentv1.StatusReport{}}})
+		tell("settled.example", 0) // taken in after the status
+		n, err := s.nodes.GetNode(t.Context(), &namewardv1.GetNodeRequest{Name: "nodes/n"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(n.GetStatus().GetDegraded(), " ")
+	}
+	for _, test := range []struct {
+		behind time.Duration
+		fault  string
+	}{
+		{0, ""},
+		{5 * time.Hour, "the node's clock is 5h0m0s behind"},
+		{-5 * time.Hour, "the node's clock is 5h0m0s ahead of"},
+	} {
+		tell("www.example", test.behind)
+		page, err := s.mappings.ListMappings(t.Context(), &namewardv1.ListMappingsRequest{Filter: &namewardv1.MappingFilter{Domain: "www.example"}})
+		if err != nil || len(page.GetMappings()) != 1 {
+			t.Fatalf("%v behind: got %v, %v, want the mapping", test.behind, page, err)
+		}
+		m := page.GetMappings()[0]
+		if left := time.Until(m.GetExpireTime().AsTime()); left < 30*time.Second || left > time.Minute {
+			t.Errorf("%v behind: it lives for %v, want a minute", test.behind, left)
+		}
+		if ago := time.Since(m.GetFirstSeenTime().AsTime()); ago < 0 || ago > 30*time.Second {
+			t.Errorf("%v behind: it was seen %v ago, want now", test.behind, ago)
+		}
+		if fault := degraded(); !strings.Contains(fault, test.fault) || test.fault == "" && fault != "" {
+			t.Errorf("%v behind: degraded %q, want %q", test.behind, fault, test.fault)
+		}
+	}
 }

@@ -51,6 +51,8 @@ type Config struct {
 	AllowedTarget string
 	DeniedTarget  string
 
+	BeforeFirstRuleSet string // what a node may do that never had one: ALLOW or DENY all
+
 	MetricsListen string // empty: no metrics
 	LogLevel      string
 	LogFormat     string
@@ -77,6 +79,7 @@ func DefaultConfig() Config {
 		Mark:                0x10000000,
 		AllowedTarget:       netfilter.Return,
 		DeniedTarget:        netfilter.Reject,
+		BeforeFirstRuleSet:  AllowAll,
 		MetricsListen:       "127.0.0.1:7481",
 		LogLevel:            "info",
 		LogFormat:           "text",
@@ -113,6 +116,7 @@ func (c Config) Validate() error {
 	fault(bits.OnesCount32(c.Mark) != 1, "mark", "%#x is not one bit", c.Mark)
 	fault(!slices.Contains([]string{netfilter.Return, netfilter.Accept}, c.AllowedTarget), "allowed-target", "%q is neither RETURN nor ACCEPT", c.AllowedTarget)
 	fault(!slices.Contains([]string{netfilter.Reject, netfilter.Drop}, c.DeniedTarget), "denied-target", "%q is neither REJECT nor DROP", c.DeniedTarget)
+	fault(!slices.Contains([]string{AllowAll, DenyAll}, c.BeforeFirstRuleSet), "before-first-rule-set", "%q is neither ALLOW nor DENY", c.BeforeFirstRuleSet)
 	if c.MetricsListen != "" {
 		_, _, err = net.SplitHostPort(c.MetricsListen)
 		fault(err != nil, "metrics-listen", "%q is not HOST:PORT", c.MetricsListen)

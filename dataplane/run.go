@@ -24,6 +24,7 @@ import (
 	"github.com/nameward/nameward/dataplane/observe"
 	"github.com/nameward/nameward/dataplane/preflight"
 	"github.com/nameward/nameward/dataplane/report"
+	"github.com/nameward/nameward/dataplane/statefile"
 	"github.com/nameward/nameward/dataplane/subscribe"
 )
 
@@ -43,6 +44,11 @@ func run(ctx context.Context, cfg Config, kernel kernel, log *slog.Logger) (err 
 		}
 	}
 	_, statErr := os.Stat(cfg.StateDir)
+	if mended, err := statefile.Secure(cfg.StateDir); err != nil {
+		return err //nolint:wrapcheck // it says what
+	} else if mended != "" {
+		log.Warn("state directory was not the agent's own, and is again: what lay in it may be anybody's", "path", cfg.StateDir, "mended", mended)
+	}
 	release, err := lockBoth(cfg)
 	if err != nil {
 		return err
@@ -139,8 +145,8 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	}
 	disk := subscribe.NewDisk(cfg.StateDir, log.With("component", "subscribe"))
 	var saved enforce.Saved
-	if saved.Revision, err = disk.Load(); err != nil {
-		return nil, fmt.Errorf("load last rule set: %w", err)
+	if saved.Revision, saved.Fault = disk.Load(); saved.Revision == nil {
+		saved.Revision = first(cfg, datapath, log)
 	}
 	if saved.Retained, err = disk.Retained(); err != nil {
 		return nil, fmt.Errorf("load rule sets before: %w", err)

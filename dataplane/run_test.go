@@ -89,6 +89,11 @@ func (d fakeDatapath) Counters() (map[string]uint64, error) {
 	return map[string]uint64{"dns_responses_learned": 3, "verdicts_deny": 2, "events_lost": 1}, nil
 }
 
+func (d fakeDatapath) HoldsNone() (bool, error) {
+	_, times := d.maps.Applied()
+	return times == 0, nil
+}
+
 func (d fakeDatapath) Programs() datapath.Programs { return datapath.Programs{} }
 
 func (d fakeDatapath) RetirePrograms() error {
@@ -379,6 +384,48 @@ func TestLastRuleSetIsInForceWithoutServer(t *testing.T) {
 	}
 	if want := "endpoints apply hooks retire"; !strings.HasPrefix(rebooted.history(), want) {
 		t.Errorf("order of the start: %s, want %s first", rebooted.history(), want)
+	}
+}
+
+// Before the first rule set a node reaches nothing, if it is told so; after it, what that says.
+func TestBeforeTheFirstRuleSet(t *testing.T) {
+	cfg, n := testConfig(t, "127.0.0.1:1"), newFakeNode()
+	stop := startAgent(t, cfg, n)
+	if _, err := localClient(t, cfg).GetStatus(t.Context(), &agentv1.GetStatusRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if applied, times := n.maps.Applied(); times != 0 {
+		t.Errorf("ALLOW: in force is %v", applied)
+	}
+	stop()
+
+	cfg.BeforeFirstRuleSet = DenyAll
+	stop = startAgent(t, cfg, n)
+	explanation, err := localClient(t, cfg).ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{Destination: "192.0.2.1"})
+	if err != nil || explanation.GetVerdict() != namewardv1.Verdict_DENY || !explanation.GetEnforced() {
+		t.Errorf("DENY: got %v, %v", explanation, err)
+	}
+	stop()
+
+	address, server := startServer(t, someRules())
+	cfg.Servers = []string{address}
+	stop = startAgent(t, cfg, n)
+	server.await(t, "ack of revision 7", func(r *agentv1.SyncRequest) bool { return r.GetAck().GetRevision() == 7 })
+	stop()
+	if applied, _ := n.maps.Applied(); applied.ID() != someRules().ID() {
+		t.Errorf("in force is %v, want what the server sent", applied)
+	}
+	// The disk lost it, the kernel did not.
+	if err := os.Remove(filepath.Join(cfg.StateDir, "rule-set")); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Servers = []string{"127.0.0.1:1"}
+	startAgent(t, cfg, n)
+	if _, err := localClient(t, cfg).GetStatus(t.Context(), &agentv1.GetStatusRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	if applied, _ := n.maps.Applied(); applied.ID() != someRules().ID() {
+		t.Errorf("in force is %v, want what the server sent", applied)
 	}
 }
 

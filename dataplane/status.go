@@ -101,6 +101,9 @@ func (s *agentStatus) Status() *agentv1.GetStatusResponse {
 	if connection.Server == "" && connection.Err != nil {
 		degraded = append(degraded, fmt.Sprintf("not connected to a policy server: %v. Remedy: see that it runs and can be reached; the last rule set stays in force", connection.Err))
 	}
+	if connection.Refused != nil {
+		degraded = append(degraded, fmt.Sprintf("%v. Remedy: see that this is the right policy server and that its data is there; else apply a policy for this node, which takes the place of all", connection.Refused))
+	}
 	status := &namewardv1.NodeStatus{
 		Connected: connection.Server != "", AgentVersion: Version(), Kernel: kernelRelease(), IptablesBackend: s.backend,
 	}

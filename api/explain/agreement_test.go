@@ -179,7 +179,7 @@ func ingested(t *testing.T, id node.ID, mappings []observe.Mapping, at time.Time
 	var batch ingest.Batch
 	ended := uint64(0)
 	for i := range mappings {
-		m, err := ingest.FromProto(id, mappings[i].ToProto(id))
+		m, err := ingest.FromProto(id, mappings[i].ToProto(id, at))
 		if err != nil {
 			t.Fatal(err)
 		}

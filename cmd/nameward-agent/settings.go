@@ -12,7 +12,7 @@ import (
 func (p *program) bind(flags *pflag.FlagSet) {
 	c := &p.cfg
 	flags.String(settings.ConfigFlag, "", "YAML file with values for the flags")
-	flags.StringSliceVar(&c.Servers, "server", nil, "policy server, HOST:PORT; repeatable, the first is tried first")
+	flags.StringSliceVar(&c.Servers, "server", nil, "policy server, HOST:PORT; repeatable: each node has its own order of them, the same at each start")
 	flags.BoolVar(&c.Insecure, "insecure", false, "talk to the policy server in plain text")
 	flags.StringVar(&c.NodeName, "node-name", "", "name of this node (default: the host name)")
 	flags.StringToStringVar(&c.Labels, "label", nil, "label KEY=VALUE of this node, by which policies select it; repeatable")
@@ -32,6 +32,7 @@ func (p *program) bind(flags *pflag.FlagSet) {
 	flags.Lookup("mark").DefValue = dataplane.FormatMark(c.Mark)
 	flags.StringVar(&c.AllowedTarget, "allowed-target", c.AllowedTarget, "what happens to an allowed connection: RETURN to the node's other rules, or ACCEPT past them")
 	flags.StringVar(&c.DeniedTarget, "denied-target", c.DeniedTarget, "what happens to a denied connection: REJECT or DROP")
+	flags.StringVar(&c.BeforeFirstRuleSet, "before-first-rule-set", c.BeforeFirstRuleSet, "what happens on a node that never had a rule set: ALLOW, or DENY all but what is always allowed")
 	flags.StringVar(&c.MetricsListen, "metrics-listen", c.MetricsListen, "address of the Prometheus metrics, HOST:PORT; empty for none")
 	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	flags.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")

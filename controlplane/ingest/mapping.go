@@ -97,6 +97,23 @@ func FromProto(reporter node.ID, message *namewardv1.Mapping) (*Mapping, error) 
 	return m, nil
 }
 
+// Shift moves every time by what the clocks of node and server are apart. It is for a mapping that the
+// table does not have yet.
+func (m *Mapping) Shift(apart time.Duration) {
+	if apart == 0 {
+		return
+	}
+	times := []*time.Time{&m.Expires, &m.FirstSeen, &m.LastSeen}
+	for i := range m.Former {
+		times = append(times, &m.Former[i].Expires)
+	}
+	for _, at := range times {
+		if !at.IsZero() {
+			*at = at.Add(apart)
+		}
+	}
+}
+
 // Message returns the mapping as clients read it.
 func (m *Mapping) Message() *namewardv1.Mapping {
 	message := &namewardv1.Mapping{

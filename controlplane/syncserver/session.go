@@ -50,6 +50,8 @@ type session struct {
 	// taken is the highest number of a batch that was taken in.
 	taken   uint64
 	contact time.Time
+	// apart is by how much the node's clock is behind this one, 0 for not worth a word.
+	apart time.Duration
 	// complained says that an unreadable mapping or flow event was logged: one a session is enough.
 	complained bool
 }
@@ -172,7 +174,7 @@ func (s *session) report(report *agentv1.StatusReport, now time.Time) error {
 				s.log.Warn("node is degraded", "fault", fault)
 			}
 		}
-		status.Counters, status.Degraded = report.GetCounters(), report.GetDegraded()
+		status.Counters, status.Degraded = report.GetCounters(), s.withClock(report.GetDegraded())
 		status.PolicyServers = s.endpoints("policy server", report.GetPolicyServers())
 		status.Addresses, status.MoreAddresses = s.addresses(report.GetAddresses()), report.GetMoreAddresses()
 	})
@@ -219,12 +221,14 @@ func (s *session) nack(nack *agentv1.Nack, now time.Time) error {
 
 func (s *session) observe(observations *agentv1.Observations, now time.Time) error {
 	batch := ingest.Batch{SnapshotBegin: observations.GetSnapshotBegin(), SnapshotEnd: observations.GetSnapshotEnd()}
+	apart := s.readClock(observations, now)
 	for _, message := range observations.GetMappings() {
 		m, err := ingest.FromProto(s.id, message)
 		if err != nil {
 			s.refuseReport(message, err)
 			continue
 		}
+		m.Shift(apart)
 		batch.Mappings = append(batch.Mappings, m)
 	}
 	s.server.mappings.Observe(s.id, batch, now)

@@ -41,6 +41,16 @@ func (c clock) toBoot(t time.Time) uint64 {
 	return uint64(max(0, int64(c.boot)+int64(t.Sub(c.now)))) //nolint:gosec // not negative
 }
 
+// since turns nanoseconds of the boot clock into a time; before the boot they are negative.
+func (c clock) since(ns int64) time.Time {
+	return c.now.Add(time.Duration(ns - int64(c.boot))) //nolint:gosec // the boot clock is not that old
+}
+
+// onBoot turns a time into nanoseconds of the boot clock; before the boot they are negative.
+func (c clock) onBoot(t time.Time) int64 {
+	return int64(c.boot) + int64(t.Sub(c.now)) //nolint:gosec // see since
+}
+
 func (c clock) fromTicks(ticks uint64) time.Time { return c.fromBoot(ticks << tickShift) }
 
 // toTicks rounds up, as the kernel does. A time that came from ticks gives the same ticks, though the

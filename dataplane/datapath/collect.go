@@ -49,7 +49,7 @@ func (d *Datapath) collect(c clock) (tight bool, err error) {
 	tight = found.held > uint64(d.kernel.Mappings.MaxEntries())/8*7
 	d.tight.Store(tight)
 	d.counted.Store(found.created)
-	return tight, d.locked(func() error { return d.journal.forget(c.boot, int(d.cfg.MaxMappings)) })
+	return tight, d.locked(func() error { return d.journal.forget(c, int(d.cfg.MaxMappings)) })
 }
 
 // growsFast reports whether so many mappings were made since the last pass that room may be tight.

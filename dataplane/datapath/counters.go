@@ -57,10 +57,11 @@ var counterNames = [bpf.DatapathCounterCOUNTER_MAX]string{
 // (learned, unmatched, malformed, …), verdicts_<verdict> (allow, deny, audit), flow_events_<result>
 // (told, suppressed, lost), mappings_created, mappings_evicted (addresses that the kernel dropped for
 // newer ones), events_lost and so on; and since this process began: addresses_evicted (addresses of a name
-// that gave way to newer ones of it), observations_evicted (mappings that the table dropped) and
-// flows_evicted (flow events that had to give way to others).
+// that gave way to newer ones of it), observations_evicted (mappings that the table dropped),
+// flows_evicted (flow events that had to give way to others) and journal_faults (what the journal of mappings
+// did not take).
 func (d *Datapath) Counters() (map[string]uint64, error) {
-	counters := make(map[string]uint64, len(counterNames)+4)
+	counters := make(map[string]uint64, len(counterNames)+5)
 	for i, name := range counterNames {
 		n, err := d.kernel.counter(bpf.DatapathCounter(i)) //nolint:gosec // an index
 		if err != nil {
@@ -71,6 +72,7 @@ func (d *Datapath) Counters() (map[string]uint64, error) {
 	counters["mappings_evicted"] = d.evicted.Load()
 	counters["observations_evicted"], counters["addresses_evicted"] = d.table.Evicted()
 	counters["flows_evicted"] = d.flows.Evicted()
+	counters["journal_faults"] = d.journal.faults.Load()
 	return counters, nil
 }
 

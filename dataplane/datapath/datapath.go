@@ -41,8 +41,7 @@ type Datapath struct {
 	expired   map[netip.Addr]time.Time // addresses of which match sets were taken lately
 	baseline  int64                    // what was amiss in the counters of mappings at the start
 
-	fault   fault // of the journal
-	applied bool  // a rule set is in force that this process applied
+	applied bool // a rule set is in force that this process applied
 
 	predecessors []*predecessor // all pins of other layouts
 	heirs        []*predecessor // those that are taken over from
@@ -63,9 +62,12 @@ func Open(cfg Config, table *observe.Table, flows *observe.Flows) (*Datapath, er
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
-	var err error
+	clock, err := readClock()
+	if err != nil {
+		return nil, err
+	}
 	// The journal first: its lock says that no other agent works on the same pins.
-	if d.journal, err = openJournal(cfg.StateDir, d.log); err != nil {
+	if d.journal, err = openJournal(cfg.StateDir, clock, d.log); err != nil {
 		return nil, err
 	}
 	if err := d.open(); err != nil {
@@ -109,9 +111,7 @@ func (d *Datapath) open() (err error) {
 	if err := d.restore(); err != nil {
 		return err
 	}
-	if err := d.openInherited(); err != nil {
-		return err
-	}
+	d.openInherited()
 	return d.countMappings()
 }
 
@@ -148,7 +148,8 @@ func (d *Datapath) Close() error {
 		errs = append(errs, d.kernel.close())
 	}
 	if d.journal != nil {
-		errs = append(errs, d.journal.close())
+		clock, err := readClock()
+		errs = append(errs, err, d.journal.close(clock))
 	}
 	return errors.Join(errs...)
 }
@@ -210,9 +211,8 @@ func (d *Datapath) remember() error {
 		return err
 	}
 	if err := d.journal.putMemory(memory); err != nil {
-		// Only the next process would know less, and would give out new match sets.
-		d.log.Warn("match sets are not written down", "err", err)
-		return nil
+		// Only the next process would know less, and would give out new match sets. The journal said so.
+		return nil //nolint:nilerr // see above
 	}
 	d.lowering.Kept()
 	return nil

@@ -12,13 +12,13 @@ import (
 // exist is no error.
 func RemoveJournal(stateDir string) ([]string, error) {
 	var removed []string
-	for _, name := range []string{journalFile, journalFile + ".corrupt"} {
+	for _, name := range []string{journalFile, journalFile + asideSuffix} {
 		path := filepath.Join(stateDir, name)
-		err := os.Remove(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil {
+		// All of it: what is set aside may be a directory.
+		if err := os.RemoveAll(path); err != nil {
 			return removed, fmt.Errorf("remove journal: %w", err)
 		}
 		removed = append(removed, path)

@@ -36,3 +36,14 @@ func (d *Datapath) Holds(rules *ruleset.RuleSet) (bool, error) {
 	}
 	return digest == positionsOf(rules).digest, nil
 }
+
+// HoldsNone reports whether no rule set was ever put in force since the pins were made.
+func (d *Datapath) HoldsNone() (bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var digest uint64
+	if err := d.kernel.RuleSets.Lookup(d.active, &digest); err != nil {
+		return false, fmt.Errorf("read rule set of generation: %w", err)
+	}
+	return digest == 0, nil
+}

@@ -127,9 +127,14 @@ type inherited map[string]uint64
 
 func (i inherited) of(counter string) uint64 { return i[counter] }
 
-func (d *Datapath) openInherited() (err error) {
-	d.inherited, err = d.journal.inherited(layout)
-	return errors.Join(err, d.journal.describe())
+// openInherited never fails: without a journal, which it says itself, less is counted, and another layout
+// takes nothing over.
+func (d *Datapath) openInherited() {
+	var err error
+	if d.inherited, err = d.journal.inherited(layout); err != nil {
+		d.log.Warn("what was counted before an upgrade is not known", "err", err)
+	}
+	_ = d.journal.describe()
 }
 
 // inheritCounters adds up what other layouts counted. Before the rules move on, the programs of both see
@@ -148,7 +153,7 @@ func (d *Datapath) inheritCounters(movedOn bool) error {
 		}
 		earlier, err := d.journal.inherited(p.layout)
 		if err != nil {
-			return err
+			d.log.Warn("what was counted before an upgrade is not known", "err", err)
 		}
 		if p.before == nil {
 			p.before, p.ownBefore = now, own
@@ -166,8 +171,8 @@ func (d *Datapath) inheritCounters(movedOn bool) error {
 			d.inherited[name] = earlier.of(name) + before + alone - p.ownBefore[name]
 		}
 	}
-	if len(d.heirs) == 0 {
-		return nil
+	if len(d.heirs) > 0 {
+		_ = d.journal.putInherited(layout, d.inherited) // the journal says itself that it is not written
 	}
-	return d.journal.putInherited(layout, d.inherited)
+	return nil
 }

@@ -43,11 +43,11 @@ func (f *fixture) leave(t *testing.T) (programs *fixture, pins []string) {
 		programs.kernel.programs[name] = program
 		pins = append(pins, pin)
 	}
-	journal, err := openJournal(f.cfg.StateDir, f.log)
+	journal, err := openJournal(f.cfg.StateDir, now(t), f.log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(journal.putJSON(descriptionPrefix, otherLayout, described()), journal.close()); err != nil {
+	if err := errors.Join(journal.putJSON(descriptionPrefix, otherLayout, described()), journal.close(now(t))); err != nil {
 		t.Fatal(err)
 	}
 	return programs, pins
@@ -131,11 +131,11 @@ func TestInheritedMatchSetsMeanTheSame(t *testing.T) {
 	f.resolve(t, "www.example.com", 3600, "www.example.com. IN A 198.18.0.1")
 	_, pins := f.leave(t)
 	// As if the journal had lost what they stand for.
-	journal, err := openJournal(f.cfg.StateDir, f.log)
+	journal, err := openJournal(f.cfg.StateDir, now(t), f.log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(journal.putJSON(string(memoryKey), "", map[string]int{}), journal.close()); err != nil {
+	if err := errors.Join(journal.putJSON(string(memoryKey), "", map[string]int{}), journal.close(now(t))); err != nil {
 		t.Fatal(err)
 	}
 	f.open(t)
@@ -176,11 +176,11 @@ func TestInheritFromOtherMaps(t *testing.T) {
 	if err := errors.Join(m.Put(key, value), m.Pin(pin)); err != nil {
 		t.Fatal(err)
 	}
-	journal, err := openJournal(f.cfg.StateDir, f.log)
+	journal, err := openJournal(f.cfg.StateDir, now(t), f.log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(journal.putJSON(descriptionPrefix, otherLayout, other), journal.close()); err != nil {
+	if err := errors.Join(journal.putJSON(descriptionPrefix, otherLayout, other), journal.close(now(t))); err != nil {
 		t.Fatal(err)
 	}
 

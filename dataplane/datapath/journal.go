@@ -1,32 +1,24 @@
 package datapath
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"os"
-	"path/filepath"
-	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
 
-	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/dataplane/lower"
 	"github.com/nameward/nameward/dataplane/observe"
+	"github.com/nameward/nameward/dataplane/statefile"
 )
 
 const (
-	journalFile = "mappings.db"
-	bootIDFile  = "/proc/sys/kernel/random/boot_id"
-
+	journalFile     = "mappings.db"
 	journalLockWait = 2 * time.Second
 )
 
@@ -34,107 +26,136 @@ var (
 	metaBucket     = []byte("meta")
 	mappingsBucket = []byte("mappings")
 	bootKey        = []byte("boot")
+	clockKey       = []byte("clock")
+	totalKey       = []byte("total")
 	memoryKey      = []byte("lowering")
 	forgotKey      = []byte("forgot")
 
 	errJournalInUse = errors.New("another agent holds the state directory")
+	errNoJournal    = errors.New("there is no journal of mappings")
 )
 
 // journal keeps, for the next process, what this one knows and the kernel does not: the names of
 // mappings, and what match sets stand for. It is written without fsync: it has to survive the process,
-// not the machine, since after a boot the kernel knows nothing either.
+// and a machine that is shut down in order; of one that loses its power it comes back whole or is set aside
+// (ADR 24).
 type journal struct {
-	db *bbolt.DB
+	path string
+	log  *slog.Logger
+	db   *bbolt.DB // nil: there is none that could be written
+
+	lacks   bool      // it lacks something that is known
+	retryAt time.Time // when that is tried to be put right
+
+	fault  atomic.Pointer[string] // why it lacks something; nil for nothing
+	faults atomic.Uint64          // how often it was not written
 }
 
-// openJournal opens the journal of this boot. A file that cannot be read is set aside.
-func openJournal(dir string, log *slog.Logger) (*journal, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state directory: %w", err)
+func (j *journal) close(c clock) error {
+	if j.db == nil {
+		return nil
 	}
-	path := filepath.Join(dir, journalFile)
-	j, err := openJournalFile(path)
-	if err == nil || errors.Is(err, errJournalInUse) {
-		return j, err
+	_ = j.update(func(tx *bbolt.Tx) error { return putClock(tx, c) }) // what it had is a little older
+	if j.db == nil {
+		return nil
 	}
-	aside := path + ".corrupt"
-	log.Warn("journal of mappings is set aside: names that were resolved before are not known", "err", err, "file", aside)
-	if err := os.Rename(path, aside); err != nil {
-		return nil, fmt.Errorf("set journal aside: %w", err)
-	}
-	if j, err = openJournalFile(path); err != nil {
-		return nil, err
-	}
-	return j, j.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(metaBucket).Put(forgotKey, []byte{1}) })
+	return j.db.Close()
 }
 
-func openJournalFile(path string) (j *journal, err error) {
-	// bbolt trusts its pages once the file's head is right: what it meets in a damaged one is a panic, or
-	// a fault where the file was cut. (Its own check, and its scan for free pages, panic where nobody can
-	// recover, so neither is used.)
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			j, err = nil, fmt.Errorf("read journal: %v", p)
+// update changes the journal. After an error it lacks something, which mend puts right.
+func (j *journal) update(change func(tx *bbolt.Tx) error) error {
+	if j.db == nil {
+		j.lacks = true
+		j.faults.Add(1)
+		return errNoJournal
+	}
+	err := guarded(func() error { return j.db.Update(change) })
+	if err != nil {
+		j.fail(err)
+	}
+	return err
+}
+
+// change changes lines.
+func (j *journal) change(c clock, change func(lines *journalLines) error) error {
+	return j.update(func(tx *bbolt.Tx) error {
+		lines, err := linesOf(tx)
+		if err != nil {
+			return err
 		}
-	}()
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		NoSync: true, FreelistType: bbolt.FreelistMapType, Timeout: journalLockWait,
+		if err := change(&lines); err != nil {
+			return err
+		}
+		return errors.Join(lines.keep(tx), putClock(tx, c))
 	})
-	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("open journal: %w", errJournalInUse)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open journal: %w", err)
-	}
-	if err := db.Update(startBoot); err != nil {
-		return nil, errors.Join(fmt.Errorf("read journal: %w", err), db.Close())
-	}
-	return &journal{db}, nil
 }
 
-// startBoot empties a journal of another boot.
-func startBoot(tx *bbolt.Tx) error {
-	boot, err := os.ReadFile(bootIDFile)
-	if err != nil {
-		return err
+// fail notes that something that is known is not in the journal. The first of its kind is logged.
+func (j *journal) fail(err error) {
+	j.faults.Add(1)
+	if !j.lacks {
+		j.log.Error("journal of mappings is not written: should the agent end now, names that were resolved before are not known", "err", err)
 	}
-	if meta := tx.Bucket(metaBucket); meta != nil && bytes.Equal(meta.Get(bootKey), boot) {
-		return readAll(tx)
+	j.lacks = true
+	text := err.Error()
+	j.fault.Store(&text)
+	if !errors.Is(err, errDamaged) && !errors.Is(err, errUnsealed) {
+		return
 	}
-	for _, name := range [][]byte{metaBucket, mappingsBucket} {
-		if err := tx.DeleteBucket(name); err != nil && !errors.Is(err, bbolterrors.ErrBucketNotFound) {
-			return err
-		}
-		if _, err := tx.CreateBucket(name); err != nil {
-			return err
-		}
-	}
-	return tx.Bucket(metaBucket).Put(bootKey, boot)
+	// Not closed: whoever holds a lock of it may never let go. Its place is free for another.
+	j.db = nil
+	aside, err := statefile.SetAside(j.path, asideSuffix)
+	j.log.Error("journal of mappings is damaged and was set aside", "file", aside, "err", err)
 }
 
-// readAll meets every page that a later read could meet.
-func readAll(tx *bbolt.Tx) error {
-	for _, name := range [][]byte{metaBucket, mappingsBucket} {
-		bucket := tx.Bucket(name)
-		if bucket == nil {
-			return fmt.Errorf("%s is not there", name)
+// mend makes a journal whole that lacks something, by what the caller knows.
+func (j *journal) mend(c clock, memory func() lower.Memory, known func() []observe.Mapping) {
+	if !j.lacks || c.now.Before(j.retryAt) {
+		return
+	}
+	j.retryAt = c.now.Add(journalRetry)
+	if j.db == nil {
+		if err := j.open(c); err != nil {
+			j.fail(err)
+			return
 		}
-		if err := bucket.ForEach(func([]byte, []byte) error { return nil }); err != nil {
-			return err
+		if err := j.forgetful(); err != nil {
+			return
 		}
 	}
-	return nil
+	err := j.putMemory(memory())
+	for part := range slices.Chunk(known(), 4*eventBatch) {
+		if err != nil {
+			return
+		}
+		err = j.change(c, func(lines *journalLines) error {
+			for i := range part {
+				if err := lines.putKnown(&part[i], c); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err != nil || j.describe() != nil {
+		return
+	}
+	j.lacks = false
+	j.fault.Store(nil)
+	j.log.Info("journal of mappings is whole again")
 }
 
-func (j *journal) close() error { return j.db.Close() }
+// forgetful notes that names that had addresses are no longer known.
+func (j *journal) forgetful() error {
+	return j.update(func(tx *bbolt.Tx) error { return putMeta(tx, forgotKey, []byte{1}) })
+}
 
 // memory returns what match sets stood for; nothing when that is not known.
 func (j *journal) memory() (memory lower.Memory, err error) {
-	err = j.db.View(func(tx *bbolt.Tx) error {
-		text := tx.Bucket(metaBucket).Get(memoryKey)
+	err = j.view(func(tx *bbolt.Tx) error {
+		text, err := getMeta(tx, memoryKey)
 		if text == nil {
-			return nil
+			return err
 		}
 		return json.Unmarshal(text, &memory)
 	})
@@ -149,9 +170,7 @@ func (j *journal) putMemory(memory lower.Memory) error {
 	if err != nil {
 		return fmt.Errorf("encode match sets: %w", err)
 	}
-	if err := j.db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(metaBucket).Put(memoryKey, text)
-	}); err != nil {
+	if err := j.update(func(tx *bbolt.Tx) error { return putMeta(tx, memoryKey, text) }); err != nil {
 		return fmt.Errorf("write match sets: %w", err)
 	}
 	return nil
@@ -159,11 +178,10 @@ func (j *journal) putMemory(memory lower.Memory) error {
 
 // put writes answers down.
 func (j *journal) put(answers []learned, c clock) error {
-	return j.db.Update(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(mappingsBucket)
+	return j.change(c, func(lines *journalLines) error {
 		for _, a := range answers {
 			for _, address := range a.Addresses {
-				if err := putMapping(bucket, a, address, c); err != nil {
+				if err := lines.putAnswer(a, address, c); err != nil {
 					return err
 				}
 			}
@@ -173,10 +191,10 @@ func (j *journal) put(answers []learned, c clock) error {
 }
 
 // drop removes mappings that gave way to newer ones.
-func (j *journal) drop(dropped []observe.Dropped) error {
-	err := j.db.Update(func(tx *bbolt.Tx) error {
+func (j *journal) drop(dropped []observe.Dropped, c clock) error {
+	err := j.change(c, func(lines *journalLines) error {
 		for _, gone := range dropped {
-			if err := tx.Bucket(mappingsBucket).Delete(journalKey(gone.Names[0], gone.Address)); err != nil {
+			if err := lines.remove(journalKey(gone.Names[0], gone.Address)); err != nil {
 				return err
 			}
 		}
@@ -188,89 +206,20 @@ func (j *journal) drop(dropped []observe.Dropped) error {
 	return nil
 }
 
-// journalHead is the fixed part of a line, all times in nanoseconds of the boot clock. Behind it come
-// the names of the chain in wire form, and behind a root name those of earlier chains.
-type journalHead struct {
-	ExpiresAt, FirstSeen, LastSeen uint64
-	AnsweredAt                     uint64 // 0: never
-	Client                         [16]byte
-}
-
-func putMapping(bucket *bbolt.Bucket, a learned, address observe.Address, c clock) error {
-	seen := c.toBoot(a.LearnedAt)
-	head := journalHead{ExpiresAt: c.toBoot(a.ExpiresAt), FirstSeen: seen, LastSeen: seen, Client: a.Client.As16()}
-	if a.Question == observe.QuestionFor(address.Address) {
-		head.AnsweredAt = seen
+func (j *journal) view(read func(tx *bbolt.Tx) error) error {
+	if j.db == nil {
+		return nil
 	}
-	key := journalKey(a.Names[0], address.Address)
-	var old journalHead
-	var names journalNames
-	line := bucket.Get(key)
-	if n, err := binary.Decode(line, binary.LittleEndian, &old); err == nil {
-		names = splitNames(line[n:])
-		head.ExpiresAt = max(head.ExpiresAt, old.ExpiresAt)
-		head.FirstSeen = min(head.FirstSeen, old.FirstSeen)
-		head.AnsweredAt = max(head.AnsweredAt, old.AnsweredAt)
-	}
-	value, err := binary.Append(nil, binary.LittleEndian, &head)
-	if err != nil {
-		return err
-	}
-	for _, name := range a.Names[1:address.Names] {
-		value = append(value, name.Wire()...)
-	}
-	return bucket.Put(key, names.appendFormer(value, a.Names[1:address.Names]))
-}
-
-// maxFormerAliases is how many aliases of earlier chains a line has, the last ones.
-const maxFormerAliases = 16
-
-// journalNames are the names of a line in wire form.
-type journalNames struct {
-	chain, former [][]byte
-}
-
-func splitNames(wire []byte) (names journalNames) {
-	list := &names.chain
-	for len(wire) > 0 {
-		end := nameEnd(wire)
-		switch end {
-		case 0:
-			return names
-		case 1:
-			list = &names.former
-		default:
-			*list = append(*list, wire[:end])
-		}
-		wire = wire[end:]
-	}
-	return names
-}
-
-// appendFormer writes what a line had besides a new chain.
-func (n journalNames) appendFormer(value []byte, chain []domain.Name) []byte {
-	former := slices.DeleteFunc(slices.Concat(n.former, n.chain), func(wire []byte) bool {
-		return slices.ContainsFunc(chain, func(name domain.Name) bool { return bytes.Equal(name.Wire(), wire) })
-	})
-	former = former[max(0, len(former)-maxFormerAliases):]
-	if len(former) == 0 {
-		return value
-	}
-	return append(append(value, 0), bytes.Join(former, nil)...)
-}
-
-func journalKey(asked domain.Name, a netip.Addr) []byte {
-	address := a.As16()
-	return append(asked.Wire(), address[:]...)
+	return guarded(func() error { return j.db.View(read) })
 }
 
 // mappings returns what is written down, expired or not, and the names that addresses had besides.
 func (j *journal) mappings(c clock) ([]observe.Mapping, []observe.FormerName, error) {
 	var live []observe.Mapping
 	var former []observe.FormerName
-	err := j.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(mappingsBucket).ForEach(func(key, value []byte) error {
-			m, names, err := decodeMapping(key, value, c)
+	err := j.view(func(tx *bbolt.Tx) error {
+		return tx.Bucket(mappingsBucket).ForEach(func(key, line []byte) error {
+			m, names, err := decodeMapping(key, line, c)
 			if err != nil {
 				return err
 			}
@@ -287,61 +236,25 @@ func (j *journal) mappings(c clock) ([]observe.Mapping, []observe.FormerName, er
 	return live, former, nil
 }
 
-func decodeMapping(key, value []byte, c clock) (m observe.Mapping, former []domain.Name, err error) {
-	var head journalHead
-	n, err := binary.Decode(value, binary.LittleEndian, &head)
-	if err != nil || len(key) < 16 {
-		return m, nil, errors.New("line is cut short")
-	}
-	asked, err := domain.FromWire(key[:len(key)-16])
-	if err != nil {
-		return m, nil, err
-	}
-	m = observe.Mapping{
-		Domain:    asked,
-		Address:   netip.AddrFrom16([16]byte(key[len(key)-16:])).Unmap(),
-		Client:    netip.AddrFrom16(head.Client).Unmap(),
-		FirstSeen: c.fromBoot(head.FirstSeen),
-		LastSeen:  c.fromBoot(head.LastSeen),
-		ExpiresAt: c.fromBoot(head.ExpiresAt),
-	}
-	if head.AnsweredAt != 0 {
-		m.AnsweredAt = c.fromBoot(head.AnsweredAt)
-	}
-	names := splitNames(value[n:])
-	if m.Chain, err = fromWire(names.chain); err != nil {
-		return m, nil, err
-	}
-	former, err = fromWire(names.former)
-	return m, former, err
-}
-
-func fromWire(wire [][]byte) (names []domain.Name, err error) {
-	for _, w := range wire {
-		name, err := domain.FromWire(w)
-		if err != nil {
-			return names, err
-		}
-		names = append(names, name)
-	}
-	return names, nil
-}
-
 // forget drops, of more lines than there is room for, those that expired first: connections outlive
 // mappings, and are judged by the names that their addresses had.
-func (j *journal) forget(before uint64, room int) error {
-	err := j.db.Update(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(mappingsBucket)
-		expired, over, err := expiredLines(bucket, before, room)
+func (j *journal) forget(c clock, room int) error {
+	forgot := false
+	err := j.change(c, func(lines *journalLines) error {
+		expired, over, err := lines.expired(int64(c.boot), room) //nolint:gosec // the boot clock is not that old
 		if err != nil || over <= 0 || len(expired) == 0 {
 			return err
 		}
 		slices.SortFunc(expired, func(a, b expiredLine) int { return cmp.Compare(a.at, b.at) })
 		for _, line := range expired[:min(over+room/8, len(expired))] {
-			err = errors.Join(err, bucket.Delete(line.key))
+			err = errors.Join(err, lines.remove(line.key))
 		}
-		return errors.Join(err, tx.Bucket(metaBucket).Put(forgotKey, []byte{1}))
+		forgot = true
+		return err
 	})
+	if err == nil && forgot {
+		err = j.forgetful()
+	}
 	if err != nil {
 		return fmt.Errorf("forget expired mappings: %w", err)
 	}
@@ -349,8 +262,9 @@ func (j *journal) forget(before uint64, room int) error {
 }
 
 // forgot reports whether lines were ever dropped in this boot.
-func (j *journal) forgot() (forgot bool) {
-	_ = j.db.View(func(tx *bbolt.Tx) error { // never fails while it is open
+func (j *journal) forgot() bool {
+	forgot := j.db == nil
+	_ = j.view(func(tx *bbolt.Tx) error { // never fails while it is open
 		forgot = tx.Bucket(metaBucket).Get(forgotKey) != nil
 		return nil
 	})
@@ -359,20 +273,20 @@ func (j *journal) forgot() (forgot bool) {
 
 type expiredLine struct {
 	key []byte
-	at  uint64
+	at  int64
 }
 
-// expiredLines returns the lines that expired before a time, and how many lines there are over the room.
-func expiredLines(bucket *bbolt.Bucket, before uint64, room int) (expired []expiredLine, over int, err error) {
-	if over = bucket.Stats().KeyN - room; over <= 0 {
+// expired returns the lines that expired before a time, and how many lines there are over the room.
+func (l *journalLines) expired(before int64, room int) (expired []expiredLine, over int, err error) {
+	if over = int(l.Lines) - room; over <= 0 { //nolint:gosec // a count
 		return nil, over, nil
 	}
-	err = bucket.ForEach(func(key, value []byte) error {
-		var head journalHead
-		if _, err := binary.Decode(value, binary.LittleEndian, &head); err != nil || head.ExpiresAt <= before {
+	err = l.bucket.ForEach(func(key, line []byte) error {
+		head, _, err := headOf(key, line)
+		if err == nil && head.ExpiresAt <= before {
 			expired = append(expired, expiredLine{key, head.ExpiresAt})
 		}
-		return nil
+		return err
 	})
 	return expired, over, err
 }

@@ -40,32 +40,30 @@ func (j *journal) inherited(layout string) (counters inherited, err error) {
 
 // forgetLayout drops what is written down of a layout whose pins are gone.
 func (j *journal) forgetLayout(layout string) error {
-	return j.db.Update(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(metaBucket)
-		return errors.Join(bucket.Delete([]byte(descriptionPrefix+layout)), bucket.Delete([]byte(inheritedPrefix+layout)))
+	return j.update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		return errors.Join(meta.Delete([]byte(descriptionPrefix+layout)), meta.Delete([]byte(inheritedPrefix+layout)))
 	})
 }
 
-func (j *journal) putJSON(prefix, name string, value any) error {
+func (j *journal) putJSON(prefix, layout string, value any) error {
 	text, err := json.Marshal(value)
 	if err != nil {
-		return fmt.Errorf("encode %s%s: %w", prefix, name, err)
+		return fmt.Errorf("encode %s%s: %w", prefix, layout, err)
 	}
-	return j.db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket(metaBucket).Put([]byte(prefix+name), text)
-	})
+	return j.update(func(tx *bbolt.Tx) error { return putMeta(tx, []byte(prefix+layout), text) })
 }
 
-func (j *journal) getJSON(prefix, name string, value any) (found bool, err error) {
-	err = j.db.View(func(tx *bbolt.Tx) error {
-		text := tx.Bucket(metaBucket).Get([]byte(prefix + name))
+func (j *journal) getJSON(prefix, layout string, value any) (found bool, err error) {
+	err = j.view(func(tx *bbolt.Tx) error {
+		text, err := getMeta(tx, []byte(prefix+layout))
 		if found = text != nil; !found {
-			return nil
+			return err
 		}
 		return json.Unmarshal(text, value)
 	})
 	if err != nil {
-		return false, fmt.Errorf("read %s%s: %w", prefix, name, err)
+		return false, fmt.Errorf("read %s%s: %w", prefix, layout, err)
 	}
 	return found, nil
 }

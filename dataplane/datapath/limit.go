@@ -23,7 +23,7 @@ func (d *Datapath) dropOverdue() error {
 	if err != nil {
 		return err
 	}
-	d.journalled(d.journal.drop(gone))
+	_ = d.journal.drop(gone, clock) // what is left of them are mappings that are too many at the next start too
 	var entries []bpf.DatapathRemapEntry
 	for _, m := range gone {
 		sets := d.setsOf(m)

@@ -2,6 +2,8 @@ package datapath
 
 import (
 	"time"
+
+	"github.com/nameward/nameward/dataplane/observe"
 )
 
 // restore hands on what the process before wrote down, as far as it lives.
@@ -23,6 +25,12 @@ func (d *Datapath) restore() error {
 	d.flows.Restore(mappings)
 	d.prolong(clock, time.Unix(1<<40, 0))
 	d.table.Expire(clock.now)
+	return nil
+}
+
+// mendJournal writes down what is known, where the journal could not be written before.
+func (d *Datapath) mendJournal(c clock) error {
+	d.journal.mend(c, d.lowering.Recall, func() []observe.Mapping { return d.table.Live(c.now, nil) })
 	return nil
 }
 

@@ -91,6 +91,7 @@ func (d *Datapath) collectExpired(ctx context.Context) error {
 		}
 		d.prolong(clock, clock.now.Add(expiryLookahead))
 		d.table.Expire(clock.now)
+		_ = d.locked(func() error { return d.mendJournal(clock) })
 		if err := d.locked(d.forgetSettled); err != nil {
 			d.log.Warn("match sets of the rule set before are not forgotten", "err", err)
 		}

@@ -58,6 +58,8 @@ type Saved struct {
 	// Retained are rule sets that were in force before, the oldest first, and that connections may have
 	// been allowed by that are still open.
 	Retained []*ruleset.RuleSet
+	// Fault says why what was in force last is not known; nil when it is.
+	Fault error
 }
 
 // Start brings the kernel to the revision that was saved when the agent last ran, if there is one, and to
@@ -66,6 +68,7 @@ type Saved struct {
 func (r *Reconciler) Start(ctx context.Context, saved Saved) {
 	r.have.saved = saved.Revision
 	r.want.set(saved.Revision)
+	r.state.set(State{SaveErr: saved.Fault})
 	r.before = r.inForce(saved.Revision)
 	r.retained = len(saved.Retained) > 0
 	if saved.Revision != nil {
@@ -223,13 +226,17 @@ func (r *Reconciler) save(next *State) {
 	}
 	err := r.saver.Save(r.have.applied)
 	if err == nil {
+		if next.SaveErr != nil {
+			r.log.Info("rule set is on disk again")
+		}
 		r.have.saved = r.have.applied
 		next.SaveErr = nil
 		return
 	}
-	if next.SaveErr == nil {
+	err = fmt.Errorf("save rule set: %w", err)
+	if next.SaveErr == nil || next.SaveErr.Error() != err.Error() {
 		r.log.Error("rule set not saved: after a reboot the one before comes back", "err", err)
-		next.SaveErr = fmt.Errorf("save rule set: %w", err)
+		next.SaveErr = err
 	}
 }
 

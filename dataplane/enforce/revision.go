@@ -21,7 +21,7 @@ type State struct {
 	Since    time.Time // that InForce is
 	Refusal  *Refusal  // of the newest wanted revision; nil when it is in force or not tried yet
 	HooksErr error     // why the hooks could not be ensured
-	SaveErr  error     // why what is in force is not on disk
+	SaveErr  error     // why what is in force, or what was, is not on disk
 	Mended   uint64    // how many faults of the hooks were mended, those of the first time left out
 	CutErr   error     // why connections may still be open that are no longer allowed
 	Cut      CutCount  // what became of connections that are no longer allowed, since the start

@@ -84,7 +84,7 @@ func (w *eventWatch) sendMappings() (<-chan struct{}, error) {
 		now := time.Now()
 		for i := range changed {
 			if m := &changed[i]; m.ExpiresAt.After(now) && w.keepMapping(m) {
-				event := &agentv1.WatchEventsResponse_Mapping{Mapping: m.ToProto(w.server.node)}
+				event := &agentv1.WatchEventsResponse_Mapping{Mapping: m.ToProto(w.server.node, time.Now())}
 				if err := w.send(&agentv1.WatchEventsResponse{Event: event}); err != nil {
 					return nil, err
 				}

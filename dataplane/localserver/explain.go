@@ -94,7 +94,7 @@ func (m nodeMappings) find(keep func(*observe.Mapping) bool) []explain.Mapping {
 		f := &found[i]
 		of := explain.Mapping{
 			Domain: f.Domain, Chain: f.Chain, Address: f.Address, ExpiresAt: f.ExpiresAt,
-			Message: func() *namewardv1.Mapping { return f.ToProto(m.node) },
+			Message: func() *namewardv1.Mapping { return f.ToProto(m.node, time.Now()) },
 		}
 		for _, alias := range f.Former {
 			of.Former = append(of.Former, explain.Former{Name: alias.Name, ExpiresAt: alias.ExpiresAt})

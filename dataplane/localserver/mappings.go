@@ -40,7 +40,7 @@ func (s *Server) ListMappings(_ context.Context, request *namewardv1.ListMapping
 	page := live[first:min(first+size, len(live))]
 	response := &namewardv1.ListMappingsResponse{}
 	for i := range page {
-		response.Mappings = append(response.Mappings, page[i].ToProto(s.node))
+		response.Mappings = append(response.Mappings, page[i].ToProto(s.node, time.Now()))
 	}
 	if first+len(page) < len(live) {
 		response.NextPageToken = placeOf(&page[len(page)-1]).token()

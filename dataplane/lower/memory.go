@@ -68,7 +68,12 @@ func (s *State) Memory() (memory Memory, changed bool) {
 	if !s.forgetful {
 		return Memory{}, false
 	}
-	memory = Memory{NextSelector: s.nextSelector, NextMatchSet: s.sets.next}
+	return s.Recall(), true
+}
+
+// Recall returns the memory, changed or not.
+func (s *State) Recall() Memory {
+	memory := Memory{NextSelector: s.nextSelector, NextMatchSet: s.sets.next}
 	for key, selector := range s.selectors {
 		memory.Selectors = append(memory.Selectors, SelectorMemory{key.policy, key.rule, selector.id, selector.digest})
 	}
@@ -77,7 +82,7 @@ func (s *State) Memory() (memory Memory, changed bool) {
 		memory.MatchSets = append(memory.MatchSets, MatchSetMemory{id, selectors})
 	}
 	slices.SortFunc(memory.MatchSets, func(a, b MatchSetMemory) int { return cmp.Compare(a.ID, b.ID) })
-	return memory, true
+	return memory
 }
 
 // Kept says that what Memory returned is kept.

@@ -57,7 +57,7 @@ func TestFormerAliasesAreTold(t *testing.T) {
 	before, _, _ := table.Changes(0, 0)
 	table.Record(answer(t, time.Second, time.Hour, []string{"www.example", "new.test"}, "192.0.2.1"))
 	changed, _, _ := table.Changes(0, 0)
-	message := changed[0].ToProto(node.ID{})
+	message := changed[0].ToProto(node.ID{}, start)
 	if len(message.GetFormerAliases()) != 1 || message.GetFormerAliases()[0].GetDomain() != "old.test" ||
 		!message.GetFormerAliases()[0].GetExpireTime().AsTime().Equal(start.Add(time.Minute)) {
 		t.Errorf("got %v, want old.test until %v", message, start.Add(time.Minute))

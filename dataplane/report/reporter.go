@@ -9,11 +9,14 @@ package report
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	"github.com/nameward/nameward/api/node"
@@ -27,7 +30,10 @@ const (
 	gatherTime    = 100 * time.Millisecond // changes that come closer together share a batch
 	flowsEvery    = time.Second            // so often is each flow event told at most
 	statusEvery   = 10 * time.Second
+	ackTimeout    = time.Minute // for one batch
 )
+
+var errUnacknowledged = errors.New("the server takes in no observations")
 
 // Health says how the node does.
 type Health interface {
@@ -46,12 +52,13 @@ type Reporter struct {
 	table  *observe.Table
 	flows  *observe.Flows
 	health Health
+	now    func() time.Time
 	log    *slog.Logger
 }
 
 // New makes a reporter.
 func New(id node.ID, table *observe.Table, flows *observe.Flows, health Health, log *slog.Logger) *Reporter {
-	return &Reporter{node: id, table: table, flows: flows, health: health, log: log}
+	return &Reporter{node: id, table: table, flows: flows, health: health, now: time.Now, log: log}
 }
 
 // Report reports on one stream until ctx ends or the stream does.
@@ -73,12 +80,8 @@ type progress struct {
 func (r *Reporter) observations(ctx context.Context, send func(*agentv1.SyncRequest) error, acknowledged <-chan uint64) error {
 	var p progress
 	for {
-		for p.sent-min(p.taken, p.sent) >= batchWindow {
-			select {
-			case <-ctx.Done():
-				return nil
-			case p.taken = <-acknowledged:
-			}
+		if stuck := p.awaitWindow(ctx, acknowledged); stuck != nil || ctx.Err() != nil {
+			return stuck
 		}
 		batch, news := r.next(&p)
 		// An empty snapshot says that nothing lives.
@@ -95,6 +98,27 @@ func (r *Reporter) observations(ctx context.Context, send func(*agentv1.SyncRequ
 	}
 }
 
+// awaitWindow waits until one more batch may be under way. A server that takes in none for too long does not
+// live, though it may answer pings.
+func (p *progress) awaitWindow(ctx context.Context, acknowledged <-chan uint64) error {
+	if p.sent-min(p.taken, p.sent) < batchWindow {
+		return nil
+	}
+	patience := time.NewTimer(ackTimeout)
+	defer patience.Stop()
+	for p.sent-min(p.taken, p.sent) >= batchWindow {
+		select {
+		case <-ctx.Done():
+			return nil
+		case p.taken = <-acknowledged:
+			patience.Reset(ackTimeout)
+		case <-patience.C:
+			return fmt.Errorf("%w for %v", errUnacknowledged, ackTimeout)
+		}
+	}
+	return nil
+}
+
 // next makes the next batch, and says what to wait for behind it.
 func (r *Reporter) next(p *progress) (*agentv1.Observations, news) {
 	changed, next, more := r.table.Changes(p.mappings, batchMappings)
@@ -104,7 +128,7 @@ func (r *Reporter) next(p *progress) (*agentv1.Observations, news) {
 	batch.SnapshotBegin = !p.begun
 	batch.SnapshotEnd = !p.ended && caughtUp
 	p.begun, p.ended = true, p.ended || caughtUp
-	now := time.Now()
+	now := r.now()
 	if now.Before(p.flowsDue) {
 		return batch, news{wait: caughtUp, mappings: more, flowsDue: p.flowsDue}
 	}
@@ -125,11 +149,11 @@ func (r *Reporter) next(p *progress) (*agentv1.Observations, news) {
 // batch leaves out what has expired and was not collected yet. What was dropped before is told: with an
 // expiry that is past it ends at the server too.
 func (r *Reporter) batch(changed []observe.Mapping) *agentv1.Observations {
-	batch := &agentv1.Observations{}
-	now := time.Now()
+	now := r.now()
+	batch := &agentv1.Observations{SentTime: timestamppb.New(now)}
 	for i := range changed {
 		if changed[i].ExpiresAt.After(now) || changed[i].Dropped {
-			batch.Mappings = append(batch.Mappings, changed[i].ToProto(r.node))
+			batch.Mappings = append(batch.Mappings, changed[i].ToProto(r.node, now))
 		}
 	}
 	return batch

@@ -204,6 +204,26 @@ func TestSlowServerBoundsWhatIsUnderWay(t *testing.T) {
 	})
 }
 
+// A server that takes in nothing, though its connection lives, is left; what is known waits in the table.
+func TestServerThatAcknowledgesNothingIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		id, err := node.ParseID("lab")
+		if err != nil {
+			t.Fatal(err)
+		}
+		table, began := observe.NewTable(0, 0), time.Now()
+		record(t, table, 0, 3000)
+		st, h := &stream{acknowledged: make(chan uint64)}, &health{changed: make(chan struct{})}
+		err = report.New(id, table, observe.NewFlows(0), h, slog.New(slog.DiscardHandler)).Report(t.Context(), st.send, st.acknowledged)
+		if took := time.Since(began); err == nil || took != time.Minute {
+			t.Errorf("Report ended after %v with %v, want an error after a minute", took, err)
+		}
+		if batches := st.shapes(); len(batches) != 4 {
+			t.Errorf("%d batches are under way, want 4", len(batches))
+		}
+	})
+}
+
 // flowKey is a key of its own for each port.
 func flowKey(port int) flow.Key {
 	return flow.Key{Reason: flow.NoRule, Destination: flow.Destination{Address: netip.MustParseAddr("192.0.2.1"), Port: uint16(port), Protocol: 6}}

@@ -15,11 +15,14 @@ import (
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/dataplane/enforce"
+	"github.com/nameward/nameward/dataplane/statefile"
 )
 
 const (
 	diskFile  = "rule-set"
 	diskMagic = "nameward rule set 1\n"
+
+	asideSuffix = ".bad"
 )
 
 // Disk keeps the last good rule set in a directory: what the server would have sent, whole, behind a
@@ -46,66 +49,61 @@ func (d *Disk) Save(revision *enforce.Revision) error {
 		return fmt.Errorf("encode rule set: %w", err)
 	}
 	sum := sha256.Sum256(payload)
-	content := bytes.Join([][]byte{[]byte(diskMagic), sum[:], payload}, nil)
-	temporary := filepath.Join(d.dir, diskFile+".new")
-	if err := writeSynced(temporary, content); err != nil {
-		return err
+	if err := statefile.Write(d.path(), bytes.Join([][]byte{[]byte(diskMagic), sum[:], payload}, nil)); err != nil {
+		return fmt.Errorf("write rule set: %w", err)
 	}
-	if err := os.Rename(temporary, filepath.Join(d.dir, diskFile)); err != nil {
-		return fmt.Errorf("put rule set in place: %w", err)
-	}
-	return syncDirectory(d.dir)
+	return nil
 }
 
-// Load returns what was saved last, nil when there is nothing that can be read. A file that is cut
-// short or altered is set aside under another name, and logged; so is one that never was finished.
+func (d *Disk) path() string { return filepath.Join(d.dir, diskFile) }
+
+// Load returns what was saved last, nil when there is nothing that can be used. What is cut short or
+// altered, or not the agent's own, is set aside under another name, and logged; so is what was never
+// finished. The error says that what was saved is lost; it is no reason not to go on.
 func (d *Disk) Load() (*enforce.Revision, error) {
-	path := filepath.Join(d.dir, diskFile)
-	if err := d.setAside(path+".new", errors.New("the agent was stopped while it wrote")); err != nil {
-		return nil, err
+	if _, err := os.Lstat(statefile.Unfinished(d.path())); err == nil {
+		d.setAside(statefile.Unfinished(d.path()), errors.New("the agent was stopped while it wrote"))
 	}
-	content, err := os.ReadFile(path)
+	content, err := statefile.Read(d.path())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read rule set: %w", err)
+	var revision *enforce.Revision
+	if err == nil {
+		revision, err = decode(content)
 	}
-	revision, err := decode(content)
 	if err != nil {
-		return nil, d.setAside(path, err)
+		d.setAside(d.path(), err)
+		return nil, fmt.Errorf("use the rule set on disk: %w", err)
 	}
 	return revision, nil
 }
 
-// setAside renames a file that exists; the operator may want to see it, the agent never again.
-func (d *Disk) setAside(path string, reason error) error {
-	aside := path + ".bad"
-	err := os.Rename(path, aside)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// setAside renames what lies at a path; the operator may want to see it, the agent never again.
+func (d *Disk) setAside(path string, reason error) {
+	aside, err := statefile.SetAside(path, asideSuffix)
 	if err != nil {
-		return fmt.Errorf("set bad rule set aside: %w", err)
+		d.log.Error("rule set on disk cannot be used, nor set aside", "path", path, "err", errors.Join(reason, err))
+		return
 	}
 	d.log.Error("rule set on disk cannot be used and was set aside", "path", aside, "err", reason)
-	return nil
 }
 
 // RemoveDisk removes what a Disk keeps in dir, and names it.
 func RemoveDisk(dir string) ([]string, error) {
 	var removed []string
 	var paths []string
-	for _, suffix := range []string{"", ".new", ".bad", ".new.bad"} {
-		paths = append(paths, filepath.Join(dir, diskFile+suffix))
+	unfinished := statefile.Unfinished(diskFile)
+	for _, name := range []string{diskFile, unfinished, diskFile + asideSuffix, unfinished + asideSuffix} {
+		paths = append(paths, filepath.Join(dir, name))
 	}
 	retained, _ := filepath.Glob(filepath.Join(dir, retainedPrefix+"*")) // the pattern is no bad one
 	for _, path := range append(paths, retained...) {
-		err := os.Remove(path)
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil {
+		// All of it: what is set aside may be a directory.
+		if err := os.RemoveAll(path); err != nil {
 			return removed, fmt.Errorf("remove rule set: %w", err)
 		}
 		removed = append(removed, path)
@@ -143,36 +141,4 @@ func newRevision(storeID string, number uint64, announced []byte, rules *ruleset
 		return nil, fmt.Errorf("%w: got %s, want %s", errWrongContent, got, want)
 	}
 	return &enforce.Revision{StoreID: storeID, Number: number, Rules: rules, ID: want}, nil
-}
-
-func writeSynced(path string, content []byte) (err error) {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("create file: %w", err)
-	}
-	defer func() {
-		if closeErr := file.Close(); err == nil && closeErr != nil {
-			err = fmt.Errorf("close file: %w", closeErr)
-		}
-	}()
-	if _, err := file.Write(content); err != nil {
-		return fmt.Errorf("write file: %w", err)
-	}
-	if err := file.Sync(); err != nil {
-		return fmt.Errorf("sync file: %w", err)
-	}
-	return nil
-}
-
-// syncDirectory makes a rename last.
-func syncDirectory(dir string) error {
-	file, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("open directory: %w", err)
-	}
-	defer file.Close()
-	if err := file.Sync(); err != nil {
-		return fmt.Errorf("sync directory: %w", err)
-	}
-	return nil
 }

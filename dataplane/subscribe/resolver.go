@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,17 +20,31 @@ const (
 	// The agent says something every 10 seconds; what is not acknowledged for so long means that the
 	// connection was cut without a word.
 	silenceTimeout = 20 * time.Second
+	// A server that says nothing for so long is asked whether it lives, and has silenceTimeout to answer: its
+	// machine may acknowledge for a process that is stuck.
+	quietTime = 20 * time.Second
+	// A server that accepts and does not speak is left.
+	connectTimeout = 10 * time.Second
 )
 
 // resolver knows the addresses of the servers. The last known ones count until newer are found: a
 // server must stay reachable while its name does not resolve.
 type resolver struct {
 	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
-	known  map[string][]netip.AddrPort
+
+	mu    sync.Mutex // guards all below
+	known map[string][]netip.AddrPort
 }
 
-func newResolver() *resolver {
-	return &resolver{lookup: net.DefaultResolver.LookupNetIP, known: map[string][]netip.AddrPort{}}
+// newResolver knows from the start the servers that are named by address.
+func newResolver(servers []string) *resolver {
+	r := &resolver{lookup: net.DefaultResolver.LookupNetIP, known: map[string][]netip.AddrPort{}}
+	for _, server := range servers {
+		if literal, err := netip.ParseAddrPort(server); err == nil {
+			r.known[server] = []netip.AddrPort{netip.AddrPortFrom(literal.Addr().Unmap().WithZone(""), literal.Port())}
+		}
+	}
+	return r
 }
 
 func (r *resolver) resolve(ctx context.Context, server string) ([]netip.AddrPort, error) {
@@ -44,6 +59,8 @@ func (r *resolver) resolve(ctx context.Context, server string) ([]netip.AddrPort
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
 	addresses, err := r.lookup(ctx, "ip", host)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if err != nil {
 		if known := r.known[server]; known != nil {
 			return known, nil
@@ -60,6 +77,8 @@ func (r *resolver) resolve(ctx context.Context, server string) ([]netip.AddrPort
 
 // all returns the addresses of every server.
 func (r *resolver) all() []netip.AddrPort {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var all []netip.AddrPort
 	for _, addresses := range r.known {
 		all = append(all, addresses...)

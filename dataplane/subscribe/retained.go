@@ -2,9 +2,7 @@ package subscribe
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/dataplane/statefile"
 )
 
 const (
@@ -60,7 +59,7 @@ func (d *Disk) Release() error {
 		return err
 	}
 	for _, name := range names {
-		if err := os.Remove(filepath.Join(d.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.RemoveAll(filepath.Join(d.dir, name)); err != nil { // may be a directory
 			return fmt.Errorf("release rule set: %w", err)
 		}
 	}
@@ -76,19 +75,29 @@ func (d *Disk) Retained() ([]*ruleset.RuleSet, error) {
 	}
 	var retained []*ruleset.RuleSet
 	for _, name := range names {
-		content, err := os.ReadFile(filepath.Join(d.dir, name))
+		rules, err := d.readRetained(name)
 		if err != nil {
-			return nil, fmt.Errorf("read retained rule set: %w", err)
-		}
-		rules := &ruleset.RuleSet{}
-		if revision, err := decode(content); err == nil {
-			rules = revision.Rules
-		} else if len(content) > 0 {
 			d.log.Warn("a rule set before is not known: connections are judged as if all had been allowed", "file", name, "err", err)
+			rules = &ruleset.RuleSet{}
 		}
 		retained = append(retained, rules)
 	}
 	return retained, nil
+}
+
+func (d *Disk) readRetained(name string) (*ruleset.RuleSet, error) {
+	content, err := statefile.Read(filepath.Join(d.dir, name))
+	if err != nil {
+		return nil, fmt.Errorf("read retained rule set: %w", err)
+	}
+	if len(content) == 0 {
+		return &ruleset.RuleSet{}, nil // of RetainAny
+	}
+	revision, err := decode(content)
+	if err != nil {
+		return nil, err
+	}
+	return revision.Rules, nil
 }
 
 // retained returns the names of the files, the oldest first.

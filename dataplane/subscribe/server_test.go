@@ -5,11 +5,15 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	"github.com/nameward/nameward/api/ruleset"
@@ -26,8 +30,10 @@ const (
 // server is a policy server whose streams the test plays by hand.
 type server struct {
 	agentv1.UnimplementedSyncServiceServer
+	healthv1.UnimplementedHealthServer
 	address string
 	streams chan *serverStream
+	refuse  atomic.Bool // it is as good as not there
 }
 
 // serverStream is one stream, until the test ends it.
@@ -47,6 +53,7 @@ func startServer(t *testing.T) *server {
 	s := &server{address: listener.Addr().String(), streams: make(chan *serverStream)}
 	g := grpc.NewServer()
 	agentv1.RegisterSyncServiceServer(g, s)
+	healthv1.RegisterHealthServer(g, s)
 	done := make(chan error)
 	go func() { done <- g.Serve(listener) }()
 	t.Cleanup(func() {
@@ -57,6 +64,9 @@ func startServer(t *testing.T) *server {
 }
 
 func (s *server) Sync(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agentv1.SyncResponse]) error {
+	if s.refuse.Load() {
+		return status.Error(codes.Unavailable, "away")
+	}
 	st := &serverStream{BidiStreamingServer: stream, end: make(chan error, 1), requests: make(chan *agentv1.SyncRequest, 100)}
 	select {
 	case s.streams <- st:
@@ -79,6 +89,13 @@ func (s *server) Sync(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agent
 	case <-stream.Context().Done():
 		return nil
 	}
+}
+
+func (s *server) Check(context.Context, *healthv1.HealthCheckRequest) (*healthv1.HealthCheckResponse, error) {
+	if s.refuse.Load() {
+		return nil, status.Error(codes.Unavailable, "away")
+	}
+	return &healthv1.HealthCheckResponse{Status: healthv1.HealthCheckResponse_SERVING}, nil
 }
 
 func (s *server) accept(t *testing.T) (*serverStream, *agentv1.Hello) {
@@ -165,8 +182,8 @@ func startAgent(t *testing.T, saved *enforce.Revision, r subscribe.Reporter, ser
 	a.reconciler = enforce.NewReconciler(a.maps, enforcetest.NewHooks(), enforcetest.NewConntrack(), &enforcetest.Saver{}, log)
 	a.reconciler.Start(t.Context(), enforce.Saved{Revision: saved})
 	a.Subscriber = subscribe.New(subscribe.Config{
-		Servers: servers,
-		Hello:   &agentv1.Hello{Node: "lab", Labels: map[string]string{"role": "web"}, InstanceId: "1"},
+		Servers: servers, ReturnAfter: 100 * time.Millisecond,
+		Hello: &agentv1.Hello{Node: "lab", Labels: map[string]string{"role": "web"}, InstanceId: "1"},
 		Permit: func(addresses []netip.AddrPort) error {
 			a.permitted <- addresses
 			return nil

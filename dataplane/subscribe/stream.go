@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
@@ -29,13 +31,16 @@ const (
 var (
 	errDrained = errors.New("the server asked to leave")
 	errTimeout = errors.New("the server did not answer the hello")
+
+	errOtherStore = errors.New("the server's store is another one, without a policy for this node")
 )
 
 // stream is one stream to one server.
 type stream struct {
 	client     grpc.BidiStreamingClient[agentv1.SyncRequest, agentv1.SyncResponse]
 	reconciler Reconciler
-	sending    sync.Mutex // a stream takes one message at a time
+	refused    func(err error) // takes why what the server wants is not taken; nil when it is
+	sending    sync.Mutex      // a stream takes one message at a time
 
 	mu      sync.Mutex // guards storeID
 	storeID string     // that the server's revisions are of
@@ -43,23 +48,9 @@ type stream struct {
 
 // stream runs one stream until it ends, and says why.
 func (s *Subscriber) stream(ctx context.Context, server string) error {
-	addresses, err := s.resolver.resolve(ctx, server)
+	conn, err := s.client(ctx, server)
 	if err != nil {
 		return err
-	}
-	if err := s.cfg.Permit(s.resolver.all()); err != nil {
-		return fmt.Errorf("permit connections to the server: %w", err)
-	}
-	options := append([]grpc.DialOption{
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx, addresses) }),
-		grpc.WithInitialWindowSize(windowSize),
-		grpc.WithInitialConnWindowSize(windowSize),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
-		grpc.WithNoProxy(),
-	}, s.cfg.DialOptions...)
-	conn, err := grpc.NewClient("passthrough:///"+server, options...)
-	if err != nil {
-		return fmt.Errorf("make client: %w", err)
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -68,11 +59,36 @@ func (s *Subscriber) stream(ctx context.Context, server string) error {
 	if err != nil {
 		return fmt.Errorf("open stream: %w", err)
 	}
-	err = s.talk(ctx, cancel, server, &stream{client: client, reconciler: s.reconciler})
+	err = s.talk(ctx, cancel, server, &stream{client: client, reconciler: s.reconciler, refused: s.refused})
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return err
+}
+
+// client makes a client of a server, which connects when it is used.
+func (s *Subscriber) client(ctx context.Context, server string) (*grpc.ClientConn, error) {
+	addresses, err := s.resolver.resolve(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Permit(s.resolver.all()); err != nil {
+		return nil, fmt.Errorf("permit connections to the server: %w", err)
+	}
+	options := append([]grpc.DialOption{
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx, addresses) }),
+		grpc.WithInitialWindowSize(windowSize),
+		grpc.WithInitialConnWindowSize(windowSize),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
+		grpc.WithNoProxy(),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: grpcbackoff.DefaultConfig, MinConnectTimeout: connectTimeout}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: quietTime, Timeout: silenceTimeout}),
+	}, s.cfg.DialOptions...)
+	conn, err := grpc.NewClient("passthrough:///"+server, options...)
+	if err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	return conn, nil
 }
 
 // talk says hello, then does everything that a stream is for until one part of it fails.
@@ -100,6 +116,7 @@ func (s *Subscriber) talk(ctx context.Context, cancel context.CancelCauseFunc, s
 	group.Go(func() error { return stream.receive(replica, acknowledged, cancel) })
 	group.Go(func() error { return stream.confirm(ctx, state) })
 	group.Go(func() error { return s.reporter.Report(ctx, stream.send, acknowledged) })
+	group.Go(func() error { return s.goHome(ctx, server, cancel) })
 	stop := context.AfterFunc(ctx, func() { cancel(nil) })
 	defer stop()
 	return group.Wait()
@@ -157,10 +174,30 @@ func (st *stream) take(replica *replica, response *agentv1.SyncResponse, acknowl
 	if err != nil {
 		return err
 	}
-	if revision != nil {
-		st.reconciler.Want(revision)
+	if response.GetResumed() {
+		st.refused(nil) // it is the right store
 	}
+	if revision == nil {
+		return nil
+	}
+	if err := st.takesAll(revision); err != nil {
+		st.refused(err)
+		return st.refuse(&fault{revision: revision.Number, err: err})
+	}
+	st.refused(nil)
+	st.reconciler.Want(revision)
 	return nil
+}
+
+// takesAll refuses an empty rule set of another store than the one whose policies are in force: a server
+// that lost its disk, or is not the one that was meant, has nothing to say of this node (ADR 25).
+func (st *stream) takesAll(revision *enforce.Revision) error {
+	state, _ := st.reconciler.State()
+	held := state.InForce
+	if held == nil || held.StoreID == "" || held.StoreID == revision.StoreID || len(held.Rules.Policies) == 0 || len(revision.Rules.Policies) > 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: the %d policies of revision %d of store %s stay in force", errOtherStore, len(held.Rules.Policies), held.Number, held.StoreID)
 }
 
 // refuse tells the server of a revision that did not come to the reconciler. A whole one that came

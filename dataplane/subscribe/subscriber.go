@@ -1,7 +1,7 @@
 // Package subscribe keeps the stream to a policy server: it says who the node is and what it holds,
 // takes in what the server sends, hands each complete rule set to the reconciler, and tells the server
-// what became of it. When the stream breaks it connects anew, to the next server, after a random time
-// that grows. The last good rule set lies on disk, so that a node that starts without a server enforces
+// what became of it. When the stream breaks it connects anew, to the next server of the node's order, after a
+// random time that grows. The last good rule set lies on disk, so that a node that starts without a server enforces
 // what it last did.
 package subscribe
 
@@ -44,11 +44,12 @@ type Reporter interface {
 
 // Config says who the node is and where the servers are.
 type Config struct {
-	Servers []string       // HOST:PORT; the first is tried first
+	Servers []string       // HOST:PORT, in any order: see order
 	Hello   *agentv1.Hello // what the agent holds is filled in for each stream
 	// Permit lets the node reach the addresses of its servers, whatever the policies say.
 	Permit      func(servers []netip.AddrPort) error
 	DialOptions []grpc.DialOption // credentials
+	ReturnAfter time.Duration     // when a node that is elsewhere looks after its own server; 0: the default
 }
 
 // Connection is how the subscriber stands with the servers. It is immutable.
@@ -56,11 +57,13 @@ type Connection struct {
 	Server  string    // connected to; empty when to none
 	Changed time.Time // since when
 	Err     error     // why the last attempt or stream ended; nil while connected
+	Refused error     // why what the server wants is not taken; nil when it is
 }
 
 // Subscriber keeps the node subscribed to a server.
 type Subscriber struct {
 	cfg        Config
+	servers    []string // in this node's order
 	reconciler Reconciler
 	reporter   Reporter
 	log        *slog.Logger
@@ -74,8 +77,8 @@ type Subscriber struct {
 // New makes a subscriber.
 func New(cfg Config, reconciler Reconciler, reporter Reporter, log *slog.Logger) *Subscriber {
 	return &Subscriber{
-		cfg: cfg, reconciler: reconciler, reporter: reporter, log: log,
-		resolver:   newResolver(),
+		cfg: cfg, servers: order(cfg.Hello.GetNode(), cfg.Servers), reconciler: reconciler, reporter: reporter, log: log,
+		resolver:   newResolver(cfg.Servers),
 		connection: Connection{Changed: time.Now()},
 		changed:    make(chan struct{}),
 	}
@@ -91,16 +94,19 @@ func (s *Subscriber) Connection() (Connection, <-chan struct{}) {
 // Run stays connected until ctx ends. No fault of a server ends it.
 func (s *Subscriber) Run(ctx context.Context) error {
 	var failures int
-	for attempt := 0; ctx.Err() == nil; attempt++ {
-		server := s.cfg.Servers[attempt%len(s.cfg.Servers)]
+	for next := 0; ctx.Err() == nil; next++ {
+		server := s.servers[next%len(s.servers)]
 		started := time.Now()
 		err := s.stream(ctx, server)
 		if ctx.Err() != nil {
 			break
 		}
 		s.disconnected(server, err)
-		if time.Since(started) >= settledAfter || errors.Is(err, errDrained) {
+		if time.Since(started) >= settledAfter || errors.Is(err, errDrained) || errors.Is(err, errReturn) {
 			failures = 0
+		}
+		if errors.Is(err, errReturn) {
+			next = -1
 		}
 		if !pause(ctx, backoff(failures, rand.Int64N)) {
 			break
@@ -133,15 +139,32 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 func (s *Subscriber) connected(server string) {
 	s.log.Info("connected to policy server", "server", server)
-	s.change(Connection{Server: server, Changed: time.Now()})
+	before, _ := s.Connection()
+	s.change(Connection{Server: server, Changed: time.Now(), Refused: before.Refused})
+}
+
+// refused notes whether what the server wants is taken.
+func (s *Subscriber) refused(err error) {
+	now, _ := s.Connection()
+	if (now.Refused == nil) == (err == nil) {
+		return
+	}
+	if err != nil {
+		s.log.Error("rule set of the policy server not taken", "err", err)
+	}
+	now.Refused = err
+	s.change(now)
 }
 
 func (s *Subscriber) disconnected(server string, err error) {
 	before, _ := s.Connection()
-	now := Connection{Changed: before.Changed, Err: err}
+	now := Connection{Changed: before.Changed, Err: err, Refused: before.Refused}
 	switch {
 	case errors.Is(err, errDrained):
 		s.log.Info("policy server asked to leave", "server", server)
+		now.Changed = time.Now()
+	case errors.Is(err, errReturn):
+		s.log.Info("leaves for the node's own policy server, which answers again", "server", server)
 		now.Changed = time.Now()
 	case before.Server != "":
 		s.log.Warn("policy server lost, the last rule set stays in force", "server", server, "err", err)

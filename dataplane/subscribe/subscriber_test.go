@@ -13,6 +13,7 @@ import (
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/dataplane/enforce"
+	"github.com/nameward/nameward/dataplane/subscribe"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -190,4 +191,71 @@ func TestServerThatNeitherResumesNorResetsIsLeft(t *testing.T) {
 	if connection, _ := a.Connection(); connection.Err == nil {
 		t.Error("the connection has no error")
 	}
+}
+
+// A node whose own server was away goes back to it, with what it holds.
+func TestNodeReturnsToItsOwnServer(t *testing.T) {
+	one, two := startServer(t), startServer(t)
+	home, other := one, two
+	if subscribe.Order("lab", []string{one.address, two.address})[0] == two.address {
+		home, other = two, one
+	}
+	home.refuse.Store(true)
+	a := startAgent(t, nil, idle(), one.address, two.address)
+	st, _ := other.accept(t)
+	st.send(snapshot(rules(1), 5))
+	st.wantAck(5, rules(1))
+	home.refuse.Store(false)
+	st, hello := home.accept(t)
+	if hello.GetRevision() != 5 {
+		t.Errorf("hello %v, want revision 5", hello)
+	}
+	st.send(&agentv1.SyncResponse{StoreId: storeID, Resumed: true})
+	st.send(update(rules(1), rules(2), 6))
+	st.wantAck(6, rules(2))
+	if connection, _ := a.Connection(); connection.Server != home.address {
+		t.Errorf("connected to %s, want the node's own %s", connection.Server, home.address)
+	}
+}
+
+func TestEmptyOtherStoreTakesNothing(t *testing.T) {
+	s := startServer(t)
+	held := &enforce.Revision{StoreID: "another", Number: 500, Rules: rules(3), ID: rules(3).ID()}
+	a := startAgent(t, held, idle(), s.address)
+	inForce := func() *enforce.Revision {
+		state, _ := a.reconciler.State()
+		return state.InForce
+	}
+	for range 2 { // each time that it connects
+		st, _ := s.accept(t)
+		st.send(snapshot(&ruleset.RuleSet{}, 1))
+		st.wantNack(1, false)
+		if inForce().Rules.ID() != rules(3).ID() {
+			t.Fatal("the rule set is gone")
+		}
+		if connection, _ := a.Connection(); connection.Refused == nil {
+			t.Error("nobody is told")
+		}
+		st.end <- status.Error(codes.Unavailable, "stopping")
+	}
+	st, _ := s.accept(t)
+	st.send(snapshot(&ruleset.RuleSet{}, 1))
+	st.wantNack(1, false)
+	// A policy for the node makes it the node's store. From then on it may take that away too.
+	st.send(update(&ruleset.RuleSet{}, rules(1), 2))
+	st.wantAck(2, rules(1))
+	st.send(update(rules(1), &ruleset.RuleSet{}, 3))
+	st.wantAck(3, &ruleset.RuleSet{})
+	if connection, _ := a.Connection(); connection.Refused != nil {
+		t.Errorf("still refused: %v", connection.Refused)
+	}
+}
+
+// A rule set of the same store may be empty.
+func TestLastPolicyIsTakenAway(t *testing.T) {
+	s := startServer(t)
+	startAgent(t, &enforce.Revision{StoreID: storeID, Number: 5, Rules: rules(1), ID: rules(1).ID()}, idle(), s.address)
+	st, _ := s.accept(t)
+	st.send(snapshot(&ruleset.RuleSet{}, 6))
+	st.wantAck(6, &ruleset.RuleSet{})
 }

@@ -56,6 +56,7 @@ type Lab struct {
 
 	id      string // what the names of its namespaces begin with
 	bin     string
+	bootID  string // a file, instead of the machine's; empty before the first Reboot
 	cleanup []func() error
 }
 

@@ -55,6 +55,25 @@ func (p *Process) Kill() error { return p.signal(syscall.SIGKILL) }
 // Stop asks the process to end (SIGTERM), and waits until it has.
 func (p *Process) Stop() error { return p.signal(syscall.SIGTERM) }
 
+// Freeze stops the process where it is, and Thaw lets it go on: its machine answers for it meanwhile.
+func (p *Process) Freeze() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Thaw ends Freeze.
+func (p *Process) Thaw() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Memory returns the memory of the process, in bytes.
+func (p *Process) Memory() (int, error) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	var size, resident int
+	if _, err := fmt.Sscan(string(content), &size, &resident); err != nil {
+		return 0, err
+	}
+	return resident * os.Getpagesize(), nil
+}
+
 // Exited is closed when the process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.done }
 

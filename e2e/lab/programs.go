@@ -54,7 +54,11 @@ func (l *Lab) StartAgent(ctx context.Context, flags ...string) (*Process, error)
 
 // StartAgentAlone starts the agent like StartAgent, but waits for its own socket alone.
 func (l *Lab) StartAgentAlone(ctx context.Context, flags ...string) (*Process, error) {
-	process, err := l.Start(ctx, l.Node, "nameward-agent", l.Agent, append(l.AgentFlags(), flags...)...)
+	program, args := l.Agent, append(l.AgentFlags(), flags...)
+	if l.bootID != "" {
+		program, args = l.asAfterReboot(program, args)
+	}
+	process, err := l.Start(ctx, l.Node, "nameward-agent", program, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -424,7 +425,11 @@ type Observations struct {
 	// count from the next of the same flow, which an agent begins when it restarts or had no room: with the same first
 	// time a count replaces what the server knew, with another one it adds. A stream begins with all that the agent
 	// holds; they are no part of the snapshot, since what an agent forgot was seen all the same.
-	FlowEvents    []*v1.FlowEvent `protobuf:"bytes,5,rep,name=flow_events,json=flowEvents,proto3" json:"flow_events,omitempty"`
+	FlowEvents []*v1.FlowEvent `protobuf:"bytes,5,rep,name=flow_events,json=flowEvents,proto3" json:"flow_events,omitempty"`
+	// What the node's clock said when the batch was made. Where it is a minute or more from the server's, the times of
+	// mappings are moved by the difference, so that a node with a wrong clock, or one that was just set, does not end
+	// them early or late. Flow events keep the times that the node gave them: those tell one count from another.
+	SentTime      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=sent_time,json=sentTime,proto3" json:"sent_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -490,6 +495,13 @@ func (x *Observations) GetSnapshotEnd() bool {
 func (x *Observations) GetFlowEvents() []*v1.FlowEvent {
 	if x != nil {
 		return x.FlowEvents
+	}
+	return nil
+}
+
+func (x *Observations) GetSentTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SentTime
 	}
 	return nil
 }
@@ -698,7 +710,7 @@ var File_nameward_agent_v1_sync_service_proto protoreflect.FileDescriptor
 
 const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\n" +
-	"$nameward/agent/v1/sync_service.proto\x12\x11nameward.agent.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a nameward/agent/v1/rule_set.proto\x1a\x1dnameward/v1/observation.proto\"\xae\x02\n" +
+	"$nameward/agent/v1/sync_service.proto\x12\x11nameward.agent.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a nameward/agent/v1/rule_set.proto\x1a\x1dnameward/v1/observation.proto\"\xae\x02\n" +
 	"\vSyncRequest\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.nameward.agent.v1.HelloH\x00R\x05hello\x12*\n" +
 	"\x03ack\x18\x02 \x01(\v2\x16.nameward.agent.v1.AckH\x00R\x03ack\x12-\n" +
@@ -728,14 +740,15 @@ const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\x04Nack\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x16\n" +
-	"\x06resync\x18\x03 \x01(\bR\x06resync\"\xd9\x01\n" +
+	"\x06resync\x18\x03 \x01(\bR\x06resync\"\x92\x02\n" +
 	"\fObservations\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\x04R\x05batch\x120\n" +
 	"\bmappings\x18\x02 \x03(\v2\x14.nameward.v1.MappingR\bmappings\x12%\n" +
 	"\x0esnapshot_begin\x18\x03 \x01(\bR\rsnapshotBegin\x12!\n" +
 	"\fsnapshot_end\x18\x04 \x01(\bR\vsnapshotEnd\x127\n" +
 	"\vflow_events\x18\x05 \x03(\v2\x16.nameward.v1.FlowEventR\n" +
-	"flowEvents\"\x9e\x02\n" +
+	"flowEvents\x127\n" +
+	"\tsent_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bsentTime\"\x9e\x02\n" +
 	"\fStatusReport\x12I\n" +
 	"\bcounters\x18\x01 \x03(\v2-.nameward.agent.v1.StatusReport.CountersEntryR\bcounters\x12\x1a\n" +
 	"\bdegraded\x18\x02 \x03(\tR\bdegraded\x12%\n" +
@@ -772,19 +785,20 @@ func file_nameward_agent_v1_sync_service_proto_rawDescGZIP() []byte {
 
 var file_nameward_agent_v1_sync_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_nameward_agent_v1_sync_service_proto_goTypes = []any{
-	(*SyncRequest)(nil),         // 0: nameward.agent.v1.SyncRequest
-	(*Hello)(nil),               // 1: nameward.agent.v1.Hello
-	(*Ack)(nil),                 // 2: nameward.agent.v1.Ack
-	(*Nack)(nil),                // 3: nameward.agent.v1.Nack
-	(*Observations)(nil),        // 4: nameward.agent.v1.Observations
-	(*StatusReport)(nil),        // 5: nameward.agent.v1.StatusReport
-	(*SyncResponse)(nil),        // 6: nameward.agent.v1.SyncResponse
-	nil,                         // 7: nameward.agent.v1.Hello.LabelsEntry
-	nil,                         // 8: nameward.agent.v1.StatusReport.CountersEntry
-	(*v1.Mapping)(nil),          // 9: nameward.v1.Mapping
-	(*v1.FlowEvent)(nil),        // 10: nameward.v1.FlowEvent
-	(*RuleSetChange)(nil),       // 11: nameward.agent.v1.RuleSetChange
-	(*durationpb.Duration)(nil), // 12: google.protobuf.Duration
+	(*SyncRequest)(nil),           // 0: nameward.agent.v1.SyncRequest
+	(*Hello)(nil),                 // 1: nameward.agent.v1.Hello
+	(*Ack)(nil),                   // 2: nameward.agent.v1.Ack
+	(*Nack)(nil),                  // 3: nameward.agent.v1.Nack
+	(*Observations)(nil),          // 4: nameward.agent.v1.Observations
+	(*StatusReport)(nil),          // 5: nameward.agent.v1.StatusReport
+	(*SyncResponse)(nil),          // 6: nameward.agent.v1.SyncResponse
+	nil,                           // 7: nameward.agent.v1.Hello.LabelsEntry
+	nil,                           // 8: nameward.agent.v1.StatusReport.CountersEntry
+	(*v1.Mapping)(nil),            // 9: nameward.v1.Mapping
+	(*v1.FlowEvent)(nil),          // 10: nameward.v1.FlowEvent
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*RuleSetChange)(nil),         // 12: nameward.agent.v1.RuleSetChange
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
 }
 var file_nameward_agent_v1_sync_service_proto_depIdxs = []int32{
 	1,  // 0: nameward.agent.v1.SyncRequest.hello:type_name -> nameward.agent.v1.Hello
@@ -795,16 +809,17 @@ var file_nameward_agent_v1_sync_service_proto_depIdxs = []int32{
 	7,  // 5: nameward.agent.v1.Hello.labels:type_name -> nameward.agent.v1.Hello.LabelsEntry
 	9,  // 6: nameward.agent.v1.Observations.mappings:type_name -> nameward.v1.Mapping
 	10, // 7: nameward.agent.v1.Observations.flow_events:type_name -> nameward.v1.FlowEvent
-	8,  // 8: nameward.agent.v1.StatusReport.counters:type_name -> nameward.agent.v1.StatusReport.CountersEntry
-	11, // 9: nameward.agent.v1.SyncResponse.changes:type_name -> nameward.agent.v1.RuleSetChange
-	12, // 10: nameward.agent.v1.SyncResponse.drain:type_name -> google.protobuf.Duration
-	0,  // 11: nameward.agent.v1.SyncService.Sync:input_type -> nameward.agent.v1.SyncRequest
-	6,  // 12: nameward.agent.v1.SyncService.Sync:output_type -> nameward.agent.v1.SyncResponse
-	12, // [12:13] is the sub-list for method output_type
-	11, // [11:12] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	11, // 8: nameward.agent.v1.Observations.sent_time:type_name -> google.protobuf.Timestamp
+	8,  // 9: nameward.agent.v1.StatusReport.counters:type_name -> nameward.agent.v1.StatusReport.CountersEntry
+	12, // 10: nameward.agent.v1.SyncResponse.changes:type_name -> nameward.agent.v1.RuleSetChange
+	13, // 11: nameward.agent.v1.SyncResponse.drain:type_name -> google.protobuf.Duration
+	0,  // 12: nameward.agent.v1.SyncService.Sync:input_type -> nameward.agent.v1.SyncRequest
+	6,  // 13: nameward.agent.v1.SyncService.Sync:output_type -> nameward.agent.v1.SyncResponse
+	13, // [13:14] is the sub-list for method output_type
+	12, // [12:13] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_nameward_agent_v1_sync_service_proto_init() }
