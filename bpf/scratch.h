@@ -2,7 +2,7 @@
 /* Working memory that is too big for the stack: claimed for one run of a program. */
 #pragma once
 
-#include "types.h"
+#include "verdict.h"
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -153,7 +153,8 @@ struct scratch {
 	struct query_key asker; /* who asks, or asked what the message answers */
 	struct search search;	/* for its place among the questions */
 	struct response response;
-	struct asked asked; /* the question that it answers */
+	struct asked asked;	    /* the question that it answers */
+	struct judgement judgement; /* of a question */
 
 	/* The TCP stream that a segment is of, as it will be when the segment has passed. */
 	struct stream_key stream_key;
