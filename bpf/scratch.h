@@ -128,7 +128,7 @@ struct scratch {
 
 	/* What the answer says, so far. */
 	struct chain_name chain[CHAIN_MAX];
-	__u64 digest;
+	__u64 addresses_digest; /* a sum, since their order rotates */
 	struct learned_set sets[LEARNED_SETS];
 	__u32 chain_names;
 	__u32 set_count;
@@ -137,6 +137,10 @@ struct scratch {
 	__u32 min_ttl;
 	__u32 special;	  /* addresses passed over: never learned */
 	__u32 over_limit; /* addresses passed over: too many */
+
+	/* The walk over every match set of every address. */
+	__u32 commit_address;
+	__u32 commit_set;
 
 	/* The walk over the records. */
 	__u32 position;	      /* of the next record */
@@ -168,6 +172,9 @@ struct scratch {
 	__u32 oldest_buffer; /* its index */
 	__u32 lock;	     /* index of the stream's lock */
 	__u32 locked;	     /* it is ours */
+	enum origin origin;  /* of queries */
+	__u32 responses;     /* 0: queries, which cannot be held back: they are refused, or pass */
+	__u32 refused;	     /* one of them is to be */
 
 	struct cgroup_walk walk;
 
