@@ -19,13 +19,18 @@
 #define EVERY_BYTE 0x0101010101010101ULL
 #define HIGH_BITS (0x80 * EVERY_BYTE)
 
+static __always_inline __u64 mix_by(__u64 first, __u64 second, __u64 hash, __u64 word)
+{
+	word *= first;
+	word ^= word >> 32;
+	hash = (hash ^ word) * second;
+	return hash ^ hash >> 29;
+}
+
 /* Both multipliers are secret, so that no one can choose names that collide. */
 static __always_inline __u64 mix(const struct settings *set, __u64 hash, __u64 word)
 {
-	word *= set->hash_key[1] | 1;
-	word ^= word >> 32;
-	hash = (hash ^ word) * (set->hash_key[2] | 1);
-	return hash ^ hash >> 29;
+	return mix_by(set->hash_key[1] | 1, set->hash_key[2] | 1, hash, word);
 }
 
 /*
@@ -62,11 +67,13 @@ __attribute__((noinline)) int hash_suffixes(struct scratch *s)
 {
 	__u32 key = 0, label;
 	struct settings *set = bpf_map_lookup_elem(&settings, &key);
-	__u64 hash;
+	__u64 hash, first, second;
 
 	if (!s || !set)
 		return 0;
 	hash = set->hash_key[3];
+	first = set->hash_key[1] | 1;
+	second = set->hash_key[2] | 1;
 	label = s->labels & LABELS_MAX;
 	for (int i = 0; i < LABELS_MAX; i++) {
 		if (label == 0)
@@ -76,7 +83,7 @@ __attribute__((noinline)) int hash_suffixes(struct scratch *s)
 		 * seen.
 		 */
 		label = (label - 1 + s->zero) & LABELS_MAX;
-		hash = mix(set, hash, s->label_hash[label]);
+		hash = mix_by(first, second, hash, s->label_hash[label]);
 		s->label_hash[label] = hash;
 	}
 	s->hash = hash;
