@@ -90,16 +90,27 @@ __attribute__((noinline)) int hash_suffixes(struct scratch *s)
 	return 0;
 }
 
+/* Takes a word of a label: its canonical form goes to `to`. Gives the hash with it. */
+static __always_inline __u64 take_word(struct scratch *s, const struct settings *set, __u64 hash,
+				       __u64 word, __u64 filler, __u8 *to)
+{
+	word = lower_case(word & ~filler);
+	if (odd_bytes(word | ('0' * EVERY_BYTE & filler)))
+		s->odd = 1;
+	*(__u64 *)to = word;
+	return mix(set, hash, word);
+}
+
 /*
- * Reads a label of `bytes` bytes, in words: its canonical form goes to `place` of the texts. Gives
- * its hash. Verified once, by itself.
+ * Reads the words of a label but for the last, of which there are some: `bytes` is more than 8.
+ * Their canonical form goes to `place` of the texts. Gives their hash. Verified once, by itself.
  */
-__attribute__((noinline)) __u64 read_label(struct scratch *s, __u32 at, __u32 place, __u32 bytes)
+__attribute__((noinline)) __u64 read_words(struct scratch *s, __u32 at, __u32 place, __u32 bytes)
 {
 	__u32 key = 0;
 	struct settings *set = bpf_map_lookup_elem(&settings, &key);
-	__u64 hash, word, filler;
 	__u8 *from, *to;
+	__u64 hash;
 
 	if (!s || !set)
 		return 0;
@@ -108,20 +119,11 @@ __attribute__((noinline)) __u64 read_label(struct scratch *s, __u32 at, __u32 pl
 	bytes &= LABEL_MAX;
 	hash = set->hash_key[0] ^ bytes;
 	for (; bytes > 8; bytes -= 8) {
-		word = lower_case(*(__u64 *)from);
-		if (odd_bytes(word))
-			s->odd = 1;
-		*(__u64 *)to = word;
-		hash = mix(set, hash, word);
+		hash = take_word(s, set, hash, *(__u64 *)from, 0, to);
 		from += 8;
 		to += 8;
 	}
-	filler = ~(~0ULL >> ((64 - bytes * 8) & 63)); /* what is behind the label */
-	word = lower_case(*(__u64 *)from & ~filler);
-	if (odd_bytes(word | ('0' * EVERY_BYTE & filler)))
-		s->odd = 1;
-	*(__u64 *)to = word;
-	return mix(set, hash, word);
+	return hash;
 }
 
 /*
@@ -131,9 +133,11 @@ __attribute__((noinline)) __u64 read_label(struct scratch *s, __u32 at, __u32 pl
  */
 __attribute__((noinline)) int read_labels(struct scratch *s, __u32 at, __u32 place)
 {
-	__u32 labels, bytes, length;
+	__u32 labels, bytes, length, whole, key = 0;
+	struct settings *set = bpf_map_lookup_elem(&settings, &key);
+	__u64 hash, filler;
 
-	if (!s)
+	if (!s || !set)
 		return 0;
 	place = (place & (TEXT_NAMES - 1)) * TEXT_STRIDE;
 	labels = s->labels;
@@ -157,9 +161,17 @@ __attribute__((noinline)) int read_labels(struct scratch *s, __u32 at, __u32 pla
 			return 0;
 		s->text[place + bytes] = length;
 		s->label_at[labels] = bytes;
-		s->label_hash[labels] = read_label(s, at + 1, place + bytes + 1, length);
-		at += 1 + length;
-		bytes += 1 + length;
+		at++;
+		bytes++;
+		hash = set->hash_key[0] ^ length;
+		if (length > 8)
+			hash = read_words(s, at, place + bytes, length);
+		whole = (length - 1) & ~7U & LABEL_MAX;	 /* bytes of these words */
+		filler = ~(~0ULL >> (-length * 8 & 63)); /* what is behind the label */
+		s->label_hash[labels] = take_word(s, set, hash, *(__u64 *)(s->message + at + whole),
+						  filler, s->text + place + bytes + whole);
+		at += length;
+		bytes += length;
 		labels++;
 	}
 	return 0;
