@@ -128,8 +128,8 @@ static __always_inline void weigh(struct judgement *judgement, const struct pack
 	judgement->protocol = packet->protocol == PROTOCOL_ICMPV6 ? IPPROTO_ICMP : packet->protocol;
 	judgement->port = bpf_ntohs(packet->destination_port);
 	/* No rule denies; no rule for a question would let it pass. */
-	judgement->enforced |= 1;
-	judgement->audited |= 1;
+	judgement->first[ENFORCED] |= 1;
+	judgement->first[AUDITED] |= 1;
 	judge_component(judgement, COMPONENT_ANY << COMPONENT_SHIFT);
 	if (flags & GENERATION_DESTINATIONS) {
 		__u32 class = classify(&destinations, judgement->generation, &packet->destination);
@@ -151,12 +151,12 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *pac
 	bool denied, reported;
 
 	weigh(judgement, packet, flags);
-	denied = judgement->flags & WORKLOAD_ENFORCED && denies(judgement->enforced);
-	reported = judgement->flags & WORKLOAD_AUDITED && denies(judgement->audited);
+	denied = judgement->flags & WORKLOAD_ENFORCED && denies(judgement->first[ENFORCED]);
+	reported = judgement->flags & WORKLOAD_AUDITED && denies(judgement->first[AUDITED]);
 	if ((!denied && !reported) || always_allowed(packet, origin))
 		return allow();
-	flow->enforced = position_of(judgement->enforced);
-	flow->audited = position_of(judgement->audited);
+	flow->enforced = position_of(judgement->first[ENFORCED]);
+	flow->audited = position_of(judgement->first[AUDITED]);
 	if (flow->enforced != NO_RULE)
 		flow->flags |= FLOW_ENFORCED_RULE;
 	if (flow->audited != NO_RULE)

@@ -30,8 +30,8 @@ static __always_inline void tell_judged(struct __sk_buff *skb, struct scratch *s
 	struct flow flow = {
 		.flags = flags | (origin == ORIGIN_LOCAL ? FLOW_LOCAL : 0),
 		.generation = judgement->generation,
-		.enforced = position_of(judgement->enforced),
-		.audited = position_of(judgement->audited),
+		.enforced = position_of(judgement->first[ENFORCED]),
+		.audited = position_of(judgement->first[AUDITED]),
 	};
 
 	if (flow.enforced != NO_RULE)
@@ -66,9 +66,9 @@ static __always_inline bool refused(struct __sk_buff *skb, struct scratch *s,
 	    judgement->workload_count == 0)
 		return false;
 	judge_question(s, judgement);
-	if (judgement->flags & WORKLOAD_ENFORCED && denies(judgement->enforced))
+	if (judgement->flags & WORKLOAD_ENFORCED && denies(judgement->first[ENFORCED]))
 		flags |= FLOW_DENIED;
-	if (judgement->flags & WORKLOAD_AUDITED && denies(judgement->audited))
+	if (judgement->flags & WORKLOAD_AUDITED && denies(judgement->first[AUDITED]))
 		flags |= FLOW_AUDITED;
 	if (!flags)
 		return false;

@@ -8,8 +8,7 @@
 #include "maps.h"
 #include <stdbool.h>
 
-#define NO_RULE 0xffffffffULL	/* in place of a position */
-#define BEHIND_ALL (1ULL << 62) /* of a rule that does not count */
+#define NO_RULE 0xffffffffULL /* in place of a position */
 
 /* What is asked of every component of a destination, and the best answer so far. */
 struct judgement {
@@ -23,13 +22,11 @@ struct judgement {
 	};
 	__u32 protocol; /* as verdict_entry has it */
 	__u32 port;	/* host byte order */
-	/*
-	 * The first rules that match, of policies in mode ENFORCE and in mode AUDIT: position << 1,
-	 * and 1 if the rule denies.
-	 */
-	__u64 enforced;
-	__u64 audited;
+	/* The first rule that matches, in each mode: position << 1, and 1 if it denies. */
+	__u64 first[2];
 };
+
+enum { ENFORCED = 0, AUDITED = 1 }; /* in `first` */
 
 static __always_inline __u32 position_of(__u64 rule)
 {
@@ -46,8 +43,8 @@ static __always_inline void begin(struct judgement *judgement, __u32 generation)
 {
 	__builtin_memset(judgement, 0, sizeof(*judgement));
 	judgement->generation = generation;
-	judgement->enforced = NO_RULE << 1;
-	judgement->audited = NO_RULE << 1;
+	judgement->first[ENFORCED] = NO_RULE << 1;
+	judgement->first[AUDITED] = NO_RULE << 1;
 }
 
 /* Adds the workload of a key that the connection has. False: no policy selects by that key. */
@@ -80,22 +77,13 @@ static __always_inline __u64 misses(const struct verdict_entry *entry,
 	return (some & (other | outside)) >> 63;
 }
 
-/* Keeps the rule that comes first; as in misses, without a branch. */
-static __always_inline void keep_first(__u64 *first, __u64 rule)
-{
-	__s64 behind = rule - *first;
-
-	*first += behind & behind >> 63;
-}
-
 static __always_inline void consider(const struct verdict_entry *entry, struct judgement *judgement)
 {
 	__u64 rule = (__u64)entry->position << 1 | (entry->flags & VERDICT_DENY);
-	__u64 audit = (entry->flags & VERDICT_AUDIT) / VERDICT_AUDIT;
-	__u64 skip = misses(entry, judgement);
+	__u64 *first = &judgement->first[(entry->flags & VERDICT_AUDIT) / VERDICT_AUDIT];
 
-	keep_first(&judgement->enforced, rule | (skip | audit) * BEHIND_ALL);
-	keep_first(&judgement->audited, rule | (skip | (audit ^ 1)) * BEHIND_ALL);
+	if (!misses(entry, judgement) && rule < *first)
+		*first = rule;
 }
 
 /*
