@@ -30,7 +30,7 @@ static __always_inline int accept(struct __sk_buff *skb, enum origin origin)
 	if (!(judgement.flags & WORKLOAD_ENFORCED) || !read_transport(skb, &packet))
 		return 0;
 	weigh(&judgement, &packet, generation->flags);
-	return !judgement.enforced_denies || always_allowed(&packet, origin);
+	return !denies(judgement.first[ENFORCED]) || always_allowed(&packet, origin);
 }
 
 SEC("socket")

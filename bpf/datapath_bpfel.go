@@ -390,8 +390,8 @@ type DatapathScratch struct {
 		Position uint32
 		Bytes    uint32
 	}
-	Digest uint64
-	Sets   [256]struct {
+	AddressesDigest uint64
+	Sets            [256]struct {
 		_        structs.HostLayout
 		MatchSet uint32
 		Names    uint32
@@ -403,6 +403,8 @@ type DatapathScratch struct {
 	MinTtl        uint32
 	Special       uint32
 	OverLimit     uint32
+	CommitAddress uint32
+	CommitSet     uint32
 	Position      uint32
 	Records       uint32
 	Fault         uint32
@@ -459,6 +461,17 @@ type DatapathScratch struct {
 		Slot   uint32
 		State  uint64
 	}
+	Judgement struct {
+		_             structs.HostLayout
+		Generation    uint32
+		Flags         uint32
+		WorkloadCount uint32
+		Workloads     [8]uint32
+		Protocol      uint32
+		Port          uint32
+		_             [4]byte
+		First         [2]uint64
+	}
 	StreamKey    DatapathStreamKey
 	_            [4]byte
 	Stream       DatapathStream
@@ -475,7 +488,9 @@ type DatapathScratch struct {
 	OldestBuffer uint32
 	Lock         uint32
 	Locked       uint32
-	_            [4]byte
+	Origin       DatapathOrigin
+	Responses    uint32
+	Refused      uint32
 	Walk         struct {
 		_       structs.HostLayout
 		Cgroup  uint64

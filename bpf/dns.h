@@ -189,6 +189,15 @@ static __always_inline enum counter read_alias(struct scratch *s, __u32 data, __
 	return 0;
 }
 
+static __always_inline __u64 digest_address(const struct answer_address *address)
+{
+	__u32 key = 0;
+	const struct settings *set = bpf_map_lookup_elem(&settings, &key);
+	const __u64 *halves = (const __u64 *)address->address.bytes;
+
+	return set ? mix(set, mix(set, address->names, halves[0]), halves[1]) : 0;
+}
+
 /* Adds the address of `bytes` bytes, 4 or 16, at a position to those that the owner has. */
 static __always_inline void add_address(struct scratch *s, __u32 position, __u32 bytes, __u32 ttl)
 {
@@ -211,6 +220,7 @@ static __always_inline void add_address(struct scratch *s, __u32 position, __u32
 		__builtin_memcpy(&to->address, from, sizeof(to->address));
 	to->names = s->owner;
 	s->addresses++;
+	s->addresses_digest += digest_address(to);
 }
 
 /* Reads the address of an A or AAAA record. Gives a fault, or 0. */
@@ -378,6 +388,7 @@ static __always_inline enum counter read_answers(struct scratch *s, __u32 positi
 		s->skipped = 0;
 		s->grown = 0;
 		s->addresses = 0;
+		s->addresses_digest = 0;
 		s->special = 0;
 		s->over_limit = 0;
 		s->min_ttl = ~TTL_SIGN;

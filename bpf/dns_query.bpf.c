@@ -61,15 +61,15 @@ static long read_next(__u32 index, struct reading *reading)
 	(void)index;
 	if (!next_message(reading, QUERY_BYTES))
 		return 1;
-	reading->refused = read_query(reading->skb, reading->s, reading->packet, reading->origin) ==
-			   QUERY_REFUSED;
-	return reading->refused;
+	reading->s->refused = read_query(reading->skb, reading->s, reading->packet,
+					 reading->s->origin) == QUERY_REFUSED;
+	return reading->s->refused;
 }
 
 static __always_inline int ask_by_segment(struct __sk_buff *skb, const struct packet *packet,
 					  enum origin origin)
 {
-	struct reading reading = {.skb = skb, .packet = packet, .origin = origin};
+	struct reading reading = {.skb = skb, .packet = packet};
 	struct segment segment;
 	enum fate fate;
 
@@ -86,6 +86,8 @@ static __always_inline int ask_by_segment(struct __sk_buff *skb, const struct pa
 		count(COUNTER_BUSY);
 		return 0;
 	}
+	reading.s->origin = origin;
+	reading.s->responses = false;
 	fate = follow(&reading, &segment, read_next);
 	release_scratch(reading.s);
 	return fate == FATE_REFUSE;

@@ -70,53 +70,38 @@ static __always_inline void set_lifetime(struct scratch *s, const struct setting
 	s->response.expires_at = ticks(s->response.now_ns + lifetime_ns);
 }
 
-static long commit_address(__u32 index, struct walk *walk)
+static long commit_pair(__u32 index, struct walk *walk)
 {
 	struct scratch *s = walk->s;
+	__u32 of = s->commit_address, set = s->commit_set;
 	struct answer_address *address;
 
-	if (index >= ANSWER_ADDRESSES)
+	(void)index;
+	if (of >= ANSWER_ADDRESSES || set >= LEARNED_SETS)
 		return 1;
-	address = &s->event_addresses[index];
-	for (__u32 i = 0; i < LEARNED_SETS; i++) {
-		if (i >= s->set_count)
-			break;
-		if (s->sets[i].names <= address->names)
-			add_match_set(&address->address, s->sets[i].match_set,
-				      s->response.expires_at, s->response.now_ns);
+	address = &s->event_addresses[of];
+	if (s->sets[set].names <= address->names)
+		add_match_set(&address->address, s->sets[set].match_set, s->response.expires_at,
+			      s->response.now_ns);
+	s->commit_set = set + 1;
+	if (s->commit_set == s->set_count) {
+		s->commit_set = 0;
+		s->commit_address = of + 1;
 	}
 	return 0;
 }
 
-/*
- * A digest of names and addresses that does not depend on the order of the addresses, which
- * rotates.
- */
-__attribute__((noinline)) int digest_answer(struct scratch *s)
+/* A digest of names and addresses that does not depend on the order of the addresses. */
+static __always_inline __u64 digest_answer(const struct scratch *s, const struct settings *set)
 {
-	__u32 key = 0;
-	const struct settings *set = bpf_map_lookup_elem(&settings, &key);
-	__u64 digest, sum = 0;
+	__u64 digest = set->hash_key[3];
 
-	if (!s || !set)
-		return 0;
-	digest = set->hash_key[3];
 	for (__u32 i = 0; i < CHAIN_MAX; i++) {
 		if (i >= s->chain_names)
 			break;
 		digest = mix(set, digest, s->chain[i].hash);
 	}
-	for (__u32 i = 0; i < ANSWER_ADDRESSES; i++) {
-		if (i >= s->addresses)
-			break;
-
-		const struct answer_address *address = &s->event_addresses[i];
-		__u64 one = mix(set, address->names, *(__u64 *)address->address.bytes);
-
-		sum += mix(set, one, *(__u64 *)(address->address.bytes + 8));
-	}
-	s->digest = mix(set, digest, sum);
-	return 0;
+	return mix(set, digest, s->addresses_digest);
 }
 
 /*
@@ -179,14 +164,13 @@ static __always_inline __u64 leeway(const struct response *response)
 static __always_inline void tell(struct scratch *s, const struct settings *set)
 {
 	__u64 key = mix(set, s->chain[0].hash, s->response.question.type);
-	struct answer *known = bpf_map_lookup_elem(&answers, &key);
 	struct answer answer = {
+		.digest = digest_answer(s, set),
 		.expires_at = s->response.expires_at,
 		.reported = s->response.expires_at,
 	};
+	struct answer *known = bpf_map_lookup_elem(&answers, &key);
 
-	digest_answer(s);
-	answer.digest = s->digest;
 	if (known && known->digest == answer.digest) {
 		if (known->expires_at < answer.expires_at)
 			known->expires_at = answer.expires_at;
@@ -218,8 +202,9 @@ __attribute__((noinline)) int commit(struct scratch *s)
 	if (s->sets_over_limit)
 		count_many(COUNTER_SETS_OVER_LIMIT, s->sets_over_limit);
 	set_lifetime(s, set);
-	if (s->set_count)
-		bpf_loop(s->addresses, commit_address, &walk, 0);
+	s->commit_address = 0;
+	s->commit_set = 0;
+	bpf_loop(s->addresses * s->set_count, commit_pair, &walk, 0);
 	tell(s, set);
 	return s->set_count ? COUNTER_LEARNED : COUNTER_UNMATCHED;
 }
@@ -307,7 +292,7 @@ static long learn_next(__u32 index, struct reading *reading)
 /* A segment: 1 if it is to be held back. */
 static __always_inline int respond_by_segment(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct reading reading = {.skb = skb, .packet = packet, .responses = true};
+	struct reading reading = {.skb = skb, .packet = packet};
 	struct segment segment;
 	enum fate fate = FATE_HOLD_BACK;
 
@@ -322,6 +307,7 @@ static __always_inline int respond_by_segment(struct __sk_buff *skb, const struc
 	reading.s = claim_scratch();
 	if (reading.s) {
 		note_asker(reading.s, packet);
+		reading.s->responses = true;
 		fate = follow(&reading, &segment, learn_next);
 		release_scratch(reading.s);
 	}

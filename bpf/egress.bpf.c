@@ -14,32 +14,34 @@
 enum { DHCP_SERVER = 67, DHCP_CLIENT = 68, DHCPV6_CLIENT = 546, DHCPV6_SERVER = 547 };
 enum { MLD_FIRST = 130, MLD_LAST = 132, ND_FIRST = 133, ND_LAST = 137, MLD2_REPORT = 143 };
 
-/* Asks every live match set of the destination. */
-static __always_inline void judge_names(struct judgement *judgement,
-					const struct address *destination)
+/*
+ * Asks every live match set in one page of the destination. Gives whether there may be a next one.
+ * Verified once, by itself.
+ */
+__attribute__((noinline)) int judge_names(struct judgement *judgement,
+					  const struct address *destination, __u32 page)
 {
-	struct mapping_key key = {.address = *destination};
-	__u64 now_ns = 0;
+	struct mapping_key key = {.page = page};
+	struct mapping *mapping;
+	__u64 now_ns;
 
-	for (__u32 page = 0; page < MAPPING_PAGES; page++) {
-		struct mapping *mapping;
+	if (!judgement || !destination)
+		return 0;
+	key.address = *destination;
+	mapping = bpf_map_lookup_elem(&mappings, &key);
+	if (!mapping)
+		return 0;
+	now_ns = bpf_ktime_get_boot_ns();
+	for (__u32 i = 0; i < MAPPING_SLOTS; i++) {
+		__u64 slot = load_slot(&mapping->slots[i]);
 
-		key.page = page;
-		mapping = bpf_map_lookup_elem(&mappings, &key);
-		if (!mapping)
-			return;
-		if (now_ns == 0)
-			now_ns = bpf_ktime_get_boot_ns();
-		for (__u32 i = 0; i < MAPPING_SLOTS; i++) {
-			__u64 slot = load_slot(&mapping->slots[i]);
-
-			if (slot == 0)
-				return; /* slots fill in order, and pages too */
-			if (slot_live(slot, now_ns))
-				judge_component(judgement, COMPONENT_MATCH_SET << COMPONENT_SHIFT |
-								   (slot & SLOT_MATCH_SET));
-		}
+		if (slot == 0)
+			return 0; /* slots fill in order, and pages too */
+		if (slot_live(slot, now_ns))
+			judge_component(judgement, COMPONENT_MATCH_SET << COMPONENT_SHIFT |
+							   (slot & SLOT_MATCH_SET));
 	}
+	return 1;
 }
 
 /* Whether the connection is one that no policy may stop: otherwise a node could lock itself out. */
@@ -126,8 +128,8 @@ static __always_inline void weigh(struct judgement *judgement, const struct pack
 	judgement->protocol = packet->protocol == PROTOCOL_ICMPV6 ? IPPROTO_ICMP : packet->protocol;
 	judgement->port = bpf_ntohs(packet->destination_port);
 	/* No rule denies; no rule for a question would let it pass. */
-	judgement->enforced_denies = 1;
-	judgement->audited_denies = 1;
+	judgement->first[ENFORCED] |= 1;
+	judgement->first[AUDITED] |= 1;
 	judge_component(judgement, COMPONENT_ANY << COMPONENT_SHIFT);
 	if (flags & GENERATION_DESTINATIONS) {
 		__u32 class = classify(&destinations, judgement->generation, &packet->destination);
@@ -135,7 +137,10 @@ static __always_inline void weigh(struct judgement *judgement, const struct pack
 		if (class)
 			judge_component(judgement, COMPONENT_CIDR << COMPONENT_SHIFT | class);
 	}
-	judge_names(judgement, &packet->destination);
+	for (__u32 page = 0; page < MAPPING_PAGES; page++) {
+		if (!judge_names(judgement, &packet->destination, page))
+			break;
+	}
 }
 
 /* The verdict of the policies that select the connection. */
@@ -146,15 +151,15 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *pac
 	bool denied, reported;
 
 	weigh(judgement, packet, flags);
-	denied = judgement->flags & WORKLOAD_ENFORCED && judgement->enforced_denies;
-	reported = judgement->flags & WORKLOAD_AUDITED && judgement->audited_denies;
+	denied = judgement->flags & WORKLOAD_ENFORCED && denies(judgement->first[ENFORCED]);
+	reported = judgement->flags & WORKLOAD_AUDITED && denies(judgement->first[AUDITED]);
 	if ((!denied && !reported) || always_allowed(packet, origin))
 		return allow();
-	flow->enforced = judgement->enforced;
-	flow->audited = judgement->audited;
-	if (judgement->enforced != NO_RULE)
+	flow->enforced = position_of(judgement->first[ENFORCED]);
+	flow->audited = position_of(judgement->first[AUDITED]);
+	if (flow->enforced != NO_RULE)
 		flow->flags |= FLOW_ENFORCED_RULE;
-	if (judgement->audited != NO_RULE)
+	if (flow->audited != NO_RULE)
 		flow->flags |= FLOW_AUDITED_RULE;
 	if (!denied)
 		return audit(skb, packet, flow);

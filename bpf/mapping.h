@@ -117,23 +117,30 @@ __attribute__((noinline)) int find_oldest(struct mapping_key *of, struct oldest 
 	return 0;
 }
 
-/* All pages are full of live match sets: the one that expires first gives way. */
-static __always_inline enum insertion evict(struct mapping_key *key, __u64 wanted)
+/*
+ * All pages are full of live match sets: the one that expires first gives way. Gives an enum
+ * insertion; verified once, by itself.
+ */
+__attribute__((noinline)) int evict(struct mapping_key *of, __u64 wanted)
 {
 	struct oldest oldest = {.slot = ~0ULL};
+	struct mapping_key key;
 	struct mapping *page;
 	__u64 *slot;
 
+	if (!of)
+		return INSERTION_LOST;
+	key = *of; /* as in insert_in_page */
 	for (__u32 i = 0; i < MAPPING_PAGES; i++) {
-		key->page = i;
-		find_oldest(key, &oldest);
+		key.page = i;
+		find_oldest(&key, &oldest);
 	}
-	key->page = oldest.slot / MAPPING_SLOTS & (MAPPING_PAGES - 1);
-	page = bpf_map_lookup_elem(&mappings, key);
+	key.page = oldest.slot / MAPPING_SLOTS & (MAPPING_PAGES - 1);
+	page = bpf_map_lookup_elem(&mappings, &key);
 	if (!page)
 		return INSERTION_LOST;
 	slot = &page->slots[oldest.slot & (MAPPING_SLOTS - 1)];
-	if (take(key, page, slot, load_slot(slot), wanted) != INSERTION_DONE)
+	if (take(&key, page, slot, load_slot(slot), wanted) != INSERTION_DONE)
 		return INSERTION_LOST;
 	count(COUNTER_MAPPING_EVICTED);
 	return INSERTION_DONE;

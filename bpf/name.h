@@ -19,13 +19,18 @@
 #define EVERY_BYTE 0x0101010101010101ULL
 #define HIGH_BITS (0x80 * EVERY_BYTE)
 
+static __always_inline __u64 mix_by(__u64 first, __u64 second, __u64 hash, __u64 word)
+{
+	word *= first;
+	word ^= word >> 32;
+	hash = (hash ^ word) * second;
+	return hash ^ hash >> 29;
+}
+
 /* Both multipliers are secret, so that no one can choose names that collide. */
 static __always_inline __u64 mix(const struct settings *set, __u64 hash, __u64 word)
 {
-	word *= set->hash_key[1] | 1;
-	word ^= word >> 32;
-	hash = (hash ^ word) * (set->hash_key[2] | 1);
-	return hash ^ hash >> 29;
+	return mix_by(set->hash_key[1] | 1, set->hash_key[2] | 1, hash, word);
 }
 
 /*
@@ -62,11 +67,13 @@ __attribute__((noinline)) int hash_suffixes(struct scratch *s)
 {
 	__u32 key = 0, label;
 	struct settings *set = bpf_map_lookup_elem(&settings, &key);
-	__u64 hash;
+	__u64 hash, first, second;
 
 	if (!s || !set)
 		return 0;
 	hash = set->hash_key[3];
+	first = set->hash_key[1] | 1;
+	second = set->hash_key[2] | 1;
 	label = s->labels & LABELS_MAX;
 	for (int i = 0; i < LABELS_MAX; i++) {
 		if (label == 0)
@@ -76,78 +83,96 @@ __attribute__((noinline)) int hash_suffixes(struct scratch *s)
 		 * seen.
 		 */
 		label = (label - 1 + s->zero) & LABELS_MAX;
-		hash = mix(set, hash, s->label_hash[label]);
+		hash = mix_by(first, second, hash, s->label_hash[label]);
 		s->label_hash[label] = hash;
 	}
 	s->hash = hash;
 	return 0;
 }
 
-/* Saves how far the name has been read; gives the position of the byte that is no label. */
-static __always_inline int end_labels(struct scratch *s, __u32 at, __u32 labels, __u32 bytes,
-				      __u64 odd)
+/* Takes a word of a label: its canonical form goes to `to`. Gives the hash with it. */
+static __always_inline __u64 take_word(struct scratch *s, const struct settings *set, __u64 hash,
+				       __u64 word, __u64 filler, __u8 *to)
 {
-	s->labels = labels;
-	s->bytes = bytes;
-	s->odd = odd != 0;
-	return at;
+	word = lower_case(word & ~filler);
+	if (odd_bytes(word | ('0' * EVERY_BYTE & filler)))
+		s->odd = 1;
+	*(__u64 *)to = word;
+	return mix(set, hash, word);
 }
 
 /*
- * Reads labels from `at` on, in words, up to the root label or a pointer, behind the labels that
- * are read already; their canonical form goes into the text at `place`. Gives the position of the
- * root label or the pointer, or 0 if the name is malformed.
+ * Reads the words of a label but for the last, of which there are some: `bytes` is more than 8.
+ * Their canonical form goes to `place` of the texts. Gives their hash. Verified once, by itself.
+ */
+__attribute__((noinline)) __u64 read_words(struct scratch *s, __u32 at, __u32 place, __u32 bytes)
+{
+	__u32 key = 0;
+	struct settings *set = bpf_map_lookup_elem(&settings, &key);
+	__u8 *from, *to;
+	__u64 hash;
+
+	if (!s || !set)
+		return 0;
+	from = s->message + (at & MESSAGE_MAX);
+	to = s->text + (place & (TEXT_BYTES - 1));
+	bytes &= LABEL_MAX;
+	hash = set->hash_key[0] ^ bytes;
+	for (; bytes > 8; bytes -= 8) {
+		hash = take_word(s, set, hash, *(__u64 *)from, 0, to);
+		from += 8;
+		to += 8;
+	}
+	return hash;
+}
+
+/*
+ * Reads labels from `at` on, up to the root label or a pointer, behind the labels that are read
+ * already; their canonical form goes into the text at `place`. Gives the position of the root label
+ * or the pointer, or 0 if the name is malformed.
  */
 __attribute__((noinline)) int read_labels(struct scratch *s, __u32 at, __u32 place)
 {
-	__u32 rest = 0, labels, bytes, key = 0;
+	__u32 labels, bytes, length, whole, key = 0;
 	struct settings *set = bpf_map_lookup_elem(&settings, &key);
-	__u64 hash = 0, odd;
+	__u64 hash, filler;
 
 	if (!s || !set)
 		return 0;
 	place = (place & (TEXT_NAMES - 1)) * TEXT_STRIDE;
 	labels = s->labels;
 	bytes = s->bytes;
-	odd = s->odd;
-	/* No more words, with the end: a label of several words has more than 8 bytes. */
 	for (int i = 0; i <= LABELS_MAX; i++) {
 		/* As in hash_suffixes: the masks change nothing, but bound each turn alike. */
 		at = (at + s->zero) & MESSAGE_MAX;
-		rest = (rest + s->zero) & LABEL_MAX;
 		labels = (labels + s->zero) & LABELS_MAX;
 		bytes = (bytes + s->zero) & TEXT_MASK;
-		if (rest == 0) {
-			if (at >= s->message_bytes)
-				return 0;
-			rest = s->message[at];
-			if (rest == 0 || rest >= POINTER_BITS) {
-				s->text[place + bytes] = 0; /* overwritten behind a pointer */
-				return end_labels(s, at, labels, bytes, odd);
-			}
-			if (rest > LABEL_MAX || at + 1 + rest > s->message_bytes ||
-			    bytes + 1 + rest >= NAME_MAX_BYTES)
-				return 0;
-			s->text[place + bytes] = rest;
-			s->label_at[labels] = bytes;
-			hash = set->hash_key[0] ^ rest;
-			at++;
-			bytes++;
+		if (at >= s->message_bytes)
+			return 0;
+		length = s->message[at];
+		if (length == 0 || length >= POINTER_BITS) {
+			s->text[place + bytes] = 0; /* overwritten behind a pointer */
+			s->labels = labels;
+			s->bytes = bytes;
+			return at;
 		}
-
-		__u64 word = *(__u64 *)(s->message + at);
-		__u32 step = rest < 8 ? rest : 8;
-		__u64 filler = ~(~0ULL >> ((64 - step * 8) & 63)); /* what is behind the label */
-
-		word = lower_case(word & ~filler);
-		odd |= odd_bytes(word | ('0' * EVERY_BYTE & filler));
-		*(__u64 *)(s->text + place + bytes) = word;
-		hash = mix(set, hash, word);
-		at += step;
-		bytes += step;
-		rest -= step;
-		if (rest == 0)
-			s->label_hash[labels++] = hash;
+		if (length > LABEL_MAX || at + 1 + length > s->message_bytes ||
+		    bytes + 1 + length >= NAME_MAX_BYTES)
+			return 0;
+		s->text[place + bytes] = length;
+		s->label_at[labels] = bytes;
+		at++;
+		bytes++;
+		hash = set->hash_key[0] ^ length;
+		if (length > 8)
+			hash = read_words(s, at, place + bytes, length);
+		whole = (length - 1) & ~7U & LABEL_MAX;	 /* bytes of these words */
+		filler = ~(~0ULL >> (-length * 8 & 63)); /* what is behind the label */
+		s->label_hash[labels] = take_word(s, set, hash, *(__u64 *)(s->message + at + whole),
+						  filler, s->text + place + bytes + whole);
+		at += length;
+		bytes += length;
+		labels++;
 	}
 	return 0;
 }
@@ -184,7 +209,7 @@ __attribute__((noinline)) int read_name(struct scratch *s, __u32 position, __u32
 		at = (at & ~POINTER_BITS) << 8 | s->message[(stop + 1) & MESSAGE_MAX];
 		if (at < HEADER_BYTES || at >= s->piece)
 			return 0;
-		if (!s->end)
+		if (i == 0) /* which the verifier knows */
 			s->end = stop + 2;
 	}
 	return 0;
@@ -200,9 +225,10 @@ __attribute__((noinline)) int same_name(struct scratch *s, __u32 cell)
 		return 0;
 	at = s->suffix_at;
 	bytes = s->suffix_bytes;
-	for (__u32 i = 0; i < NAME_MAX_BYTES; i += 4) {
-		if (i >= bytes)
-			return 1;
+	/* In words: there is room behind the texts, and behind a name in its cells. */
+	for (__u32 i = 0; i <= NAME_MAX_BYTES / 8; i++) {
+		__u64 differing;
+
 		if (in_cell == NAME_CELL_BYTES) {
 			cell++;
 			record = bpf_map_lookup_elem(&name_cells, &cell);
@@ -210,18 +236,16 @@ __attribute__((noinline)) int same_name(struct scratch *s, __u32 cell)
 				return 0;
 			in_cell = 0;
 		}
-
-		__u32 place = (at + i) & (TEXT_BYTES - 1);
-		__u32 differing =
-			*(__u32 *)(s->text + place) ^ *(__u32 *)((__u8 *)record + in_cell);
-
-		if (bytes - i < 4)
-			differing <<= (4 - (bytes - i)) * 8;
+		differing = *(__u64 *)(s->text + ((at + i * 8) & (TEXT_BYTES - 1))) ^
+			    *(__u64 *)((__u8 *)record + in_cell);
+		if (bytes <= 8)
+			return differing << ((64 - bytes * 8) & 63) == 0 || bytes == 0;
 		if (differing)
 			return 0;
-		in_cell += 4;
+		in_cell += 8;
+		bytes -= 8;
 	}
-	return 1;
+	return 0;
 }
 
 /*
@@ -330,13 +354,11 @@ __attribute__((noinline)) int same_text(struct scratch *s, struct general_patter
 }
 
 /* Whether a general pattern matches the name that was read last, which is below its base. */
-__attribute__((noinline)) int match_general(struct scratch *s, struct general_pattern *pattern,
-					    __u32 place)
+static __always_inline bool is_general(struct scratch *s, struct general_pattern *pattern,
+				       __u32 place)
 {
 	__u32 text, head, star, label, bytes, labels;
 
-	if (!s || !pattern)
-		return 0;
 	head = pattern->head_bytes;
 	labels = pattern->base_labels + pattern->head_labels;
 	if (s->labels <= labels)
@@ -381,6 +403,8 @@ __attribute__((noinline)) int add_match(struct scratch *s, __u32 match_set, __u3
 		if (s->sets[i].match_set == match_set)
 			return 0; /* for every address of this name too, since it came earlier */
 	}
+	/* Anew: the verifier has learned another count from each turn, and would follow all. */
+	count = *(volatile __u32 *)&s->set_count;
 	if (count >= LEARNED_SETS) {
 		s->sets_over_limit++;
 		return 0;
@@ -391,22 +415,28 @@ __attribute__((noinline)) int add_match(struct scratch *s, __u32 match_set, __u3
 	return 0;
 }
 
+/*
+ * Holds the name against the general pattern at a place in the generation, counted from 1. Gives
+ * the place of the next one. Verified once, by itself.
+ */
+__attribute__((noinline)) int match_general(struct scratch *s, __u32 place, __u32 list,
+					    __u32 generation)
+{
+	__u32 key = (generation & (GENERATIONS - 1)) * GENERAL_PATTERNS + list - 1;
+	struct general_pattern *pattern = bpf_map_lookup_elem(&patterns, &key);
+
+	if (!s || !pattern)
+		return 0;
+	if (is_general(s, pattern, place))
+		add_match(s, pattern->match_set, place);
+	return pattern->next;
+}
+
 /* Holds the name against the general patterns of a list. */
 static __always_inline void match_list(struct scratch *s, __u32 place, __u32 list, __u32 generation)
 {
-	for (int i = 0; i < GENERAL_OF_NAME; i++) {
-		__u32 key = generation * GENERAL_PATTERNS + list - 1;
-		struct general_pattern *pattern;
-
-		if (list == 0)
-			return;
-		pattern = bpf_map_lookup_elem(&patterns, &key);
-		if (!pattern)
-			return;
-		if (match_general(s, pattern, place))
-			add_match(s, pattern->match_set, place);
-		list = pattern->next;
-	}
+	for (int i = 0; i < GENERAL_OF_NAME && list; i++)
+		list = match_general(s, place, list, generation);
 }
 
 /*

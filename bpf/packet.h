@@ -84,11 +84,15 @@ static __always_inline bool read_addresses(const struct __sk_buff *skb, struct p
 	return true;
 }
 
-/* Walks over the extension headers of IPv6 to the transport header. */
-static __always_inline bool skip_extensions(const struct __sk_buff *skb, struct packet *packet)
+/*
+ * Walks over the extension headers of IPv6 to the transport header. Verified once, by itself.
+ */
+__attribute__((noinline)) int skip_extensions(struct __sk_buff *skb, struct packet *packet)
 {
 	__u8 header[4];
 
+	if (!packet)
+		return false;
 	for (int i = 0; i < EXTENSION_HEADERS_MAX; i++) {
 		__u8 next = packet->protocol;
 
@@ -114,7 +118,7 @@ static __always_inline bool skip_extensions(const struct __sk_buff *skb, struct 
 }
 
 /* Reads what the rules ask about the transport header. Call read_addresses first. */
-static __always_inline bool read_transport(const struct __sk_buff *skb, struct packet *packet)
+static __always_inline bool read_transport(struct __sk_buff *skb, struct packet *packet)
 {
 	__be16 begin[4]; /* of the header: each of the three protocols has at least so much */
 

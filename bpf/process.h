@@ -222,9 +222,11 @@ static __always_inline void take_root(struct cgroup_walk *walk)
 	take_path(walk, node);
 }
 
+enum step { STEP_ON, STEP_DONE, STEP_UNREADABLE };
+
 /*
  * Goes one level down, in the scratch of that index: a name is a key, and on Linux 6.1 a key has to
- * be in a map or on the stack. False: the name cannot be read. Verified once, by itself.
+ * be in a map or on the stack. Gives an enum step; verified once, by itself.
  */
 __attribute__((noinline)) int take_level(__u32 index, __u32 level)
 {
@@ -235,38 +237,39 @@ __attribute__((noinline)) int take_level(__u32 index, __u32 level)
 	long bytes;
 
 	if (!s)
-		return false;
+		return STEP_UNREADABLE;
 	walk = &s->walk;
+	if ((__s32)level > walk->level || (walk->below && !walk->node && !walk->slices))
+		return STEP_DONE;
 	node = read_node(read_ancestor(walk->cgroup, level));
 	if (!walk->below) {
 		if (read_id(node) == walk->root)
 			take_root(walk);
-		return true;
+		return STEP_ON;
 	}
 	__builtin_memset(walk->key.name, 0, sizeof(walk->key.name));
 	bytes = bpf_probe_read_kernel_str(walk->key.name, sizeof(walk->key.name),
 					  (void *)read_word(&node->name));
 	if (bytes <= 1)
-		return false;
+		return STEP_UNREADABLE;
 	take_name(walk, bytes - 1);
-	return true;
+	return STEP_ON;
 }
 
 /* Finds the classes of a control group by the names on its path. */
 static __always_inline enum identity walk_to(struct scratch *s, __u64 cgroup)
 {
 	struct cgroup_walk *walk = &s->walk;
+	enum step step = STEP_ON;
 
 	walk->cgroup = cgroup;
 	if (bpf_probe_read_kernel(&walk->level, sizeof(walk->level),
 				  &((struct cgroup *)cgroup)->level))
 		return IDENTITY_UNKNOWN_CGROUP;
-	for (__u32 i = 0; i < CGROUP_LEVELS; i++) {
-		if ((__s32)i > walk->level || (walk->below && !walk->node && !walk->slices))
-			break;
-		if (!take_level(s->index, i))
-			return IDENTITY_UNKNOWN_CGROUP;
-	}
+	for (__u32 i = 0; i < CGROUP_LEVELS && step == STEP_ON; i++)
+		step = take_level(s->index, i);
+	if (step == STEP_UNREADABLE)
+		return IDENTITY_UNKNOWN_CGROUP;
 	/* Deeper than anyone needs, or outside of the agent's namespace. */
 	if (!walk->below || (walk->level >= CGROUP_LEVELS && (walk->node || walk->slices)))
 		return IDENTITY_UNKNOWN_CGROUP;

@@ -124,18 +124,21 @@ __attribute__((noinline)) int look_through(struct question_bucket *bucket, struc
 	for (__u32 slot = 0; slot < QUESTION_SLOTS; slot++) {
 		__u64 state = load_word(&bucket->state[slot]);
 		__u32 place = which * QUESTION_SLOTS + slot;
+		__u64 other = (bucket->asker[slot] ^ search->asker.hash) |
+			      (bucket->question[slot] ^ search->question);
+		__u64 live;
 
 		if (state == STATE_TAKEN)
 			continue;
-		if (state && bucket->asker[slot] == search->asker.hash &&
-		    bucket->question[slot] == search->question) {
+		if (!other && state) {
 			search->place = place;
 			search->state = state;
 			search->found = 1;
 			return 0;
 		}
-		if (!(state & STATE_ANSWERED) && asked_at_ns(state) >= search->oldest_live_ns &&
-		    state)
+		/* The high bit, without a branch that the verifier would follow. */
+		live = ~(asked_at_ns(state) - search->oldest_live_ns) & ~(state << 63);
+		if (live >> 63)
 			continue;
 		search->room[which]++;
 		if (state < search->oldest[which]) {
@@ -268,8 +271,9 @@ __attribute__((noinline)) int remember_question(struct scratch *s, __u64 questio
 	if (!s || !set || !find_asker(&s->asker, &s->search.asker))
 		return NOT_REMEMBERED;
 	s->search.question = question;
+	/* Later than 0, when none was asked. */
 	s->search.oldest_live_ns =
-		now_ns > set->query_timeout_ns ? now_ns - set->query_timeout_ns : 0;
+		now_ns > set->query_timeout_ns ? now_ns - set->query_timeout_ns : 1;
 	state = now_ns >> STATE_TIME_UNIT << STATE_TIME_SHIFT | s->search.asker.client;
 	/*
 	 * Unrolled: "back-edge from insn", says Linux 6.1, where a loop goes on by falling through.

@@ -30,13 +30,13 @@ static __always_inline void tell_judged(struct __sk_buff *skb, struct scratch *s
 	struct flow flow = {
 		.flags = flags | (origin == ORIGIN_LOCAL ? FLOW_LOCAL : 0),
 		.generation = judgement->generation,
-		.enforced = judgement->enforced,
-		.audited = judgement->audited,
+		.enforced = position_of(judgement->first[ENFORCED]),
+		.audited = position_of(judgement->first[AUDITED]),
 	};
 
-	if (judgement->enforced != NO_RULE)
+	if (flow.enforced != NO_RULE)
 		flow.flags |= FLOW_ENFORCED_RULE;
-	if (judgement->audited != NO_RULE)
+	if (flow.audited != NO_RULE)
 		flow.flags |= FLOW_AUDITED_RULE;
 	tell_question(skb, s, packet, &flow);
 }
@@ -49,8 +49,8 @@ static __always_inline void tell_judged(struct __sk_buff *skb, struct scratch *s
 static __always_inline bool refused(struct __sk_buff *skb, struct scratch *s,
 				    const struct packet *packet, enum origin origin)
 {
+	struct judgement *judgement = &s->judgement;
 	struct generation_flags *generation;
-	struct judgement judgement;
 	__u32 zero = 0, active, flags = 0;
 	struct state *now;
 
@@ -61,18 +61,18 @@ static __always_inline bool refused(struct __sk_buff *skb, struct scratch *s,
 	generation = bpf_map_lookup_elem(&generations, &active);
 	if (!generation || !(generation->flags & GENERATION_REFUSES))
 		return false;
-	begin(&judgement, active);
-	if (identify(skb, packet, origin, generation->flags, &judgement) != IDENTITY_KNOWN ||
-	    judgement.workload_count == 0)
+	begin(judgement, active);
+	if (identify(skb, packet, origin, generation->flags, judgement) != IDENTITY_KNOWN ||
+	    judgement->workload_count == 0)
 		return false;
-	judge_question(s, &judgement);
-	if (judgement.flags & WORKLOAD_ENFORCED && judgement.enforced_denies)
+	judge_question(s, judgement);
+	if (judgement->flags & WORKLOAD_ENFORCED && denies(judgement->first[ENFORCED]))
 		flags |= FLOW_DENIED;
-	if (judgement.flags & WORKLOAD_AUDITED && judgement.audited_denies)
+	if (judgement->flags & WORKLOAD_AUDITED && denies(judgement->first[AUDITED]))
 		flags |= FLOW_AUDITED;
 	if (!flags)
 		return false;
 	count(flags & FLOW_DENIED ? COUNTER_QUERY_REFUSED : COUNTER_QUERY_AUDIT);
-	tell_judged(skb, s, packet, origin, &judgement, flags);
+	tell_judged(skb, s, packet, origin, judgement, flags);
 	return flags & FLOW_DENIED;
 }

@@ -2,7 +2,7 @@
 /* Working memory that is too big for the stack: claimed for one run of a program. */
 #pragma once
 
-#include "types.h"
+#include "verdict.h"
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -128,7 +128,7 @@ struct scratch {
 
 	/* What the answer says, so far. */
 	struct chain_name chain[CHAIN_MAX];
-	__u64 digest;
+	__u64 addresses_digest; /* a sum, since their order rotates */
 	struct learned_set sets[LEARNED_SETS];
 	__u32 chain_names;
 	__u32 set_count;
@@ -137,6 +137,10 @@ struct scratch {
 	__u32 min_ttl;
 	__u32 special;	  /* addresses passed over: never learned */
 	__u32 over_limit; /* addresses passed over: too many */
+
+	/* The walk over every match set of every address. */
+	__u32 commit_address;
+	__u32 commit_set;
 
 	/* The walk over the records. */
 	__u32 position;	      /* of the next record */
@@ -153,7 +157,8 @@ struct scratch {
 	struct query_key asker; /* who asks, or asked what the message answers */
 	struct search search;	/* for its place among the questions */
 	struct response response;
-	struct asked asked; /* the question that it answers */
+	struct asked asked;	    /* the question that it answers */
+	struct judgement judgement; /* of a question */
 
 	/* The TCP stream that a segment is of, as it will be when the segment has passed. */
 	struct stream_key stream_key;
@@ -167,6 +172,9 @@ struct scratch {
 	__u32 oldest_buffer; /* its index */
 	__u32 lock;	     /* index of the stream's lock */
 	__u32 locked;	     /* it is ours */
+	enum origin origin;  /* of queries */
+	__u32 responses;     /* 0: queries, which cannot be held back: they are refused, or pass */
+	__u32 refused;	     /* one of them is to be */
 
 	struct cgroup_walk walk;
 

@@ -42,10 +42,6 @@ struct reading {
 	struct scratch *s;
 	const struct packet *packet;
 	struct stream_buffer *buffer; /* that has the bytes; NULL: the packet has them */
-	enum origin origin;
-	bool responses; /* else queries, which cannot be held back: their segments are refused, or
-			   pass */
-	bool refused;
 };
 
 typedef long (*read_one)(__u32 index, struct reading *reading);
@@ -316,7 +312,7 @@ static __always_inline enum fate read_packet(struct reading *reading, struct str
 	s->stream_offset = segment->offset;
 	s->stream_bytes = segment->bytes;
 	read_messages(reading, read_one);
-	if (reading->refused)
+	if (s->refused)
 		return FATE_REFUSE;
 	stream->next += s->stream_done;
 	left = s->stream_bytes - s->stream_done;
@@ -367,7 +363,7 @@ static __always_inline enum fate read_buffer(struct reading *reading, struct str
 	reading->buffer = buffer;
 	s->stream_bytes = stream->filled;
 	read_messages(reading, read_one);
-	if (reading->refused)
+	if (s->refused)
 		return FATE_REFUSE;
 	if (s->stream_done == 0)
 		return FATE_PASS;
@@ -413,7 +409,7 @@ static __always_inline enum fate hold_back(const struct reading *reading, struct
 
 	if (!stream->held_back_since_ns)
 		stream->held_back_since_ns = now_ns;
-	if (reading->responses && now_ns - stream->held_back_since_ns <= HOLD_NS)
+	if (reading->s->responses && now_ns - stream->held_back_since_ns <= HOLD_NS)
 		return FATE_HOLD_BACK;
 	stream->lost = 1;
 	return FATE_PASS;
@@ -424,7 +420,7 @@ static __always_inline enum fate read_stream(struct reading *reading, struct seg
 					     read_one read_one)
 {
 	struct stream *stream = &reading->s->stream;
-	__u32 ahead = segment->sequence - stream->next, next = stream->next, seen;
+	__u32 ahead = segment->sequence - stream->next, seen;
 	enum fate fate;
 
 	if ((__s32)ahead < (__s32)stream->filled) { /* the beginning, at least, came before */
@@ -441,7 +437,7 @@ static __always_inline enum fate read_stream(struct reading *reading, struct seg
 		return fate; /* sent again, it is to be refused again */
 	if (fate == FATE_HOLD_BACK)
 		fate = hold_back(reading, stream);
-	else if (stream->next != next)
+	else if (reading->s->stream_done)
 		stream->held_back_since_ns = 0;
 	bpf_map_update_elem(&streams, &reading->s->stream_key, stream, BPF_ANY);
 	return fate;
@@ -482,9 +478,10 @@ static __always_inline enum fate follow(struct reading *reading, struct segment 
 		(bpf_ntohs(s->stream_key.source_port) ^ bpf_ntohs(s->stream_key.destination_port)) &
 		(STREAM_LOCKS - 1);
 	s->locked = 0;
+	s->refused = 0;
 	bpf_loop(LOCK_TRIES, try_lock, reading, 0);
 	if (!s->locked)
-		return reading->responses ? FATE_HOLD_BACK : FATE_PASS;
+		return s->responses ? FATE_HOLD_BACK : FATE_PASS;
 	known = bpf_map_lookup_elem(&streams, &s->stream_key);
 	if (known)
 		s->stream = *known;
@@ -493,7 +490,7 @@ static __always_inline enum fate follow(struct reading *reading, struct segment 
 	if (!s->stream.lost)
 		fate = read_stream(reading, segment, read_one);
 	if (s->stream.lost)
-		count(reading->responses ? COUNTER_UNFOLLOWED : COUNTER_QUERY_UNFOLLOWED);
+		count(s->responses ? COUNTER_UNFOLLOWED : COUNTER_QUERY_UNFOLLOWED);
 	unlock(s);
 	return fate;
 }

@@ -8,7 +8,7 @@
 #include "maps.h"
 #include <stdbool.h>
 
-#define NO_RULE (~0U)
+#define NO_RULE 0xffffffffULL /* in place of a position */
 
 /* What is asked of every component of a destination, and the best answer so far. */
 struct judgement {
@@ -22,23 +22,29 @@ struct judgement {
 	};
 	__u32 protocol; /* as verdict_entry has it */
 	__u32 port;	/* host byte order */
-	/*
-	 * Positions of the first rules that match, of policies in mode ENFORCE and in mode AUDIT.
-	 */
-	__u32 enforced;
-	__u32 audited;
-	/* Whether these rules deny; no rule: yes. */
-	__u32 enforced_denies;
-	__u32 audited_denies;
+	/* The first rule that matches, in each mode: position << 1, and 1 if it denies. */
+	__u64 first[2];
 };
+
+enum { ENFORCED = 0, AUDITED = 1 }; /* in `first` */
+
+static __always_inline __u32 position_of(__u64 rule)
+{
+	return rule >> 1;
+}
+
+static __always_inline bool denies(__u64 rule)
+{
+	return rule & 1;
+}
 
 /* A judgement before any rule was asked. */
 static __always_inline void begin(struct judgement *judgement, __u32 generation)
 {
 	__builtin_memset(judgement, 0, sizeof(*judgement));
 	judgement->generation = generation;
-	judgement->enforced = NO_RULE;
-	judgement->audited = NO_RULE;
+	judgement->first[ENFORCED] = NO_RULE << 1;
+	judgement->first[AUDITED] = NO_RULE << 1;
 }
 
 /* Adds the workload of a key that the connection has. False: no policy selects by that key. */
@@ -56,55 +62,52 @@ static __always_inline bool add_workload(struct judgement *judgement,
 	return true;
 }
 
-static __always_inline bool fits(const struct verdict_entry *entry,
-				 const struct judgement *judgement)
+/*
+ * Whether an entry is for another protocol or port, as 1 or 0: without a branch, which the verifier
+ * would follow, over all entries and pages.
+ */
+static __always_inline __u64 misses(const struct verdict_entry *entry,
+				    const struct judgement *judgement)
 {
-	if (entry->protocol == 0)
-		return true;
-	return entry->protocol == judgement->protocol && judgement->port >= entry->first_port &&
-	       judgement->port <= entry->last_port;
+	__u64 port = judgement->port;
+	__u64 outside = (port - entry->first_port) | (entry->last_port - port);
+	__u64 other = -(__u64)(entry->protocol ^ judgement->protocol);
+	__u64 some = -(__u64)entry->protocol;
+
+	return (some & (other | outside)) >> 63;
 }
 
 static __always_inline void consider(const struct verdict_entry *entry, struct judgement *judgement)
 {
-	if (!fits(entry, judgement))
-		return;
-	if (entry->flags & VERDICT_AUDIT) {
-		if (entry->position < judgement->audited) {
-			judgement->audited = entry->position;
-			judgement->audited_denies = entry->flags & VERDICT_DENY;
-		}
-	} else if (entry->position < judgement->enforced) {
-		judgement->enforced = entry->position;
-		judgement->enforced_denies = entry->flags & VERDICT_DENY;
-	}
+	__u64 rule = (__u64)entry->position << 1 | (entry->flags & VERDICT_DENY);
+	__u64 *first = &judgement->first[(entry->flags & VERDICT_AUDIT) / VERDICT_AUDIT];
+
+	if (!misses(entry, judgement) && rule < *first)
+		*first = rule;
 }
 
-/* Asks the rules of one workload. Verified once, by itself. */
-__attribute__((noinline)) int judge_workload(struct judgement *judgement, __u32 workload,
-					     __u32 component)
+/*
+ * Asks the rules of one page of a workload. Gives whether there is a next one. Verified once, by
+ * itself.
+ */
+__attribute__((noinline)) int judge_page(struct judgement *judgement, __u32 workload,
+					 __u32 component, __u32 page)
 {
-	struct verdict_key key = {.workload = workload, .component = component};
+	struct verdict_key key = {.workload = workload, .component = component, .page = page};
+	struct verdict *verdict;
 
 	if (!judgement)
 		return 0;
 	key.generation = judgement->generation;
-	for (__u32 page = 0; page < VERDICT_PAGES; page++) {
-		struct verdict *verdict;
-
-		key.page = page;
-		verdict = bpf_map_lookup_elem(&verdicts, &key);
-		if (!verdict)
-			return 0;
-		for (__u32 i = 0; i < VERDICT_ENTRIES; i++) {
-			if (i >= verdict->count)
-				break;
-			consider(&verdict->entries[i], judgement);
-		}
-		if (!verdict->more)
-			return 0;
+	verdict = bpf_map_lookup_elem(&verdicts, &key);
+	if (!verdict)
+		return 0;
+	for (__u32 i = 0; i < VERDICT_ENTRIES; i++) {
+		if (i >= verdict->count)
+			break;
+		consider(&verdict->entries[i], judgement);
 	}
-	return 0;
+	return verdict->more;
 }
 
 /* Asks the rules that one component of the destination can match. Verified once, by itself. */
@@ -115,7 +118,10 @@ __attribute__((noinline)) int judge_component(struct judgement *judgement, __u32
 	for (__u32 i = 0; i < CONNECTION_WORKLOADS; i++) {
 		if (i >= judgement->workload_count)
 			break;
-		judge_workload(judgement, judgement->workloads[i], component);
+		for (__u32 page = 0; page < VERDICT_PAGES; page++) {
+			if (!judge_page(judgement, judgement->workloads[i], component, page))
+				break;
+		}
 	}
 	return 0;
 }
