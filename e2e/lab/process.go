@@ -52,6 +52,9 @@ func (p *Process) Kill() error { return p.signal(syscall.SIGKILL) }
 // Stop asks the process to end (SIGTERM), and waits until it has.
 func (p *Process) Stop() error { return p.signal(syscall.SIGTERM) }
 
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Exited is closed when the process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.done }
 
