@@ -196,6 +196,27 @@ type journalHead struct {
 	Client                         [16]byte
 }
 
+const journalHeadBytes = 4*8 + 16
+
+func (h *journalHead) appendTo(line []byte) []byte {
+	for _, at := range [...]uint64{h.ExpiresAt, h.FirstSeen, h.LastSeen, h.AnsweredAt} {
+		line = binary.LittleEndian.AppendUint64(line, at)
+	}
+	return append(line, h.Client[:]...)
+}
+
+// decodeHead returns what a line begins with, and what comes behind that; false where the line is cut short.
+func decodeHead(line []byte) (h journalHead, names []byte, ok bool) {
+	if len(line) < journalHeadBytes {
+		return h, nil, false
+	}
+	for i, at := range [...]*uint64{&h.ExpiresAt, &h.FirstSeen, &h.LastSeen, &h.AnsweredAt} {
+		*at = binary.LittleEndian.Uint64(line[8*i:])
+	}
+	copy(h.Client[:], line[4*8:])
+	return h, line[journalHeadBytes:], true
+}
+
 func putMapping(bucket *bbolt.Bucket, a learned, address observe.Address, c clock) error {
 	seen := c.toBoot(a.LearnedAt)
 	head := journalHead{ExpiresAt: c.toBoot(a.ExpiresAt), FirstSeen: seen, LastSeen: seen, Client: a.Client.As16()}
@@ -203,21 +224,16 @@ func putMapping(bucket *bbolt.Bucket, a learned, address observe.Address, c cloc
 		head.AnsweredAt = seen
 	}
 	key := journalKey(a.Names[0], address.Address)
-	var old journalHead
 	var names journalNames
-	line := bucket.Get(key)
-	if n, err := binary.Decode(line, binary.LittleEndian, &old); err == nil {
-		names = splitNames(line[n:])
+	if old, rest, known := decodeHead(bucket.Get(key)); known {
+		names = splitNames(rest)
 		head.ExpiresAt = max(head.ExpiresAt, old.ExpiresAt)
 		head.FirstSeen = min(head.FirstSeen, old.FirstSeen)
 		head.AnsweredAt = max(head.AnsweredAt, old.AnsweredAt)
 	}
-	value, err := binary.Append(nil, binary.LittleEndian, &head)
-	if err != nil {
-		return err
-	}
+	value := head.appendTo(make([]byte, 0, 256))
 	for _, name := range a.Names[1:address.Names] {
-		value = append(value, name.Wire()...)
+		value = name.AppendWire(value)
 	}
 	return bucket.Put(key, names.appendFormer(value, a.Names[1:address.Names]))
 }
@@ -249,6 +265,9 @@ func splitNames(wire []byte) (names journalNames) {
 
 // appendFormer writes what a line had besides a new chain.
 func (n journalNames) appendFormer(value []byte, chain []domain.Name) []byte {
+	if len(n.former)+len(n.chain) == 0 {
+		return value
+	}
 	former := slices.DeleteFunc(slices.Concat(n.former, n.chain), func(wire []byte) bool {
 		return slices.ContainsFunc(chain, func(name domain.Name) bool { return bytes.Equal(name.Wire(), wire) })
 	})
@@ -261,7 +280,7 @@ func (n journalNames) appendFormer(value []byte, chain []domain.Name) []byte {
 
 func journalKey(asked domain.Name, a netip.Addr) []byte {
 	address := a.As16()
-	return append(asked.Wire(), address[:]...)
+	return append(asked.AppendWire(make([]byte, 0, len(asked.String())+2+len(address))), address[:]...)
 }
 
 // mappings returns what is written down, expired or not, and the names that addresses had besides.
@@ -288,9 +307,8 @@ func (j *journal) mappings(c clock) ([]observe.Mapping, []observe.FormerName, er
 }
 
 func decodeMapping(key, value []byte, c clock) (m observe.Mapping, former []domain.Name, err error) {
-	var head journalHead
-	n, err := binary.Decode(value, binary.LittleEndian, &head)
-	if err != nil || len(key) < 16 {
+	head, rest, whole := decodeHead(value)
+	if !whole || len(key) < 16 {
 		return m, nil, errors.New("line is cut short")
 	}
 	asked, err := domain.FromWire(key[:len(key)-16])
@@ -308,7 +326,7 @@ func decodeMapping(key, value []byte, c clock) (m observe.Mapping, former []doma
 	if head.AnsweredAt != 0 {
 		m.AnsweredAt = c.fromBoot(head.AnsweredAt)
 	}
-	names := splitNames(value[n:])
+	names := splitNames(rest)
 	if m.Chain, err = fromWire(names.chain); err != nil {
 		return m, nil, err
 	}
@@ -368,8 +386,7 @@ func expiredLines(bucket *bbolt.Bucket, before uint64, room int) (expired []expi
 		return nil, over, nil
 	}
 	err = bucket.ForEach(func(key, value []byte) error {
-		var head journalHead
-		if _, err := binary.Decode(value, binary.LittleEndian, &head); err != nil || head.ExpiresAt <= before {
+		if head, _, whole := decodeHead(value); !whole || head.ExpiresAt <= before {
 			expired = append(expired, expiredLine{key, head.ExpiresAt})
 		}
 		return nil

@@ -17,12 +17,18 @@ func (t *Table) Changes(after Cursor, limit int) (changed []Mapping, next Cursor
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	changed, next = t.changes.since(after, limit)
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
 	return changed, next, t.changed
 }
 
+// announce tells those who wait, if anybody does: changes are many.
 func (t *Table) announce() {
-	close(t.changed)
-	t.changed = make(chan struct{})
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
 }
 
 // changeLog lists entries by their last change. A line whose sequence is no longer its entry's is

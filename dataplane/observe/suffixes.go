@@ -23,6 +23,9 @@ func (x *suffixIndex) hash(name string) uint32 {
 
 // add takes in every suffix of every name that the entry has as an owner.
 func (x *suffixIndex) add(e *entry) {
+	if labels := e.labels(); cap(e.suffixes) < labels {
+		e.suffixes = make([]int32, 0, labels)
+	}
 	x.addName(e, e.mapping.Domain.String())
 	for _, name := range e.mapping.Chain {
 		x.addName(e, name.String())
@@ -30,6 +33,18 @@ func (x *suffixIndex) add(e *entry) {
 	for _, a := range e.mapping.Former {
 		x.addName(e, a.Name.String())
 	}
+}
+
+// labels is how many labels the names have together; a few more where dots are escaped.
+func (e *entry) labels() int {
+	count := 1 + strings.Count(e.mapping.Domain.String(), ".")
+	for _, name := range e.mapping.Chain {
+		count += 1 + strings.Count(name.String(), ".")
+	}
+	for _, a := range e.mapping.Former {
+		count += 1 + strings.Count(a.Name.String(), ".")
+	}
+	return count
 }
 
 func (x *suffixIndex) addName(e *entry, name string) {
