@@ -24,7 +24,7 @@ func (t *Table) Find(keep func(*Mapping) bool) []Mapping {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var found []Mapping
-	for _, e := range t.entries {
+	for _, e := range t.expiry {
 		if keep(&e.mapping) {
 			found = append(found, e.mapping)
 		}

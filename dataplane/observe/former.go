@@ -103,7 +103,7 @@ func (t *Table) NamesOf(addresses map[netip.Addr]bool) map[netip.Addr]Names {
 		n.Whole = n.Whole && !t.former.missed
 		found[address] = n
 	}
-	for _, e := range t.entries {
+	for _, e := range t.expiry {
 		n, asked := found[e.mapping.Address]
 		if !asked {
 			continue

@@ -31,23 +31,17 @@ type Table struct {
 	addressesPerName int
 
 	mu        sync.Mutex // guards all below
-	entries   map[pair]*entry
 	byName    map[domain.Name]*group
-	expiry    expiryHeap
+	expiry    expiryHeap // of all entries
 	owners    suffixIndex
 	changes   changeLog
-	changed   chan struct{} // closed and made anew at each change
+	changed   chan struct{} // closed at the next change; nil: nobody waits for it
 	sights    sights
 	byAddress addressIndex
 	former    formerNames
 	ended     endedLog
 	evicted   uint64 // live mappings that gave way: too many in all
 	overLimit uint64 // the same: too many of one name
-}
-
-type pair struct {
-	name    domain.Name
-	address netip.Addr
 }
 
 // entry is a mapping with its places in the orders of the table.
@@ -62,22 +56,14 @@ type entry struct {
 	previous, next *entry // of the same address
 }
 
-// group is the mappings of one asked name.
-type group struct {
-	entries []*entry
-	seen    [2]time.Time // the last answer to a question for IPv4 addresses, for IPv6 ones
-}
-
 // NewTable returns an empty table; a limit of 0 means the default.
 func NewTable(capacity, addressesPerName int) *Table {
 	return &Table{
 		capacity:         cmp.Or(capacity, DefaultCapacity),
 		addressesPerName: cmp.Or(addressesPerName, DefaultAddressesPerName),
-		entries:          map[pair]*entry{},
 		byName:           map[domain.Name]*group{},
 		owners:           newSuffixIndex(),
 		byAddress:        addressIndex{},
-		changed:          make(chan struct{}),
 		former:           newFormerNames(cmp.Or(capacity, DefaultCapacity)),
 	}
 }
@@ -125,15 +111,14 @@ func (t *Table) Restore(mappings []Mapping) (dropped []Dropped) {
 
 // put takes in one mapping, and returns those of its name that gave way: one at most.
 func (t *Table) put(m *Mapping) (dropped []Dropped) {
-	key := pair{m.Domain, m.Address}
 	siblings := t.byName[m.Domain]
 	if siblings == nil {
 		siblings = &group{}
 		t.byName[m.Domain] = siblings
 	}
-	siblings.seen[family(m.Address)] = later(siblings.seen[family(m.Address)], m.AnsweredAt)
-	e, known := t.entries[key]
-	if known {
+	siblings.saw(m)
+	e := siblings.find(m.Address)
+	if e != nil {
 		t.owners.remove(e)
 		for _, gone := range e.merge(m) {
 			t.former.put(m.Address, gone)
@@ -142,7 +127,7 @@ func (t *Table) put(m *Mapping) (dropped []Dropped) {
 		heap.Fix(&t.expiry, e.position)
 		t.sights.remove(e)
 		t.sights.append(e)
-		t.changes.add(e, len(t.entries))
+		t.changes.add(e, len(t.expiry))
 		return nil
 	}
 	if len(siblings.entries) >= t.addressesPerName {
@@ -151,7 +136,7 @@ func (t *Table) put(m *Mapping) (dropped []Dropped) {
 		t.evict(oldest, m.LastSeen, &t.overLimit)
 		t.changes.addDropped(oldest.mapping, m.LastSeen)
 	}
-	if len(t.entries) >= t.capacity {
+	if len(t.expiry) >= t.capacity {
 		oldest := t.sights.oldest
 		if first := t.expiry[0]; !first.mapping.ExpiresAt.After(m.LastSeen) {
 			oldest = first
@@ -159,14 +144,13 @@ func (t *Table) put(m *Mapping) (dropped []Dropped) {
 		t.evict(oldest, m.LastSeen, &t.evicted)
 	}
 	e = &entry{mapping: *m, siblings: siblings}
-	t.entries[key] = e
-	siblings.entries = append(siblings.entries, e)
+	siblings.add(e)
 	t.byName[m.Domain] = siblings // an eviction may have emptied and dropped it
 	heap.Push(&t.expiry, e)
 	t.owners.add(e)
 	t.sights.append(e)
 	t.byAddress.add(e)
-	t.changes.add(e, len(t.entries))
+	t.changes.add(e, len(t.expiry))
 	return dropped
 }
 
@@ -205,8 +189,8 @@ func (e *entry) merge(m *Mapping) (gone []domain.Name) {
 // Live returns the mappings that live now and that keep accepts (nil: all), sorted by name and address.
 func (t *Table) Live(now time.Time, keep func(*Mapping) bool) []Mapping {
 	t.mu.Lock()
-	live := make([]Mapping, 0, len(t.entries))
-	for _, e := range t.entries {
+	live := make([]Mapping, 0, len(t.expiry))
+	for _, e := range t.expiry {
 		if e.mapping.ExpiresAt.After(now) && (keep == nil || keep(&e.mapping)) {
 			live = append(live, e.mapping)
 		}
@@ -226,7 +210,7 @@ func (t *Table) Owners(now time.Time, names map[string]bool) iter.Seq[Ownership]
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if names == nil {
-			for _, e := range t.entries {
+			for _, e := range t.expiry {
 				if !e.owners(now, yield) {
 					return
 				}
@@ -264,7 +248,7 @@ func (e *entry) owners(now time.Time, yield func(Ownership) bool) bool {
 // latest reports whether the mapping was in the last answer to the question for its name and family.
 func (e *entry) latest() bool {
 	answered := e.mapping.AnsweredAt
-	return !answered.IsZero() && !answered.Before(e.siblings.seen[family(e.mapping.Address)])
+	return !answered.IsZero() && answered.UnixNano() >= e.siblings.seen[family(e.mapping.Address)]
 }
 
 // Expiring returns the mappings that expire before a time and were in the last answer to the question
@@ -285,13 +269,13 @@ func (t *Table) Expiring(before time.Time) []Mapping {
 func (t *Table) Prolong(name domain.Name, address netip.Addr, expiresAt time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.entries[pair{name, address.Unmap()}]
+	e := t.find(name, address)
 	if e == nil || !expiresAt.After(e.mapping.ExpiresAt) {
 		return
 	}
 	e.mapping.ExpiresAt = expiresAt
 	heap.Fix(&t.expiry, e.position)
-	t.changes.add(e, len(t.entries))
+	t.changes.add(e, len(t.expiry))
 	t.announce()
 }
 
@@ -299,14 +283,21 @@ func (t *Table) Prolong(name domain.Name, address netip.Addr, expiresAt time.Tim
 func (t *Table) Holds(name domain.Name, address netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.entries[pair{name, address.Unmap()}] != nil
+	return t.find(name, address) != nil
+}
+
+func (t *Table) find(name domain.Name, address netip.Addr) *entry {
+	if siblings := t.byName[name]; siblings != nil {
+		return siblings.find(address.Unmap())
+	}
+	return nil
 }
 
 // Len returns how many mappings are held, expired ones that were not collected yet included.
 func (t *Table) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.entries)
+	return len(t.expiry)
 }
 
 // Evicted returns how many live mappings had to give way to newer ones: since there were too many in
@@ -350,20 +341,11 @@ func (t *Table) remove(e *entry) {
 	t.owners.remove(e)
 	t.sights.remove(e)
 	t.byAddress.remove(e)
-	delete(t.entries, pair{e.mapping.Domain, e.mapping.Address})
-	i := slices.Index(e.siblings.entries, e)
-	e.siblings.entries = slices.Delete(e.siblings.entries, i, i+1)
+	e.siblings.remove(e)
 	if len(e.siblings.entries) == 0 {
 		delete(t.byName, e.mapping.Domain)
 	}
 	e.sequence = 0
-}
-
-func family(address netip.Addr) int {
-	if address.Is4() {
-		return 0
-	}
-	return 1
 }
 
 func byExpiry(a, b *entry) int { return a.mapping.ExpiresAt.Compare(b.mapping.ExpiresAt) }
