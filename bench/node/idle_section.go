@@ -11,13 +11,12 @@ import (
 )
 
 // idle measures an agent that has nothing to do but to see that all stands.
-type idle struct{ sizes func(fast bool) size }
+type idle struct{}
 
 const idleBudget = 1.0 // percent of a core
 
-func (i idle) measure(ctx context.Context, config report.Config) (result report.Result, err error) {
-	size := i.sizes(config.Fast)
-	patterns, err := patternsOf(config.Names, size.patterns)
+func (i idle) measure(ctx context.Context, bin string, size size, names []string) (result report.Result, err error) {
+	patterns, err := patternsOf(names, size.patterns)
 	if err != nil {
 		return result, err
 	}
@@ -35,7 +34,7 @@ passes. What they use are the processors' time for themselves and for the progra
 	}()
 	backends := []string{"nft", "legacy"}
 	for _, backend := range backends {
-		s, err := open(ctx, "--iptables", backend)
+		s, err := open(ctx, bin, "--iptables", backend)
 		if err != nil {
 			return result, err
 		}

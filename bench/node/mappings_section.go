@@ -10,25 +10,24 @@ import (
 )
 
 // mappings measures what an agent needs to hold rules and mappings, and how it lets go of these.
-type mappings struct{ sizes func(fast bool) size }
+type mappings struct{}
 
 const memoryBudget = 150e6
 
-func (m mappings) measure(ctx context.Context, config report.Config) (result report.Result, err error) {
-	size := m.sizes(config.Fast)
-	s, err := open(ctx, "--min-ttl", "1s", "--ttl-grace", "1s")
+func (m mappings) measure(ctx context.Context, bin string, size size, names []string) (result report.Result, err error) {
+	s, err := open(ctx, bin, "--min-ttl", "1s", "--ttl-grace", "1s")
 	if err != nil {
 		return result, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	patterns, err := patternsOf(config.Names, size.patterns)
+	patterns, err := patternsOf(names, size.patterns)
 	if err != nil {
 		return result, err
 	}
 	if _, err := s.take(ctx, rulesOf(patterns)); err != nil {
 		return result, err
 	}
-	learned, err := m.learn(ctx, s, size, config.Names)
+	learned, err := m.learn(ctx, s, size, names)
 	if err != nil {
 		return result, err
 	}
@@ -44,7 +43,11 @@ func (m mappings) measure(ctx context.Context, config report.Config) (result rep
 	if err != nil {
 		return result, err
 	}
-	result = report.Result{
+	return m.result(size, held, metrics["go_memstats_heap_alloc_bytes"], learned, end), nil
+}
+
+func (m mappings) result(size size, held memory, heap float64, learned learning, end ending) report.Result {
+	return report.Result{
 		Title: "The agent holds mappings",
 		Text: fmt.Sprintf(`%d patterns are in force, and the node learns %d mappings, of a name and an alias each, that all live at once.
 Memory is what the process has in memory then, as the kernel counts it: its own, and pages that it shares (its program file, the
@@ -59,10 +62,9 @@ another; the agent is asked ten times a second how many it still holds, and that
 		Tables: []report.Table{
 			{
 				Caption: "Memory",
-				Columns: []string{"", "resident", "own", "shared", "at most, ever", "live heap"},
+				Columns: []string{"", "resident", "own", "shared", "at most, ever", "heap"},
 				Rows: [][]string{{
-					"agent", megabytes(held.resident), megabytes(held.anonymous), megabytes(held.file), megabytes(held.peak),
-					megabytes(metrics["go_memstats_heap_alloc_bytes"]),
+					"agent", megabytes(held.resident), megabytes(held.anonymous), megabytes(held.file), megabytes(held.peak), megabytes(heap),
 				}},
 			},
 			{
@@ -75,10 +77,11 @@ another; the agent is asked ten times a second how many it still holds, and that
 			},
 		},
 	}
-	return result, nil
 }
 
-func perMapping(cpu float64, mappings int) string { return fmt.Sprintf("%.1f µs", cpu*1000/float64(mappings)) }
+func perMapping(cpu float64, mappings int) string {
+	return fmt.Sprintf("%.1f µs", cpu*1000/float64(mappings))
+}
 
 // learning is what was learned, and what it cost the agent.
 type learning struct {

@@ -13,7 +13,7 @@ import (
 )
 
 // responses measures an agent that follows what the kernel learns.
-type responses struct{ sizes func(fast bool) size }
+type responses struct{}
 
 // followed is how the agent followed a stream of answers.
 type followed struct {
@@ -25,14 +25,13 @@ type followed struct {
 	told        int
 }
 
-func (r responses) measure(ctx context.Context, config report.Config) (result report.Result, err error) {
-	size := r.sizes(config.Fast)
-	s, err := open(ctx)
+func (r responses) measure(ctx context.Context, bin string, size size, names []string) (result report.Result, err error) {
+	s, err := open(ctx, bin)
 	if err != nil {
 		return result, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	patterns, err := patternsOf(config.Names, min(size.patterns, 1000))
+	patterns, err := patternsOf(names, min(size.patterns, 1000))
 	if err != nil {
 		return result, err
 	}

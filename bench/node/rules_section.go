@@ -13,7 +13,7 @@ import (
 )
 
 // rules measures how an agent takes in rules: all of them, and what changes.
-type rules struct{ sizes func(fast bool) size }
+type rules struct{}
 
 // changeBudget is how long a change of one pattern may take.
 const changeBudget = 10.0 // ms
@@ -23,9 +23,8 @@ type taken struct {
 	enforced, confirmed, cpu float64 // ms
 }
 
-func (r rules) measure(ctx context.Context, config report.Config) (result report.Result, err error) {
-	size := r.sizes(config.Fast)
-	patterns, err := patternsOf(config.Names, size.patterns)
+func (r rules) measure(ctx context.Context, bin string, size size, names []string) (result report.Result, err error) {
+	patterns, err := patternsOf(names, size.patterns)
 	if err != nil {
 		return result, err
 	}
@@ -38,15 +37,15 @@ the rules are on disk too. What a removal costs is shown beside: names that were
 by it, so the whole list is laid out anew.`, size.patterns),
 	}
 	for _, backend := range []string{"nft", "legacy"} {
-		if err := r.onBackend(ctx, backend, size, patterns, &result); err != nil {
+		if err := r.onBackend(ctx, bin, backend, size, patterns, &result); err != nil {
 			return result, err
 		}
 	}
 	return result, nil
 }
 
-func (r rules) onBackend(ctx context.Context, backend string, size size, patterns []domain.Pattern, result *report.Result) (err error) {
-	s, err := open(ctx, "--iptables", backend)
+func (r rules) onBackend(ctx context.Context, bin, backend string, size size, patterns []domain.Pattern, result *report.Result) (err error) {
+	s, err := open(ctx, bin, "--iptables", backend)
 	if err != nil {
 		return err
 	}
@@ -65,12 +64,12 @@ func (r rules) onBackend(ctx context.Context, backend string, size size, pattern
 		Columns: []string{"", "in force", "confirmed", "CPU of the agent", "resident after", "at most"},
 		Rows:    [][]string{{"snapshot", milliseconds(whole.enforced), milliseconds(whole.confirmed), milliseconds(whole.cpu), megabytes(after.resident), megabytes(after.peak)}},
 	})
-	added, removed, err := s.changeOneByOne(ctx, all, size.changes)
+	added, removed, err := s.changeOneByOne(ctx, all, size)
 	if err != nil {
 		return err
 	}
-	enforced, confirmed := seriesOf("", added)
-	unforced, _ := seriesOf("", removed)
+	enforced, confirmed := seriesOf(added)
+	unforced, _ := seriesOf(removed)
 	result.Tables = append(result.Tables, report.Table{
 		Caption: fmt.Sprintf("One pattern of %d (%s)", size.patterns, backend),
 		Columns: []string{"", "median", "quartiles", "99 of 100 within"},
@@ -119,25 +118,33 @@ func (s *site) take(ctx context.Context, rules *ruleset.RuleSet) (t taken, err e
 	return taken{inMilliseconds(switched.Sub(begun)), inMilliseconds(confirmed.Sub(begun)), inMilliseconds(used - cpu)}, err
 }
 
-// changeOneByOne adds patterns one by one, and every tenth time takes one away again. Changes come at a quiet
-// rate: none meets the pause after the one before.
-func (s *site) changeOneByOne(ctx context.Context, rules *ruleset.RuleSet, count int) (added, removed []taken, err error) {
-	for i := range count {
+const (
+	// between is how long nothing changes between two changes of one pattern.
+	between = 150 * time.Millisecond
+	// prepared is after how long the agent is ready for the next change, after one of many patterns.
+	prepared = 3 * time.Second
+)
+
+// changeOneByOne adds patterns one by one, every other for the names below one, then takes some away again.
+func (s *site) changeOneByOne(ctx context.Context, rules *ruleset.RuleSet, size size) (added, removed []taken, err error) {
+	var patterns []domain.Pattern
+	pause := prepared
+	for i := range size.changes {
 		pattern, err := domain.ParsePattern(fmt.Sprintf("%s.one-more-%d.example", []string{"www", "*"}[i%2], i))
 		if err != nil {
 			return nil, nil, err
 		}
-		rules = edited(rules, pattern, true)
-		t, err := s.takeQuietly(ctx, rules)
+		patterns, rules = append(patterns, pattern), edited(rules, pattern, true)
+		t, err := s.takeAfter(ctx, pause, rules)
 		if err != nil {
 			return nil, nil, fmt.Errorf("add a pattern: %w", err)
 		}
-		added = append(added, t)
-		if i%10 != 9 {
-			continue
-		}
+		added, pause = append(added, t), between
+	}
+	for _, pattern := range patterns[:size.removals] {
 		rules = edited(rules, pattern, false)
-		if t, err = s.takeQuietly(ctx, rules); err != nil {
+		t, err := s.takeAfter(ctx, prepared, rules)
+		if err != nil {
 			return nil, nil, fmt.Errorf("remove a pattern: %w", err)
 		}
 		removed = append(removed, t)
@@ -145,20 +152,16 @@ func (s *site) changeOneByOne(ctx context.Context, rules *ruleset.RuleSet, count
 	return added, removed, nil
 }
 
-// quiet is longer than the agent waits between two changes that come close together.
-const quiet = 150 * time.Millisecond
-
-func (s *site) takeQuietly(ctx context.Context, rules *ruleset.RuleSet) (taken, error) {
+func (s *site) takeAfter(ctx context.Context, pause time.Duration, rules *ruleset.RuleSet) (taken, error) {
 	select {
 	case <-ctx.Done():
 		return taken{}, ctx.Err()
-	case <-time.After(quiet):
+	case <-time.After(pause):
 	}
 	return s.take(ctx, rules)
 }
 
-func seriesOf(name string, all []taken) (enforced, confirmed measure.Series) {
-	enforced.Name, confirmed.Name = name, name
+func seriesOf(all []taken) (enforced, confirmed measure.Series) {
 	for _, t := range all {
 		enforced.Values, confirmed.Values = append(enforced.Values, t.enforced), append(confirmed.Values, t.confirmed)
 	}

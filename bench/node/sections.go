@@ -4,6 +4,8 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,12 +14,19 @@ import (
 )
 
 // Sections are the works that are measured here.
-func Sections() []report.Section { return sectionsOf(sizes) }
+func Sections() []report.Section { return works{sizes: sizes}.sections() }
+
+// works measures.
+type works struct {
+	sizes func(fast bool) size
+	bin   string // where the agent is; empty: it is built
+}
 
 // size is how much is measured.
 type size struct {
 	patterns  int
 	changes   int // of one pattern each
+	removals  int
 	mappings  int
 	lifetime  time.Duration // of mappings whose end is watched, at least
 	responses int           // a second
@@ -28,17 +37,31 @@ type size struct {
 
 func sizes(fast bool) size {
 	if fast {
-		return size{100_000, 20, 50_000, 5 * time.Second, 20_000, 4 * time.Second, 2, 5 * time.Second}
+		return size{100_000, 20, 1, 50_000, 3 * time.Second, 20_000, 2 * time.Second, 2, 4 * time.Second}
 	}
-	return size{100_000, 200, 50_000, 20 * time.Second, 20_000, 10 * time.Second, 5, 20 * time.Second}
+	return size{100_000, 200, 10, 50_000, 20 * time.Second, 20_000, 10 * time.Second, 5, 20 * time.Second}
 }
 
-func sectionsOf(sizes func(fast bool) size) []report.Section {
+func (w works) sections() []report.Section {
 	return []report.Section{
-		{Name: "agent-rules", Measure: rules{sizes}.measure},
-		{Name: "agent-mappings", Measure: mappings{sizes}.measure},
-		{Name: "agent-responses", Measure: responses{sizes}.measure},
-		{Name: "agent-idle", Measure: idle{sizes}.measure},
+		{Name: "agent-rules", Measure: w.with(rules{}.measure)},
+		{Name: "agent-mappings", Measure: w.with(mappings{}.measure)},
+		{Name: "agent-responses", Measure: w.with(responses{}.measure)},
+		{Name: "agent-idle", Measure: w.with(idle{}.measure)},
+	}
+}
+
+// work is what is measured of the agent in a directory.
+type work func(ctx context.Context, bin string, size size, names []string) (report.Result, error)
+
+func (w works) with(measure work) func(context.Context, report.Config) (report.Result, error) {
+	return func(ctx context.Context, config report.Config) (result report.Result, err error) {
+		bin, remove, err := build(ctx, w.bin)
+		if err != nil {
+			return result, err
+		}
+		defer func() { err = errors.Join(err, remove()) }()
+		return measure(ctx, bin, w.sizes(config.Fast), config.Names)
 	}
 }
 

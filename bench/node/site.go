@@ -34,26 +34,34 @@ type site struct {
 	cleanup []func() error
 }
 
-// open builds the agent and a lab for it, and starts it. The caller closes the site, also when ctx has ended.
-func open(ctx context.Context, flags ...string) (s *site, err error) {
+// build builds the agent into a directory, unless one is given.
+func build(ctx context.Context, given string) (bin string, remove func() error, err error) {
+	if given != "" {
+		return given, func() error { return nil }, nil
+	}
+	if bin, err = os.MkdirTemp("", "nameward-bench-"); err != nil {
+		return "", nil, err
+	}
+	remove = func() error { return os.RemoveAll(bin) }
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "github.com/nameward/nameward/cmd/nameward-agent").CombinedOutput(); err != nil {
+		return "", nil, errors.Join(fmt.Errorf("build the agent: %w: %s", err, out), remove())
+	}
+	return bin, remove, nil
+}
+
+// open makes a lab for the agent that is in a directory, and starts it. The caller closes the site, also when
+// ctx has ended.
+func open(ctx context.Context, bin string, flags ...string) (s *site, err error) {
 	s = &site{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	bin, err := os.MkdirTemp("", "nameward-bench-")
-	if err != nil {
-		return s, err
-	}
-	s.cleanup = append(s.cleanup, func() error { return os.RemoveAll(bin) })
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "github.com/nameward/nameward/cmd/nameward-agent").CombinedOutput(); err != nil {
-		return s, fmt.Errorf("build the agent: %w: %s", err, out)
-	}
 	if s.Lab, err = lab.New(ctx, bin); err != nil {
 		return s, err
 	}
-	s.cleanup = append(s.cleanup, s.Lab.Close)
+	s.cleanup = append(s.cleanup, s.Close)
 	if err := s.start(ctx, flags); err != nil {
 		return s, err
 	}
