@@ -104,17 +104,17 @@ func (t *Table) NamesOf(addresses map[netip.Addr]bool) map[netip.Addr]Names {
 		found[address] = n
 	}
 	for _, e := range t.expiry {
-		n, asked := found[e.mapping.Address]
+		n, asked := found[e.address]
 		if !asked {
 			continue
 		}
-		e.owners(time.Time{}, func(o Ownership) bool {
+		t.ownersIn(e, time.Time{}, func(o Ownership) bool {
 			if !slices.Contains(n.Names, o.Name) {
 				n.Names = append(n.Names, o.Name)
 			}
 			return true
 		})
-		found[e.mapping.Address] = n
+		found[e.address] = n
 	}
 	return found
 }

@@ -10,9 +10,7 @@ type group struct {
 	entries []*entry
 	// of their addresses; nil while they are few, as those of nearly all names are
 	byAddress map[netip.Addr]*entry
-	// seen is when the last answer to a question for IPv4 addresses came, and to one for IPv6 addresses; in
-	// nanoseconds, 0 for never.
-	seen [2]int64
+	seen      [2]instant // the last answer to a question for IPv4 addresses, for IPv6 ones
 }
 
 const fewEntries = 16
@@ -22,7 +20,7 @@ func (g *group) find(address netip.Addr) *entry {
 		return g.byAddress[address]
 	}
 	for _, e := range g.entries {
-		if e.mapping.Address == address {
+		if e.address == address {
 			return e
 		}
 	}
@@ -33,11 +31,11 @@ func (g *group) add(e *entry) {
 	g.entries = append(g.entries, e)
 	switch {
 	case g.byAddress != nil:
-		g.byAddress[e.mapping.Address] = e
+		g.byAddress[e.address] = e
 	case len(g.entries) > fewEntries:
 		g.byAddress = make(map[netip.Addr]*entry, len(g.entries))
 		for _, e := range g.entries {
-			g.byAddress[e.mapping.Address] = e
+			g.byAddress[e.address] = e
 		}
 	}
 }
@@ -46,16 +44,14 @@ func (g *group) remove(e *entry) {
 	i := slices.Index(g.entries, e)
 	g.entries = slices.Delete(g.entries, i, i+1)
 	if g.byAddress != nil {
-		delete(g.byAddress, e.mapping.Address)
+		delete(g.byAddress, e.address)
 	}
 }
 
 // saw notes when a question for addresses was answered.
-func (g *group) saw(m *Mapping) {
-	if !m.AnsweredAt.IsZero() {
-		seen := &g.seen[family(m.Address)]
-		*seen = max(*seen, m.AnsweredAt.UnixNano())
-	}
+func (g *group) saw(address netip.Addr, answered instant) {
+	seen := &g.seen[family(address)]
+	*seen = max(*seen, answered)
 }
 
 func family(address netip.Addr) int {

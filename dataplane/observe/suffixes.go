@@ -26,22 +26,22 @@ func (x *suffixIndex) add(e *entry) {
 	if labels := e.labels(); cap(e.suffixes) < labels {
 		e.suffixes = make([]int32, 0, labels)
 	}
-	x.addName(e, e.mapping.Domain.String())
-	for _, name := range e.mapping.Chain {
+	x.addName(e, e.domain.String())
+	for _, name := range e.chain {
 		x.addName(e, name.String())
 	}
-	for _, a := range e.mapping.Former {
+	for _, a := range e.formerAliases() {
 		x.addName(e, a.Name.String())
 	}
 }
 
 // labels is how many labels the names have together; a few more where dots are escaped.
 func (e *entry) labels() int {
-	count := 1 + strings.Count(e.mapping.Domain.String(), ".")
-	for _, name := range e.mapping.Chain {
+	count := 1 + strings.Count(e.domain.String(), ".")
+	for _, name := range e.chain {
 		count += 1 + strings.Count(name.String(), ".")
 	}
-	for _, a := range e.mapping.Former {
+	for _, a := range e.formerAliases() {
 		count += 1 + strings.Count(a.Name.String(), ".")
 	}
 	return count

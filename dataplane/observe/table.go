@@ -27,6 +27,7 @@ const (
 // another order, in which a flood of long-lived answers pushed out each short-lived one as it comes. It
 // is safe for concurrent use.
 type Table struct {
+	epoch
 	capacity         int
 	addressesPerName int
 
@@ -44,21 +45,10 @@ type Table struct {
 	overLimit uint64 // the same: too many of one name
 }
 
-// entry is a mapping with its places in the orders of the table.
-type entry struct {
-	mapping  Mapping
-	siblings *group
-	suffixes []int32 // places in the index of owners
-	position int     // in the heap
-	sequence uint64  // of the last change
-
-	older, newer   *entry // in order of the last sight
-	previous, next *entry // of the same address
-}
-
 // NewTable returns an empty table; a limit of 0 means the default.
 func NewTable(capacity, addressesPerName int) *Table {
 	return &Table{
+		epoch:            epoch{time.Now()},
 		capacity:         cmp.Or(capacity, DefaultCapacity),
 		addressesPerName: cmp.Or(addressesPerName, DefaultAddressesPerName),
 		byName:           map[domain.Name]*group{},
@@ -113,18 +103,18 @@ func (t *Table) Restore(mappings []Mapping) (dropped []Dropped) {
 func (t *Table) put(m *Mapping) (dropped []Dropped) {
 	siblings := t.byName[m.Domain]
 	if siblings == nil {
-		siblings = &group{}
+		siblings = &group{seen: [2]instant{never, never}}
 		t.byName[m.Domain] = siblings
 	}
-	siblings.saw(m)
+	siblings.saw(m.Address, t.instant(m.AnsweredAt))
 	e := siblings.find(m.Address)
 	if e != nil {
 		t.owners.remove(e)
-		for _, gone := range e.merge(m) {
+		for _, gone := range t.merge(e, m) {
 			t.former.put(m.Address, gone)
 		}
 		t.owners.add(e)
-		heap.Fix(&t.expiry, e.position)
+		heap.Fix(&t.expiry, int(e.position))
 		t.sights.remove(e)
 		t.sights.append(e)
 		t.changes.add(e, len(t.expiry))
@@ -132,18 +122,19 @@ func (t *Table) put(m *Mapping) (dropped []Dropped) {
 	}
 	if len(siblings.entries) >= t.addressesPerName {
 		oldest := siblings.oldest()
-		dropped = append(dropped, oldest.dropped())
+		dropped = append(dropped, t.dropped(oldest))
 		t.evict(oldest, m.LastSeen, &t.overLimit)
-		t.changes.addDropped(oldest.mapping, m.LastSeen)
+		t.changes.addDropped(oldest, t.instant(m.LastSeen))
 	}
 	if len(t.expiry) >= t.capacity {
 		oldest := t.sights.oldest
-		if first := t.expiry[0]; !first.mapping.ExpiresAt.After(m.LastSeen) {
+		if first := t.expiry[0]; first.expiresAt <= t.instant(m.LastSeen) {
 			oldest = first
 		}
 		t.evict(oldest, m.LastSeen, &t.evicted)
 	}
-	e = &entry{mapping: *m, siblings: siblings}
+	e = t.entry(m)
+	e.siblings = siblings
 	siblings.add(e)
 	t.byName[m.Domain] = siblings // an eviction may have emptied and dropped it
 	heap.Push(&t.expiry, e)
@@ -155,10 +146,10 @@ func (t *Table) put(m *Mapping) (dropped []Dropped) {
 }
 
 // merge takes in a later answer, and returns the aliases that the entry no longer has.
-func (e *entry) merge(m *Mapping) (gone []domain.Name) {
+func (t *Table) merge(e *entry, m *Mapping) (gone []domain.Name) {
 	now := m.LastSeen
 	var former []FormerAlias // made anew: readers share the old list
-	for _, a := range e.mapping.Former {
+	for _, a := range e.formerAliases() {
 		switch {
 		case slices.Contains(m.Chain, a.Name):
 		case a.ExpiresAt.After(now):
@@ -167,22 +158,21 @@ func (e *entry) merge(m *Mapping) (gone []domain.Name) {
 			gone = append(gone, a.Name)
 		}
 	}
-	for _, name := range e.mapping.Chain {
+	for _, name := range e.chain {
 		switch {
 		case slices.Contains(m.Chain, name):
 		case len(former) < maxFormer:
-			former = append(former, FormerAlias{name, e.mapping.ExpiresAt})
+			former = append(former, FormerAlias{name, t.time(e.expiresAt)})
 		default:
 			gone = append(gone, name)
 		}
 	}
-	e.mapping.Former = former
-	e.mapping.Chain = m.Chain
-	e.mapping.Client = m.Client
-	e.mapping.FirstSeen = earlier(e.mapping.FirstSeen, m.FirstSeen)
-	e.mapping.LastSeen = later(e.mapping.LastSeen, m.LastSeen)
-	e.mapping.AnsweredAt = later(e.mapping.AnsweredAt, m.AnsweredAt)
-	e.mapping.ExpiresAt = later(e.mapping.ExpiresAt, m.ExpiresAt)
+	e.setFormer(former)
+	e.chain, e.client = m.Chain, m.Client
+	e.firstSeen = min(e.firstSeen, t.instant(m.FirstSeen))
+	e.lastSeen = max(e.lastSeen, t.instant(m.LastSeen))
+	e.answeredAt = max(e.answeredAt, t.instant(m.AnsweredAt))
+	e.expiresAt = max(e.expiresAt, t.instant(m.ExpiresAt))
 	return gone
 }
 
@@ -190,9 +180,13 @@ func (e *entry) merge(m *Mapping) (gone []domain.Name) {
 func (t *Table) Live(now time.Time, keep func(*Mapping) bool) []Mapping {
 	t.mu.Lock()
 	live := make([]Mapping, 0, len(t.expiry))
+	var m Mapping
 	for _, e := range t.expiry {
-		if e.mapping.ExpiresAt.After(now) && (keep == nil || keep(&e.mapping)) {
-			live = append(live, e.mapping)
+		if e.expiresAt <= t.instant(now) {
+			continue
+		}
+		if m = t.mapping(e); keep == nil || keep(&m) {
+			live = append(live, m)
 		}
 	}
 	t.mu.Unlock()
@@ -211,34 +205,34 @@ func (t *Table) Owners(now time.Time, names map[string]bool) iter.Seq[Ownership]
 		defer t.mu.Unlock()
 		if names == nil {
 			for _, e := range t.expiry {
-				if !e.owners(now, yield) {
+				if !t.ownersIn(e, now, yield) {
 					return
 				}
 			}
 			return
 		}
 		for e := range t.owners.below(names) {
-			if !e.owners(now, yield) {
+			if !t.ownersIn(e, now, yield) {
 				return
 			}
 		}
 	}
 }
 
-func (e *entry) owners(now time.Time, yield func(Ownership) bool) bool {
-	m, latest := &e.mapping, e.latest()
-	if m.ExpiresAt.After(now) {
-		if !yield(Ownership{m.Domain, m.Address, m.ExpiresAt, m.Domain, latest}) {
+// ownersIn yields those of one entry, and reports whether to go on.
+func (t *Table) ownersIn(e *entry, now time.Time, yield func(Ownership) bool) bool {
+	if latest, ends := e.latest(), t.time(e.expiresAt); ends.After(now) {
+		if !yield(Ownership{e.domain, e.address, ends, e.domain, latest}) {
 			return false
 		}
-		for _, name := range m.Chain {
-			if !yield(Ownership{name, m.Address, m.ExpiresAt, m.Domain, latest}) {
+		for _, name := range e.chain {
+			if !yield(Ownership{name, e.address, ends, e.domain, latest}) {
 				return false
 			}
 		}
 	}
-	for _, a := range m.Former {
-		if a.ExpiresAt.After(now) && !yield(Ownership{a.Name, m.Address, a.ExpiresAt, m.Domain, false}) {
+	for _, a := range e.formerAliases() {
+		if a.ExpiresAt.After(now) && !yield(Ownership{a.Name, e.address, a.ExpiresAt, e.domain, false}) {
 			return false
 		}
 	}
@@ -247,8 +241,7 @@ func (e *entry) owners(now time.Time, yield func(Ownership) bool) bool {
 
 // latest reports whether the mapping was in the last answer to the question for its name and family.
 func (e *entry) latest() bool {
-	answered := e.mapping.AnsweredAt
-	return !answered.IsZero() && answered.UnixNano() >= e.siblings.seen[family(e.mapping.Address)]
+	return e.answeredAt != never && e.answeredAt >= e.siblings.seen[family(e.address)]
 }
 
 // Expiring returns the mappings that expire before a time and were in the last answer to the question
@@ -257,9 +250,9 @@ func (t *Table) Expiring(before time.Time) []Mapping {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var soon []Mapping
-	t.expiry.each(before, func(e *entry) {
+	t.expiry.each(t.instant(before), func(e *entry) {
 		if e.latest() {
-			soon = append(soon, e.mapping)
+			soon = append(soon, t.mapping(e))
 		}
 	})
 	return soon
@@ -270,11 +263,11 @@ func (t *Table) Prolong(name domain.Name, address netip.Addr, expiresAt time.Tim
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.find(name, address)
-	if e == nil || !expiresAt.After(e.mapping.ExpiresAt) {
+	if e == nil || t.instant(expiresAt) <= e.expiresAt {
 		return
 	}
-	e.mapping.ExpiresAt = expiresAt
-	heap.Fix(&t.expiry, e.position)
+	e.expiresAt = t.instant(expiresAt)
+	heap.Fix(&t.expiry, int(e.position))
 	t.changes.add(e, len(t.expiry))
 	t.announce()
 }
@@ -313,8 +306,8 @@ func (t *Table) Expire(now time.Time) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := 0
-	for len(t.expiry) > 0 && !t.expiry[0].mapping.ExpiresAt.After(now) {
-		t.ended.add(t.expiry[0].mapping)
+	for len(t.expiry) > 0 && t.expiry[0].expiresAt <= t.instant(now) {
+		t.ended.add(t.mapping(t.expiry[0]))
 		t.remove(t.expiry[0])
 		n++
 	}
@@ -323,38 +316,29 @@ func (t *Table) Expire(now time.Time) int {
 
 // evict removes an entry, and counts it if it lives.
 func (t *Table) evict(e *entry, now time.Time, counter *uint64) {
-	if e.mapping.ExpiresAt.After(now) {
+	if e.expiresAt > t.instant(now) {
 		*counter++
 	}
 	t.remove(e)
 }
 
 func (t *Table) remove(e *entry) {
-	t.former.put(e.mapping.Address, e.mapping.Domain)
-	for _, name := range e.mapping.Chain {
-		t.former.put(e.mapping.Address, name)
+	t.former.put(e.address, e.domain)
+	for _, name := range e.chain {
+		t.former.put(e.address, name)
 	}
-	for _, a := range e.mapping.Former {
-		t.former.put(e.mapping.Address, a.Name)
+	for _, a := range e.formerAliases() {
+		t.former.put(e.address, a.Name)
 	}
-	heap.Remove(&t.expiry, e.position)
+	heap.Remove(&t.expiry, int(e.position))
 	t.owners.remove(e)
 	t.sights.remove(e)
 	t.byAddress.remove(e)
 	e.siblings.remove(e)
 	if len(e.siblings.entries) == 0 {
-		delete(t.byName, e.mapping.Domain)
+		delete(t.byName, e.domain)
 	}
 	e.sequence = 0
-}
-
-func byExpiry(a, b *entry) int { return a.mapping.ExpiresAt.Compare(b.mapping.ExpiresAt) }
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }
 
 func later(a, b time.Time) time.Time {
