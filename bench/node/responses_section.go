@@ -39,7 +39,7 @@ func (r responses) measure(ctx context.Context, bin string, size size, names []s
 		return result, err
 	}
 	count := size.responses * int(size.duration/time.Millisecond) / 1000
-	repeated, err := r.follow(ctx, s, size, count, 2000)
+	repeated, err := r.follow(ctx, s, size, count, min(2000, count))
 	if err != nil {
 		return result, err
 	}
