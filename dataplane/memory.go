@@ -6,8 +6,7 @@ import (
 )
 
 // garbageShare is how much garbage may lie about, in percent of what is in use. An agent is a guest on its node:
-// it collects twice as often as Go's programs do, which is a few milliseconds now and then, and takes a
-// quarter less memory.
+// it collects more often than Go's programs do, and pays for the memory that it leaves with processor time.
 const garbageShare = 50
 
 // keepSmall bounds the memory of the process, unless whoever runs it says how.

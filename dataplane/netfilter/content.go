@@ -48,8 +48,8 @@ var layouts = map[protocol]layout{
 var errNoTable = errors.New("rules are laid out in a way that is not known")
 
 // legacyContent returns a digest of all rules of tables of iptables-legacy, as the kernel holds them, but for
-// their counters. While it stands, so do the rules: iptables-legacy-save, which costs some hundred times
-// as much, would print the same.
+// their counters. While it stands, so do the rules: iptables-legacy-save, for which a program is started,
+// would print the same.
 func legacyContent(families []*family) (content [sha256.Size]byte, err error) {
 	sum := sha256.New()
 	for _, f := range families {
