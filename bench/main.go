@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nameward/nameward/bench/names"
+	"github.com/nameward/nameward/bench/node"
 	"github.com/nameward/nameward/bench/path"
 	"github.com/nameward/nameward/bench/program"
 	"github.com/nameward/nameward/bench/report"
@@ -29,6 +30,7 @@ func sections() []report.Section {
 		program.Sections(),
 		path.Sections(),
 		traffic.Sections(),
+		node.Sections(),
 	)
 }
 

@@ -34,6 +34,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 }
 
 func run(ctx context.Context, cfg Config, kernel kernel, log *slog.Logger) (err error) {
+	keepSmall()
 	requirements := kernel.probe(ctx, cfg)
 	if !AllMet(requirements) {
 		return &RequirementsError{requirements}

@@ -99,6 +99,7 @@ func FromWire(wire []byte) (Name, error) {
 		return Name{}, fmt.Errorf("%w: %d bytes are more than %d", ErrBadName, len(wire), maxWire)
 	}
 	var text strings.Builder
+	text.Grow(max(len(wire)-2, 0)) // all it takes, unless bytes are escaped
 	for at := 0; at < len(wire); {
 		length := int(wire[at])
 		at++
@@ -130,12 +131,15 @@ func (n Name) String() string { return n.text }
 func (n Name) IsZero() bool { return n.text == "" }
 
 // Wire returns the name in wire form (RFC 1035, 3.1) with its root label.
-func (n Name) Wire() []byte {
+func (n Name) Wire() []byte { return n.AppendWire(make([]byte, 0, len(n.text)+2)) }
+
+// AppendWire appends the wire form.
+func (n Name) AppendWire(wire []byte) []byte {
+	start := len(wire)
+	wire = append(wire, 0)
 	if n.text == "" || n.text == "." {
-		return []byte{0}
+		return wire
 	}
-	wire := make([]byte, 1, len(n.text)+2)
-	start := 0
 	for i := 0; i < len(n.text); i++ {
 		switch b := n.text[i]; {
 		case b == '.':

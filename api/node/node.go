@@ -17,7 +17,7 @@ const (
 
 // ID names a node: letters, digits, `.`, `_` and `-`, as host names have them. IDs are comparable.
 type ID struct {
-	text string
+	resource string // the resource name, of which one is in every message; empty for none
 }
 
 // ParseID reads a node id.
@@ -34,7 +34,7 @@ func ParseID(s string) (ID, error) {
 			return ID{}, fmt.Errorf("%w: %q has %q at position %d", ErrBadID, s, r, i)
 		}
 	}
-	return ID{s}, nil
+	return ID{collection + s}, nil
 }
 
 // ParseResourceName reads `nodes/{node}`.
@@ -47,7 +47,12 @@ func ParseResourceName(s string) (ID, error) {
 }
 
 // String returns the id.
-func (id ID) String() string { return id.text }
+func (id ID) String() string { return strings.TrimPrefix(id.resource, collection) }
 
 // ResourceName returns `nodes/{node}`.
-func (id ID) ResourceName() string { return collection + id.text }
+func (id ID) ResourceName() string {
+	if id.resource == "" {
+		return collection
+	}
+	return id.resource
+}

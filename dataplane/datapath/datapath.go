@@ -31,8 +31,10 @@ type Datapath struct {
 	lowering  *lower.State
 	names     *names
 	active    uint32
-	switched  time.Time      // when active last changed
-	held      [2]*generation // nil: not known, to be read
+	switched  time.Time             // when active last changed
+	grace     <-chan struct{}       // closes when no program runs that began before that
+	patterns  lower.GeneralPatterns // of the rule set in force
+	held      [2]*generation        // nil: not known, to be read
 	links     links
 	positions []*positions             // of rule sets that were in force, the newest last
 	inForce   bool                     // the names of lowering are those of the active generation
@@ -122,7 +124,7 @@ func (d *Datapath) adoptState() error {
 		return fmt.Errorf("read state: %w", err)
 	}
 	d.active = state.Active
-	d.switched = time.Now()
+	d.switched, d.grace = time.Now(), beginGrace()
 	return d.putState(state.Active, state.Active)
 }
 
@@ -190,6 +192,7 @@ func (d *Datapath) Apply(ctx context.Context, rules *ruleset.RuleSet) error {
 	if err := d.switchTo(idle); err != nil {
 		return errors.Join(err, d.putState(d.active, d.active))
 	}
+	d.patterns = tables.Patterns
 	return nil
 }
 
@@ -258,7 +261,7 @@ func (d *Datapath) switchTo(idle uint32) error {
 	if err := d.putState(idle, idle); err != nil {
 		return err
 	}
-	d.active, d.switched = idle, time.Now()
+	d.active, d.switched, d.grace = idle, time.Now(), beginGrace()
 	d.applied, d.inForce, d.replaced = true, true, replaced
 	return nil
 }

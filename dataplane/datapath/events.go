@@ -145,17 +145,17 @@ var errShortEvent = errors.New("event is cut short")
 // decodeAnswer reads struct answer_event and what comes behind it. Whose ticks are not this build's says how
 // long they are.
 func decodeAnswer(raw []byte, c clock, tickShift int) (learned, error) {
-	var e bpf.DatapathAnswerEvent
-	if _, err := binary.Decode(raw, binary.LittleEndian, &e); err != nil {
+	const eventBytes, addressBytes = int(unsafe.Sizeof(bpf.DatapathAnswerEvent{})), int(unsafe.Sizeof(bpf.DatapathAnswerAddress{}))
+	if len(raw) < eventBytes {
 		return learned{}, errShortEvent
 	}
+	e := (*bpf.DatapathAnswerEvent)(unsafe.Pointer(&raw[0])) //nolint:gosec // records are aligned, and laid out by the same compiler's rules
 	if e.Type != bpf.DatapathEventTypeEVENT_ANSWER {
 		return learned{}, fmt.Errorf("event of unknown type %d", e.Type)
 	}
-	const addressBytes = int(unsafe.Sizeof(bpf.DatapathAnswerAddress{}))
-	tail := raw[unsafe.Sizeof(e):]
-	names := int(e.Addresses) * addressBytes
-	if names+int(e.NamesBytes) > len(tail) {
+	tail := raw[eventBytes:]
+	count := int(e.Addresses)
+	if count*addressBytes+int(e.NamesBytes) > len(tail) {
 		return learned{}, errShortEvent
 	}
 	a := learned{generations: e.Learning}
@@ -164,18 +164,16 @@ func decodeAnswer(raw []byte, c clock, tickShift int) (learned, error) {
 	a.LearnedAt = c.fromBoot(e.LearnedAtNs)
 	a.ExpiresAt = c.fromBoot(e.ExpiresAt << tickShift)
 	var err error
-	if a.Names, err = decodeNames(tail[names:names+int(e.NamesBytes)], int(e.Names)); err != nil {
-		return learned{}, err
+	if a.Names, err = decodeNames(tail[count*addressBytes:count*addressBytes+int(e.NamesBytes)], int(e.Names)); err != nil || count == 0 {
+		return a, err
 	}
-	for at := 0; at < names; at += addressBytes {
-		var record bpf.DatapathAnswerAddress
-		if _, err := binary.Decode(tail[at:], binary.LittleEndian, &record); err != nil {
-			return learned{}, errShortEvent
+	records := unsafe.Slice((*bpf.DatapathAnswerAddress)(unsafe.Pointer(&tail[0])), count) //nolint:gosec // as above
+	a.Addresses = make([]observe.Address, count)
+	for i := range records {
+		a.Addresses[i] = observe.Address{
+			Address: netip.AddrFrom16(records[i].Address.Bytes).Unmap(),
+			Names:   min(max(int(records[i].Names), 1), len(a.Names)),
 		}
-		a.Addresses = append(a.Addresses, observe.Address{
-			Address: netip.AddrFrom16(record.Address.Bytes).Unmap(),
-			Names:   min(max(int(record.Names), 1), len(a.Names)),
-		})
 	}
 	return a, nil
 }

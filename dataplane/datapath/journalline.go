@@ -49,14 +49,22 @@ type journalHead struct {
 	Client                         [16]byte
 }
 
-func (h *journalHead) append(names []byte) ([]byte, error) {
-	value, err := binary.Append(nil, binary.LittleEndian, h)
-	return append(value, names...), err
+const journalHeadSize = 4*8 + 16
+
+// sealed returns the line of a head and names.
+func (h *journalHead) sealed(key, names []byte) []byte {
+	line := make([]byte, sealSize, sealSize+journalHeadSize+len(names))
+	for _, at := range [...]int64{h.ExpiresAt, h.FirstSeen, h.LastSeen, h.AnsweredAt} {
+		line = binary.LittleEndian.AppendUint64(line, uint64(at)) //nolint:gosec // all bits come back
+	}
+	line = append(append(line, h.Client[:]...), names...)
+	binary.LittleEndian.PutUint32(line, sumOf(key, line[sealSize:]))
+	return line
 }
 
 func journalKey(asked domain.Name, a netip.Addr) []byte {
 	address := a.As16()
-	return append(asked.Wire(), address[:]...)
+	return append(asked.AppendWire(make([]byte, 0, len(asked.String())+2+len(address))), address[:]...)
 }
 
 // headOf returns the head of a line, and what comes behind it.
@@ -65,11 +73,14 @@ func headOf(key, sealed []byte) (head journalHead, names []byte, err error) {
 	if err != nil {
 		return head, nil, err
 	}
-	n, err := binary.Decode(line, binary.LittleEndian, &head)
-	if err != nil || len(key) < 16 {
+	if len(line) < journalHeadSize || len(key) < 16 {
 		return head, nil, errors.New("line is cut short")
 	}
-	return head, line[n:], nil
+	for i, at := range [...]*int64{&head.ExpiresAt, &head.FirstSeen, &head.LastSeen, &head.AnsweredAt} {
+		*at = int64(binary.LittleEndian.Uint64(line[8*i:])) //nolint:gosec // as they were written
+	}
+	copy(head.Client[:], line[4*8:])
+	return head, line[journalHeadSize:], nil
 }
 
 // journalTotal is what a journal has, so that one that lost a line is known from one that never had it.
@@ -113,14 +124,10 @@ func (l *journalLines) remove(key []byte) error {
 }
 
 func (l *journalLines) put(key []byte, head journalHead, names []byte) error {
-	value, err := head.append(names)
-	if err != nil {
-		return err
-	}
 	if err := l.remove(key); err != nil {
 		return err
 	}
-	sealed := seal(key, value)
+	sealed := head.sealed(key, names)
 	l.add(sealed)
 	return l.bucket.Put(key, sealed)
 }
@@ -165,7 +172,7 @@ func (l *journalLines) putKnown(m *observe.Mapping, c clock) error {
 
 func wireOf(names []domain.Name) (wire []byte) {
 	for _, name := range names {
-		wire = append(wire, name.Wire()...)
+		wire = name.AppendWire(wire)
 	}
 	return wire
 }
@@ -197,6 +204,9 @@ func splitNames(wire []byte) (names journalNames) {
 
 // appendFormer writes what a line had besides a new chain.
 func (n journalNames) appendFormer(value []byte, chain []domain.Name) []byte {
+	if len(n.former)+len(n.chain) == 0 {
+		return value
+	}
 	former := slices.DeleteFunc(slices.Concat(n.former, n.chain), func(wire []byte) bool {
 		return slices.ContainsFunc(chain, func(name domain.Name) bool { return bytes.Equal(name.Wire(), wire) })
 	})

@@ -25,16 +25,16 @@ func (r *rawCell) record() *bpf.DatapathNameCell {
 }
 
 // encode lays an entry out.
-func (e *nameEntry) encode(name string) []rawCell {
-	wire := wireText(name)
-	cells := make([]rawCell, e.cells)
+func (e *nameEntry) encode() []rawCell {
+	wire := wireText(e.name)
+	cells := make([]rawCell, e.cells())
 	first := &bpf.DatapathNameCell{Length: uint8(len(wire))} //nolint:gosec // at most 254
 	for i, sets := range e.sets {
 		first.Exact[i], first.Below[i], first.List[i] = uint32(sets.Exact), uint32(sets.Below), sets.List
 	}
 	copied := copy(first.Text[:], wire)
 	cells[0] = *(*rawCell)(unsafe.Pointer(first)) //nolint:gosec // same size
-	for i := 1; i < e.cells; i++ {
+	for i := 1; i < len(cells); i++ {
 		copied += copy(cells[i][:], wire[copied:])
 	}
 	return cells
@@ -84,22 +84,19 @@ func (x *nameIndex) take(bucket uint32, slot uint64, raw []rawCell) bool {
 		wire = append(wire, more[:]...)
 	}
 	name, ok := textOf(wire[:record.Length])
-	if !ok || x.entries[name] != nil {
+	if !ok {
 		return false
 	}
 	hash := x.key.SuffixHashes(wire[:record.Length])[0]
-	e := &nameEntry{
-		cell: cell, cells: cells, home: x.bucket(hash, 0), bucket: bucket, slot: slot,
-	}
+	e := &nameEntry{name: name, cell: cell, home: x.bucket(hash, 0)}
 	for i := range e.sets {
 		e.sets[i] = lower.NameSets{
 			Exact: lower.MatchSet(record.Exact[i]), Below: lower.MatchSet(record.Below[i]), List: record.List[i],
 		}
 	}
-	if (hash^slot)&^slotCellMask != 0 || (bucket-e.home)&x.mask() >= bucketProbes {
+	if (hash^slot)&^slotCellMask != 0 || (bucket-e.home)&x.mask() >= bucketProbes || x.lookup(name, hash) != nil {
 		return false
 	}
-	x.entries[name] = e
 	x.own(e, e)
 	return true
 }
@@ -128,9 +125,12 @@ func cellsOf(bytes int) int {
 	return 1 + (max(0, bytes-cellText)+cellBytes-1)/cellBytes
 }
 
+// wireLength is how long the wire form of a plain name is without the root label.
+func wireLength(name string) int { return len(name) + 1 }
+
 // wireText is the wire form of a plain name without the root label.
 func wireText(name string) []byte {
-	wire := make([]byte, 0, len(name)+1)
+	wire := make([]byte, 0, wireLength(name))
 	for label := range strings.SplitSeq(name, ".") {
 		wire = append(wire, byte(len(label)))
 		wire = append(wire, label...)

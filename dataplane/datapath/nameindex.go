@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -21,81 +22,119 @@ const (
 var _ [bucketSlots]uint64 = bpf.DatapathNameBucket{}.Slots
 
 // nameIndex is a mirror of name_index and name_cells: which names are in them, where, and what they say of
-// each name in each generation.
+// each name in each generation. It finds names by its buckets, as the programs do.
 type nameIndex struct {
 	key     bpf.HashKey
 	buckets []bpf.DatapathNameBucket
-	owners  []*nameEntry // of each cell; nil: free
-	search  int          // where to look for free cells next
-	entries map[string]*nameEntry
+	owners  []*nameEntry    // of each cell; nil: free
+	search  int             // where to look for free cells next
 	empty   map[string]bool // entries that say nothing in any generation: to be freed
 }
 
 // nameEntry is a name in the index. A name with more text than a cell holds has several in a row.
 type nameEntry struct {
-	cell   uint32
-	cells  int
-	home   uint32 // bucket that the hash names
-	bucket uint32 // bucket that it is in
-	slot   uint64
-	sets   [2]lower.NameSets
+	name string
+	cell uint32 // the first
+	home uint32 // bucket that the hash names
+	sets [2]lower.NameSets
 }
+
+func (e *nameEntry) cells() int { return cellsOf(wireLength(e.name)) }
 
 func newNameIndex(key bpf.HashKey, buckets, cells uint32) *nameIndex {
 	return &nameIndex{
 		key:     key,
 		buckets: make([]bpf.DatapathNameBucket, buckets),
 		owners:  make([]*nameEntry, cells),
-		entries: map[string]*nameEntry{},
 		empty:   map[string]bool{},
 	}
+}
+
+// all yields every entry.
+func (x *nameIndex) all() iter.Seq[*nameEntry] {
+	return func(yield func(*nameEntry) bool) {
+		for cell, e := range x.owners {
+			if e != nil && int(e.cell) == cell && !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// find returns the entry of a name; nil if there is none, as of the root.
+func (x *nameIndex) find(name string) *nameEntry {
+	hashes := x.key.SuffixHashes(wireText(name))
+	if len(hashes) == 0 {
+		return nil
+	}
+	return x.lookup(name, hashes[0])
+}
+
+func (x *nameIndex) lookup(name string, hash uint64) *nameEntry {
+	for probe := range uint32(bucketProbes) {
+		for _, slot := range x.buckets[x.bucket(hash, probe)].Slots {
+			if slot == 0 || (slot^hash)&^slotCellMask != 0 {
+				continue
+			}
+			if e := x.owners[slot&slotCellMask-1]; e != nil && e.name == name {
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+// place returns where the slot of an entry is.
+func (x *nameIndex) place(e *nameEntry) (bucket uint32, slot int) {
+	for probe := range uint32(bucketProbes) {
+		bucket = (e.home + probe) & x.mask()
+		for slot, content := range x.buckets[bucket].Slots {
+			if content&slotCellMask == uint64(e.cell)+1 {
+				return bucket, slot
+			}
+		}
+	}
+	panic("datapath: a name is in no bucket that its hash leads to")
 }
 
 // match returns what the longest known suffix of a plain name says in a generation, as the programs find
 // it: what says nothing is passed over.
 func (x *nameIndex) match(name string, generation uint32) (sets lower.NameSets, exact, known bool) {
-	if e := x.entries[name]; e != nil && e.sets[generation].Exact != 0 {
+	hashes := x.key.SuffixHashes(wireText(name))
+	if e := x.lookup(name, hashes[0]); e != nil && e.sets[generation].Exact != 0 {
 		return e.sets[generation], true, true
 	}
-	for {
-		_, parent, found := strings.Cut(name, ".")
-		if !found {
-			return sets, false, false
-		}
-		name = parent
-		if e := x.entries[name]; e != nil && (e.sets[generation].Below != 0 || e.sets[generation].List != 0) {
+	for _, hash := range hashes[1:] {
+		_, name, _ = strings.Cut(name, ".")
+		if e := x.lookup(name, hash); e != nil && (e.sets[generation].Below != 0 || e.sets[generation].List != 0) {
 			return e.sets[generation], false, true
 		}
 	}
+	return sets, false, false
 }
 
-// add finds a place for a name. The bucket is changed in the mirror; the caller writes it out after
-// the cells.
-func (x *nameIndex) add(name string) (*nameEntry, error) {
-	wire := wireText(name)
-	hash := x.key.SuffixHashes(wire)[0]
+// add finds a place for a name. The bucket, which it returns, is changed in the mirror; the caller writes it
+// out after the cells.
+func (x *nameIndex) add(name string) (bucket uint32, err error) {
+	hash := x.key.SuffixHashes(wireText(name))[0]
 	bucket, free, ok := x.freeSlot(hash)
 	if !ok {
-		return nil, fmt.Errorf("place name %s: %d buckets of name_index are full: %w", name, bucketProbes, enforce.ErrFull)
+		return 0, fmt.Errorf("place name %s: %d buckets of name_index are full: %w", name, bucketProbes, enforce.ErrFull)
 	}
-	cells := cellsOf(len(wire))
-	e := &nameEntry{cells: cells, home: x.bucket(hash, 0), bucket: bucket}
+	e := &nameEntry{name: name, home: x.bucket(hash, 0)}
 	if !x.allocate(e) {
-		return nil, fmt.Errorf("place name %s: all %d cells of name_cells are taken: %w", name, len(x.owners), enforce.ErrFull)
+		return 0, fmt.Errorf("place name %s: all %d cells of name_cells are taken: %w", name, len(x.owners), enforce.ErrFull)
 	}
-	e.slot = hash&^slotCellMask | uint64(e.cell+1)
-	x.buckets[bucket].Slots[free] = e.slot
-	x.entries[name] = e
-	return e, nil
+	x.buckets[bucket].Slots[free] = hash&^slotCellMask | uint64(e.cell+1)
+	return bucket, nil
 }
 
 // undo takes back an add that was not written out.
 func (x *nameIndex) undo(name string) {
-	e := x.entries[name]
-	delete(x.entries, name)
+	e := x.find(name)
+	bucket, slot := x.place(e)
+	x.buckets[bucket].Slots[slot] = 0
 	x.own(e, nil)
-	slots := &x.buckets[e.bucket].Slots
-	slots[slices.Index(slots[:], e.slot)] = 0
 }
 
 func (x *nameIndex) freeSlot(hash uint64) (bucket uint32, slot int, ok bool) {
@@ -116,8 +155,8 @@ func (x *nameIndex) mask() uint32 { return uint32(len(x.buckets) - 1) } //nolint
 
 // allocate gives an entry its cells, in a row.
 func (x *nameIndex) allocate(e *nameEntry) bool {
-	run := 0
-	for range len(x.owners) + e.cells {
+	run, cells := 0, e.cells()
+	for range len(x.owners) + cells {
 		if x.search == len(x.owners) {
 			x.search, run = 0, 0
 		}
@@ -126,8 +165,8 @@ func (x *nameIndex) allocate(e *nameEntry) bool {
 			run = 0
 			continue
 		}
-		if run++; run == e.cells {
-			e.cell = uint32(x.search - e.cells) //nolint:gosec // a cell
+		if run++; run == cells {
+			e.cell = uint32(x.search - cells) //nolint:gosec // a cell
 			x.own(e, e)
 			return true
 		}
@@ -137,7 +176,7 @@ func (x *nameIndex) allocate(e *nameEntry) bool {
 
 // own makes owner the owner of an entry's cells.
 func (x *nameIndex) own(e, owner *nameEntry) {
-	for i := range e.cells {
+	for i := range e.cells() {
 		x.owners[int(e.cell)+i] = owner
 	}
 }
@@ -145,37 +184,35 @@ func (x *nameIndex) own(e, owner *nameEntry) {
 // remove takes a name out and returns the buckets to write, in this order. A program that looks for a
 // name stops at a bucket with a free slot, so the place is filled with a name that had to go to a later
 // bucket, if there is one: it is there twice for a moment, never nowhere.
-func (x *nameIndex) remove(name string) []uint32 {
-	e := x.entries[name]
-	delete(x.entries, name)
+func (x *nameIndex) remove(e *nameEntry) []uint32 {
+	bucket, place := x.place(e)
 	x.own(e, nil)
-	changed := []uint32{e.bucket}
-	for bucket, slot := e.bucket, e.slot; ; {
-		place := slices.Index(x.buckets[bucket].Slots[:], slot)
-		moved := x.overflow(bucket)
-		if moved == nil {
+	changed := []uint32{bucket}
+	for {
+		from, slot, found := x.overflow(bucket)
+		if !found {
 			x.buckets[bucket].Slots[place] = 0
 			return changed
 		}
-		x.buckets[bucket].Slots[place] = moved.slot
-		bucket, slot, moved.bucket = moved.bucket, moved.slot, bucket
+		x.buckets[bucket].Slots[place] = x.buckets[from].Slots[slot]
+		bucket, place = from, slot
 		changed = append(changed, bucket)
 	}
 }
 
-// overflow finds a name in a later bucket that could be in this one.
-func (x *nameIndex) overflow(bucket uint32) *nameEntry {
+// overflow finds the slot of a name in a later bucket that could be in this one.
+func (x *nameIndex) overflow(bucket uint32) (from uint32, slot int, found bool) {
 	for ahead := uint32(1); ahead < bucketProbes; ahead++ {
-		from := (bucket + ahead) & x.mask()
-		for _, slot := range x.buckets[from].Slots {
-			if slot == 0 {
+		from = (bucket + ahead) & x.mask()
+		for i, content := range x.buckets[from].Slots {
+			if content == 0 {
 				continue
 			}
-			e := x.owners[slot&slotCellMask-1]
+			e := x.owners[content&slotCellMask-1]
 			if distance := (from - e.home) & x.mask(); distance >= ahead {
-				return e
+				return from, i, true
 			}
 		}
 	}
-	return nil
+	return 0, 0, false
 }

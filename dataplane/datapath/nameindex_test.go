@@ -43,9 +43,9 @@ func TestEveryNameIsFoundWhileOthersComeAndGo(t *testing.T) {
 		x := newNameIndex(testKey, 8, 80)
 		written := make([]bpf.DatapathNameBucket, 8)
 		check := func() {
-			for name, e := range x.entries {
-				if cell, found := find(testKey, written, name); !found || cell != e.cell {
-					t.Fatalf("%s: found %v in cell %d, want cell %d", name, found, cell, e.cell)
+			for e := range x.all() {
+				if cell, found := find(testKey, written, e.name); !found || cell != e.cell {
+					t.Fatalf("%s: found %v in cell %d, want cell %d", e.name, found, cell, e.cell)
 				}
 			}
 		}
@@ -54,22 +54,22 @@ func TestEveryNameIsFoundWhileOthersComeAndGo(t *testing.T) {
 			if rapid.IntRange(0, 9).Draw(t, "long") == 0 {
 				name = strings.Repeat("long.", 20) + name
 			}
-			if x.entries[name] != nil {
-				for _, bucket := range x.remove(name) {
+			if e := x.find(name); e != nil {
+				for _, bucket := range x.remove(e) {
 					written[bucket] = x.buckets[bucket]
 					check()
 				}
 				continue
 			}
-			e, err := x.add(name)
+			bucket, err := x.add(name)
 			if errors.Is(err, enforce.ErrFull) {
 				continue
 			}
-			written[e.bucket] = x.buckets[e.bucket]
+			written[bucket] = x.buckets[bucket]
 			check()
 		}
-		for name := range x.entries {
-			for _, bucket := range x.remove(name) {
+		for e := range x.all() {
+			for _, bucket := range x.remove(e) {
 				written[bucket] = x.buckets[bucket]
 				check()
 			}

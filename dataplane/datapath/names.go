@@ -54,8 +54,8 @@ func (n *names) write(generation uint32, state *lower.State, general lower.Gener
 	stale := n.stale[generation]
 	if stale == nil {
 		stale = map[string]bool{}
-		for name := range n.entries {
-			stale[name] = true
+		for e := range n.all() {
+			stale[e.name] = true
 		}
 		for name := range state.Names() {
 			stale[name] = true
@@ -69,11 +69,11 @@ func (n *names) write(generation uint32, state *lower.State, general lower.Gener
 	var cells []uint32
 	var texts []rawCell
 	for _, name := range sorted {
-		e := n.entries[name]
-		if e == nil || !n.set(name, e, generation, state) {
+		e := n.find(name)
+		if e == nil || !n.set(e, generation, state) {
 			continue
 		}
-		for i, text := range e.encode(name) {
+		for i, text := range e.encode() {
 			cells = append(cells, e.cell+uint32(i)) //nolint:gosec // a few cells
 			texts = append(texts, text)
 		}
@@ -98,36 +98,36 @@ func (n *names) addAll(sorted []string, state *lower.State) ([]uint32, error) {
 	var added []string
 	var buckets []uint32
 	for _, name := range sorted {
-		if n.entries[name] != nil || state.Sets(name) == (lower.NameSets{}) {
+		if state.Sets(name) == (lower.NameSets{}) || n.find(name) != nil {
 			continue
 		}
-		e, err := n.add(name)
+		bucket, err := n.add(name)
 		if err != nil {
 			for _, name := range added {
 				n.undo(name)
 			}
 			return nil, err
 		}
-		added, buckets = append(added, name), append(buckets, e.bucket)
+		added, buckets = append(added, name), append(buckets, bucket)
 	}
 	slices.Sort(buckets)
 	return slices.Compact(buckets), nil
 }
 
 // set gives an entry what there is to say of its name, and reports whether it had something else.
-func (n *names) set(name string, e *nameEntry, generation uint32, state *lower.State) bool {
-	sets := state.Sets(name)
+func (n *names) set(e *nameEntry, generation uint32, state *lower.State) bool {
+	sets := state.Sets(e.name)
 	changed := e.sets[generation] != sets
 	e.sets[generation] = sets
-	n.noteEmpty(name, e)
+	n.noteEmpty(e)
 	return changed
 }
 
-func (n *names) noteEmpty(name string, e *nameEntry) {
+func (n *names) noteEmpty(e *nameEntry) {
 	if e.sets == [2]lower.NameSets{} {
-		n.empty[name] = true
+		n.empty[e.name] = true
 	} else {
-		delete(n.empty, name)
+		delete(n.empty, e.name)
 	}
 }
 
@@ -144,10 +144,11 @@ func (n *names) free() error {
 	n.doubtful = len(n.empty) > 0
 	for name := range n.empty {
 		delete(n.empty, name)
-		if e := n.entries[name]; e == nil || e.sets != [2]lower.NameSets{} {
+		e := n.find(name)
+		if e == nil || e.sets != [2]lower.NameSets{} {
 			continue
 		}
-		for _, bucket := range n.remove(name) {
+		for _, bucket := range n.remove(e) {
 			if err := n.writeBuckets([]uint32{bucket}); err != nil {
 				return err
 			}

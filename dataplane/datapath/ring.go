@@ -23,10 +23,11 @@ const (
 // as it reads it.)
 type ring struct {
 	consumer, producer *uint64 // in memory that is shared with the kernel
-	data               []byte  // twice, one behind the other: a record never wraps
+	data               []byte
 	pages              [2][]byte
 	next               uint64 // where the next read begins
 	tickShift          int    // a tick of its events is so many times doubled nanoseconds
+	wrapped            []byte // a copy of the last record that goes on at the beginning of data
 }
 
 func openRing(m *ebpf.Map) (*ring, error) {
@@ -35,7 +36,9 @@ func openRing(m *ebpf.Map) (*ring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map position in ring buffer: %w", err)
 	}
-	rest, err := unix.Mmap(m.FD(), int64(page), page+2*size, unix.PROT_READ, unix.MAP_SHARED)
+	// The kernel offers the data twice, one behind the other. Each page of it would count as memory of this
+	// process, and few records wrap.
+	rest, err := unix.Mmap(m.FD(), int64(page), page+size, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("map ring buffer: %w", err), unix.Munmap(consumer))
 	}
@@ -52,10 +55,11 @@ func (r *ring) available() int {
 	return int(atomic.LoadUint64(r.producer) - r.next) //nolint:gosec // less than the ring is long
 }
 
-// read returns the next record, which is there until it is released; nil when there is none.
+// read returns the next record; nil when there is none. It is there until the next read at least, and what is
+// not released is read again by the next process.
 func (r *ring) read() []byte {
 	for r.available() > 0 {
-		at := r.next & uint64(len(r.data)/2-1)         //nolint:gosec // a length
+		at := r.next & uint64(len(r.data)-1)           //nolint:gosec // a length
 		head := (*uint32)(unsafe.Pointer(&r.data[at])) //nolint:gosec // records are aligned
 		length := atomic.LoadUint32(head)
 		if length&recordBusy != 0 {
@@ -66,10 +70,19 @@ func (r *ring) read() []byte {
 		bytes := uint64(length &^ recordDiscard)
 		r.next += recordHeader + (bytes+7)&^7
 		if length&recordDiscard == 0 {
-			return r.data[at+recordHeader : at+recordHeader+bytes]
+			return r.record(at+recordHeader, bytes)
 		}
 	}
 	return nil
+}
+
+func (r *ring) record(at, length uint64) []byte {
+	at &= uint64(len(r.data) - 1) //nolint:gosec // a length
+	if at+length <= uint64(len(r.data)) {
+		return r.data[at : at+length]
+	}
+	r.wrapped = append(append(r.wrapped[:0], r.data[at:]...), r.data[:at+length-uint64(len(r.data))]...)
+	return r.wrapped
 }
 
 // release lets go of all that was read.

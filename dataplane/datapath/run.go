@@ -95,6 +95,9 @@ func (d *Datapath) collectExpired(ctx context.Context) error {
 		if err := d.locked(d.forgetSettled); err != nil {
 			d.log.Warn("match sets of the rule set before are not forgotten", "err", err)
 		}
+		if err := d.prepareNext(); err != nil {
+			d.log.Warn("the next change of rules is not prepared", "err", err)
+		}
 		if time.Since(collected) < interval && !d.growsFast() {
 			continue
 		}

@@ -17,20 +17,28 @@ const (
 	membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL: waits for an RCU grace period
 )
 
+// beginGrace returns a channel that closes when every program has ended that runs now. It is called right
+// after a switch, so that the wait is over before the next change comes.
+func beginGrace() <-chan struct{} {
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
+			time.Sleep(graceWait)
+		}
+	}()
+	return over
+}
+
 // settle waits until no program runs that could still see the idle generation as the one in force.
 func (d *Datapath) settle(ctx context.Context) error {
 	if time.Since(d.switched) > settled {
 		return ctx.Err()
 	}
-	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno == 0 {
-		return ctx.Err()
-	}
-	wait := time.NewTimer(graceWait)
-	defer wait.Stop()
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-wait.C:
+	case <-d.grace:
 		return nil
 	}
 }

@@ -16,7 +16,7 @@ import (
 // of every name above it; what those are, is a list that a node hands down to the names below it.
 type general struct {
 	pattern   domain.Pattern
-	selectors []uint32
+	selectors selectors
 	set       MatchSet
 }
 
@@ -60,21 +60,25 @@ func (p *places) take() (uint16, bool) {
 
 // generalOf returns the pattern among those of its base, which it joins if need be.
 func (n *node) generalOf(p domain.Pattern) *general {
-	i, found := slices.BinarySearchFunc(n.general, p, func(g *general, p domain.Pattern) int {
+	if n.anchored == nil {
+		n.anchored = &anchored{}
+	}
+	a := n.anchored
+	i, found := slices.BinarySearchFunc(a.general, p, func(g *general, p domain.Pattern) int {
 		return strings.Compare(g.pattern.String(), p.String())
 	})
 	if !found {
-		n.general = slices.Insert(n.general, i, &general{pattern: p})
+		a.general = slices.Insert(a.general, i, &general{pattern: p})
 	}
-	return n.general[i]
+	return a.general[i]
 }
 
 // list returns the place of the first of the node's own general patterns; 0: it has none.
 func (n *node) list() uint16 {
-	if len(n.places) == 0 {
+	if n.anchored == nil || len(n.anchored.places) == 0 {
 		return 0
 	}
-	return n.places[0]
+	return n.anchored.places[0]
 }
 
 // settleGeneral brings match sets and places of general patterns to what their selectors say. A base
@@ -82,40 +86,50 @@ func (n *node) list() uint16 {
 func (s *State) settleGeneral(t touched) {
 	s.settleSet(&s.every)
 	for _, base := range slices.Sorted(maps.Keys(t.general)) {
-		n := s.nodes[base]
-		for _, g := range n.general {
-			s.settleSet(g)
-		}
-		n.general = slices.DeleteFunc(n.general, func(g *general) bool { return len(g.selectors) == 0 })
-		for len(n.places) > len(n.general) {
-			last := len(n.places) - 1
-			s.places.free = append(s.places.free, n.places[last])
-			n.places = n.places[:last]
-		}
-		delete(s.anchors, base)
-		if len(n.general) > 0 {
-			s.anchors[base] = n
-		}
+		s.settleAnchor(base, s.nodes[base])
 	}
 	// Not only for those touched: of a rule set before, some may have found no place.
 	for _, base := range slices.Sorted(maps.Keys(s.anchors)) {
-		n := s.anchors[base]
-		if len(n.places) == len(n.general) {
+		a := s.anchors[base].anchored
+		if len(a.places) == len(a.general) {
 			continue
 		}
 		t.above[base], t.general[base], t.names[base] = true, true, true
-		for len(n.places) < len(n.general) {
+		for len(a.places) < len(a.general) {
 			place, left := s.places.take()
 			if !left {
 				break
 			}
-			n.places = append(n.places, place)
+			a.places = append(a.places, place)
 		}
 	}
 }
 
+// settleAnchor leaves out the patterns of a base that no selector has any more, and gives their places back.
+func (s *State) settleAnchor(base string, n *node) {
+	delete(s.anchors, base)
+	a := n.anchored
+	if a == nil {
+		return
+	}
+	for _, g := range a.general {
+		s.settleSet(g)
+	}
+	a.general = slices.DeleteFunc(a.general, func(g *general) bool { return g.selectors.empty() })
+	for len(a.places) > len(a.general) {
+		last := len(a.places) - 1
+		s.places.free = append(s.places.free, a.places[last])
+		a.places = a.places[:last]
+	}
+	if len(a.general) == 0 {
+		n.anchored = nil
+		return
+	}
+	s.anchors[base] = n
+}
+
 func (s *State) settleSet(g *general) {
-	set := s.sets.intern(g.selectors)
+	set := s.sets.union(g.selectors, nil)
 	s.use(set, 1)
 	s.use(g.set, -1)
 	g.set = set
@@ -128,11 +142,11 @@ func (s *State) layOutGeneral() (GeneralPatterns, error) {
 		t.List = n.list()
 	}
 	for _, base := range slices.Sorted(maps.Keys(s.anchors)) {
-		n := s.anchors[base]
-		length, next := len(n.general), uint16(0)
+		a := s.anchors[base].anchored
+		length, next := len(a.general), uint16(0)
 		for above := range ancestors(base) {
 			if n := s.anchors[above]; n != nil {
-				length += len(n.general)
+				length += len(n.anchored.general)
 				if next == 0 {
 					next = n.list()
 				}
@@ -140,16 +154,16 @@ func (s *State) layOutGeneral() (GeneralPatterns, error) {
 		}
 		if length > ruleset.MaxGeneralPatternsOfName {
 			return t, fmt.Errorf("lay out domain patterns: names below %s are held against %d like %s, more than %d: %w",
-				base, length, n.general[0].pattern, ruleset.MaxGeneralPatternsOfName, enforce.ErrFull)
+				base, length, a.general[0].pattern, ruleset.MaxGeneralPatternsOfName, enforce.ErrFull)
 		}
-		if len(n.places) < len(n.general) {
+		if len(a.places) < len(a.general) {
 			return t, fmt.Errorf("lay out domain patterns: %s is one of more than %d with a `*` elsewhere than in a leading `*.`: %w",
-				n.general[len(n.places)].pattern, ruleset.MaxGeneralPatterns, enforce.ErrFull)
+				a.general[len(a.places)].pattern, ruleset.MaxGeneralPatterns, enforce.ErrFull)
 		}
-		for i := len(n.general) - 1; i >= 0; i-- {
-			g := n.general[i]
-			t.Table[n.places[i]] = General{Pattern: g.pattern, Set: g.set, Next: next}
-			next = n.places[i]
+		for i := len(a.general) - 1; i >= 0; i-- {
+			g := a.general[i]
+			t.Table[a.places[i]] = General{Pattern: g.pattern, Set: g.set, Next: next}
+			next = a.places[i]
 		}
 	}
 	return t, nil

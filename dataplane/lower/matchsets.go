@@ -3,6 +3,7 @@ package lower
 import (
 	"encoding/binary"
 	"slices"
+	"unique"
 )
 
 // MatchSet names a set of selectors; 0 is the empty set. A selector is the domain list of one rule, or a
@@ -18,6 +19,7 @@ type interner struct {
 	ids     map[string]MatchSet
 	members map[MatchSet][]uint32
 	key     []byte
+	scratch []uint32
 }
 
 const internerSlack = 4096 // unused sets that are not worth a sweep
@@ -26,19 +28,29 @@ func newInterner(next MatchSet) interner {
 	return interner{next: max(next, 1), ids: map[string]MatchSet{}, members: map[MatchSet][]uint32{}}
 }
 
+// union returns the id of the set of a list's selectors and of others, in any order.
+func (in *interner) union(own selectors, others []uint32) MatchSet {
+	if len(others) == 0 {
+		return in.intern(own.key())
+	}
+	in.scratch = own.appendTo(append(in.scratch[:0], others...))
+	slices.Sort(in.scratch)
+	in.key = appendSet(in.key[:0], slices.Compact(in.scratch))
+	return in.intern(string(in.key))
+}
+
 // intern returns the id of a sorted set.
-func (in *interner) intern(selectors []uint32) MatchSet {
-	if len(selectors) == 0 {
+func (in *interner) intern(key string) MatchSet {
+	if key == "" {
 		return 0
 	}
-	in.key = appendSet(in.key[:0], selectors)
-	if id, known := in.ids[string(in.key)]; known {
+	if id, known := in.ids[key]; known {
 		return id
 	}
 	id := in.next
 	in.next++
-	in.ids[string(in.key)] = id
-	in.members[id] = slices.Clone(selectors)
+	in.ids[key] = id
+	in.members[id] = selectors{unique.Make(key)}.appendTo(nil)
 	return id
 }
 
@@ -67,14 +79,4 @@ func appendSet(key []byte, selectors []uint32) []byte {
 		key = binary.LittleEndian.AppendUint32(key, s)
 	}
 	return key
-}
-
-// union merges sorted sets into a new one.
-func union(sets ...[]uint32) []uint32 {
-	var all []uint32
-	for _, set := range sets {
-		all = append(all, set...)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
 }

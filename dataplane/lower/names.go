@@ -19,6 +19,7 @@ type State struct {
 	selectors    map[selectorKey]*selector
 	remembered   map[selectorKey]SelectorMemory // of the process before, until the first rule set
 	nodes        map[string]*node               // by the name's text; the root's is "."
+	order        order                          // of the nodes
 	anchors      map[string]*node               // those of nodes that general patterns have as base
 	places       places                         // of general patterns in their table
 	every        general                        // the pattern `*`
@@ -44,13 +45,26 @@ type selector struct {
 	digest   Digest
 }
 
-// node is a name that is the base of some pattern.
+// node is a name that is the base of some pattern. There are as many as patterns, so it is small.
 type node struct {
 	name         domain.Name
-	exact, below []uint32 // selectors with that very pattern; sorted
-	general      []*general
-	places       []uint16 // of general, as far as there were any left
+	exact, below selectors // with that very pattern
+	anchored     *anchored // nil for nearly all
 	sets         NameSets
+}
+
+// anchored is the general patterns that have a node as base.
+type anchored struct {
+	general []*general
+	places  []uint16 // of general, as far as there were any left
+}
+
+// general returns the general patterns of a node.
+func (n *node) general() []*general {
+	if n.anchored == nil {
+		return nil
+	}
+	return n.anchored.general
 }
 
 // NameSets is what is known beforehand of a name that is the base of a pattern. The selectors with `*`
@@ -143,7 +157,7 @@ func (s *State) matchPlain(name domain.Name) []MatchSet {
 		if !known {
 			known, sets = true, append(sets, n.sets.Below)
 		}
-		for _, g := range n.general {
+		for _, g := range n.general() {
 			if g.pattern.Match(name) {
 				sets = append(sets, g.set)
 			}
@@ -301,20 +315,16 @@ func difference(old, now []domain.Pattern) (removed, added []domain.Pattern) {
 }
 
 func (s *State) join(id uint32, patterns []domain.Pattern, t touched) {
+	edit := editor{edit: func(l selectors) selectors { return l.with(id) }}
 	for _, p := range patterns {
-		own := t.touch(p, s.nodeOf(p))
-		if i, found := slices.BinarySearch(*own, id); !found {
-			*own = slices.Insert(*own, i, id)
-		}
+		edit.apply(t.touch(p, s.nodeOf(p)))
 	}
 }
 
 func (s *State) drop(id uint32, patterns []domain.Pattern, t touched) {
+	edit := editor{edit: func(l selectors) selectors { return l.without(id) }}
 	for _, p := range patterns {
-		own := t.touch(p, s.nodeOf(p))
-		if i, found := slices.BinarySearch(*own, id); found {
-			*own = slices.Delete(*own, i, i+1)
-		}
+		edit.apply(t.touch(p, s.nodeOf(p)))
 	}
 }
 
@@ -325,12 +335,15 @@ func (s *State) nodeOf(p domain.Pattern) *node {
 	if n == nil {
 		n = &node{name: base}
 		s.nodes[base.String()] = n
+		if !base.IsRoot() {
+			s.order.add(n)
+		}
 	}
 	return n
 }
 
 // touch notes that a pattern's node changes and returns the selectors that have the pattern.
-func (t touched) touch(p domain.Pattern, n *node) *[]uint32 {
+func (t touched) touch(p domain.Pattern, n *node) *selectors {
 	base := n.name.String()
 	t.names[base] = true
 	switch p.Form() {
@@ -352,13 +365,7 @@ func (t touched) touch(p domain.Pattern, n *node) *[]uint32 {
 
 func (s *State) recompute(t touched) []string {
 	s.settleGeneral(t)
-	if len(t.above) > 0 {
-		for name := range s.nodes {
-			if t.isBelow(name) {
-				t.names[name] = true
-			}
-		}
-	}
+	s.touchBelow(t)
 	var changed []string
 	for _, name := range slices.Sorted(maps.Keys(t.names)) {
 		if s.recomputeNode(name) || t.general[name] {
@@ -368,36 +375,46 @@ func (s *State) recompute(t touched) []string {
 	return changed
 }
 
-// fewWildcards is up to how many suffixes comparing is cheaper than hashing each ancestor.
-const fewWildcards = 4
+// fewWildcards is up to how many bases are looked up in the order of nodes: of more, as of a rule set that is
+// new, each node's ancestors are.
+const fewWildcards = 64
 
-func (t touched) isBelow(name string) bool {
-	if t.above[root] {
-		return true
+// touchBelow touches the names below those from which something is inherited.
+func (s *State) touchBelow(t touched) {
+	if len(t.above) <= fewWildcards && !t.above[root] {
+		for base := range t.above {
+			s.Settle()
+			s.order.below(base, func(n *node) { t.names[n.name.String()] = true })
+		}
+		return
 	}
-	if len(t.above) > fewWildcards {
+	for name := range s.nodes {
+		if t.above[root] {
+			t.names[name] = true
+			continue
+		}
 		for base := range ancestors(name) {
 			if t.above[base] {
-				return true
+				t.names[name] = true
+				break
 			}
 		}
-		return false
 	}
-	for base := range t.above {
-		if head, below := strings.CutSuffix(name, base); below && strings.HasSuffix(head, ".") {
-			return true
-		}
-	}
-	return false
+}
+
+// Settle does beforehand what the next change would have to, after one of many names.
+func (s *State) Settle() {
+	s.order.settle(func(n *node) bool { return s.nodes[n.name.String()] == n })
 }
 
 func (s *State) recomputeNode(name string) bool {
 	n := s.nodes[name]
 	var sets NameSets
-	if len(n.exact)+len(n.below)+len(n.general) > 0 {
+	if !n.exact.empty() || !n.below.empty() || len(n.general()) > 0 {
 		sets = s.setsOf(n)
 	} else {
 		delete(s.nodes, name)
+		s.order.gone = true
 	}
 	if sets == n.sets {
 		return false
@@ -411,35 +428,25 @@ func (s *State) recomputeNode(name string) bool {
 }
 
 func (s *State) setsOf(n *node) NameSets {
-	var inherited, matching [][]uint32
+	var inherited, matching []uint32
 	list := n.list()
 	for base := range ancestors(n.name.String()) {
 		above := s.nodes[base]
 		if above == nil {
 			continue
 		}
-		if len(above.below) > 0 {
-			inherited = append(inherited, above.below)
-		}
-		for _, g := range above.general {
+		inherited = above.below.appendTo(inherited)
+		for _, g := range above.general() {
 			if g.pattern.Match(n.name) {
-				matching = append(matching, g.selectors)
+				matching = g.selectors.appendTo(matching)
 			}
 		}
 		if list == 0 {
 			list = above.list()
 		}
 	}
-	exact := s.sets.intern(merged(n.exact, append(matching, inherited...)))
-	return NameSets{Exact: exact, Below: s.sets.intern(merged(n.below, inherited)), List: list}
-}
-
-// merged is the union of own and inherited; own itself where that is all.
-func merged(own []uint32, inherited [][]uint32) []uint32 {
-	if len(inherited) == 0 {
-		return own
-	}
-	return union(append(inherited, own)...)
+	exact := s.sets.union(n.exact, append(matching, inherited...))
+	return NameSets{Exact: exact, Below: s.sets.union(n.below, inherited), List: list}
 }
 
 func (s *State) use(set MatchSet, by int) {

@@ -112,3 +112,10 @@ func mapped(p netip.Prefix) netip.Prefix {
 	}
 	return netip.PrefixFrom(netip.AddrFrom16(p.Addr().As16()), p.Bits()+96).Masked()
 }
+
+// union merges sorted lists into a new one.
+func union(lists ...[]uint32) []uint32 {
+	all := slices.Concat(lists...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}

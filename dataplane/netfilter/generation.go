@@ -1,6 +1,7 @@
 package netfilter
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,9 +9,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// version says which rules there are. While it stands, so do the rules, and nothing has to be listed.
+type version struct {
+	generation uint32            // of nf_tables
+	content    [sha256.Size]byte // of iptables-legacy, which counts no generations
+}
+
+func (n *Netfilter) readVersion() (v version, err error) {
+	if n.backend == NFT {
+		v.generation, err = nfGeneration()
+	} else {
+		v.content, err = legacyContent(n.families)
+	}
+	return v, err
+}
+
 // nfGeneration returns the number that nf_tables raises with each change of any rule in the network
-// namespace: while it stands, so do the rules, and nothing has to be listed. iptables-legacy has
-// nothing like it.
+// namespace.
 func nfGeneration() (uint32, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {

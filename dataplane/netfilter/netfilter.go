@@ -65,10 +65,10 @@ type Netfilter struct {
 	backend  string
 	families []*family
 
-	mu         sync.Mutex // guards all below; one writer of tables at a time
-	deserted   bool       // the other backend holds nothing of ours
-	stood      bool       // all stood when generation was read
-	generation uint32     // of nf_tables
+	mu       sync.Mutex // guards all below; one writer of tables at a time
+	deserted bool       // the other backend holds nothing of ours
+	stood    bool       // all stood when version was read
+	version  version
 }
 
 // New picks the backend and finds its programs. It changes nothing.
@@ -103,13 +103,13 @@ func (n *Netfilter) Ensure(ctx context.Context) ([]string, error) {
 		return nil, err //nolint:wrapcheck // the caller's own
 	}
 	// Read before the rules are, so that a change meanwhile shows at the next call.
-	generation, err := nfGeneration()
-	known := err == nil && n.backend == NFT
-	if known && n.stood && generation == n.generation {
+	version, err := n.readVersion()
+	known := err == nil
+	if known && n.stood && version == n.version {
 		return nil, nil
 	}
 	mended, err := n.ensureAll(ctx)
-	n.stood, n.generation = known && err == nil && len(mended) == 0, generation
+	n.stood, n.version = known && err == nil && len(mended) == 0, version
 	return mended, err
 }
 

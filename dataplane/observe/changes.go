@@ -3,7 +3,6 @@ package observe
 import (
 	"slices"
 	"sort"
-	"time"
 )
 
 // Cursor is a place in the order of changes. The zero Cursor is before all of them.
@@ -16,13 +15,19 @@ type Cursor uint64
 func (t *Table) Changes(after Cursor, limit int) (changed []Mapping, next Cursor, more <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	changed, next = t.changes.since(after, limit)
+	changed, next = t.changes.since(after, limit, t.epoch)
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
 	return changed, next, t.changed
 }
 
+// announce tells those who wait, if anybody does: changes are many.
 func (t *Table) announce() {
-	close(t.changed)
-	t.changed = make(chan struct{})
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
 }
 
 // changeLog lists entries by their last change. A line whose sequence is no longer its entry's is
@@ -44,23 +49,24 @@ func (l *changeLog) add(e *entry, entries int) {
 	e.sequence = l.last
 	l.lines = append(l.lines, changeLine{l.last, e})
 	if len(l.lines) > 2*entries+changeLogSlack {
-		l.lines = slices.DeleteFunc(l.lines, func(line changeLine) bool { return line.void() || line.entry.mapping.Dropped })
+		l.lines = slices.DeleteFunc(l.lines, func(line changeLine) bool { return line.void() || line.entry.dropped })
 	}
 }
 
 // addDropped adds a mapping that is no entry any more. It is swept out with the void ones.
-func (l *changeLog) addDropped(m Mapping, at time.Time) {
-	if m.ExpiresAt.After(at) {
-		m.ExpiresAt = at
-	}
-	m.Dropped = true
+func (l *changeLog) addDropped(gone *entry, at instant) {
 	l.last++
-	l.lines = append(l.lines, changeLine{l.last, &entry{mapping: m, sequence: l.last}})
+	e := &entry{
+		domain: gone.domain, chain: gone.chain, former: gone.former, address: gone.address, client: gone.client,
+		firstSeen: gone.firstSeen, lastSeen: gone.lastSeen, answeredAt: gone.answeredAt,
+		expiresAt: min(gone.expiresAt, at), dropped: true, sequence: l.last,
+	}
+	l.lines = append(l.lines, changeLine{l.last, e})
 }
 
 func (c changeLine) void() bool { return c.entry.sequence != c.sequence }
 
-func (l *changeLog) since(after Cursor, limit int) ([]Mapping, Cursor) {
+func (l *changeLog) since(after Cursor, limit int, epoch epoch) ([]Mapping, Cursor) {
 	var changed []Mapping
 	first := sort.Search(len(l.lines), func(i int) bool { return l.lines[i].sequence > uint64(after) })
 	for _, line := range l.lines[first:] {
@@ -69,7 +75,7 @@ func (l *changeLog) since(after Cursor, limit int) ([]Mapping, Cursor) {
 		}
 		after = Cursor(line.sequence)
 		if !line.void() {
-			changed = append(changed, line.entry.mapping)
+			changed = append(changed, epoch.mapping(line.entry))
 		}
 	}
 	return changed, after

@@ -24,9 +24,10 @@ func (t *Table) Find(keep func(*Mapping) bool) []Mapping {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var found []Mapping
-	for _, e := range t.entries {
-		if keep(&e.mapping) {
-			found = append(found, e.mapping)
+	var held Mapping
+	for _, e := range t.expiry {
+		if held = t.mapping(e); keep(&held) {
+			found = append(found, held)
 		}
 	}
 	for i := range t.ended.mappings {

@@ -103,18 +103,18 @@ func (t *Table) NamesOf(addresses map[netip.Addr]bool) map[netip.Addr]Names {
 		n.Whole = n.Whole && !t.former.missed
 		found[address] = n
 	}
-	for _, e := range t.entries {
-		n, asked := found[e.mapping.Address]
+	for _, e := range t.expiry {
+		n, asked := found[e.address]
 		if !asked {
 			continue
 		}
-		e.owners(time.Time{}, func(o Ownership) bool {
+		t.ownersIn(e, time.Time{}, func(o Ownership) bool {
 			if !slices.Contains(n.Names, o.Name) {
 				n.Names = append(n.Names, o.Name)
 			}
 			return true
 		})
-		found[e.mapping.Address] = n
+		found[e.address] = n
 	}
 	return found
 }

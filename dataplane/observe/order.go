@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"cmp"
 	"iter"
 	"net/netip"
 	"slices"
@@ -40,11 +41,11 @@ func (s *sights) remove(e *entry) {
 type addressIndex map[netip.Addr]*entry
 
 func (x addressIndex) add(e *entry) {
-	first := x[e.mapping.Address]
+	first := x[e.address]
 	if e.next = first; first != nil {
 		first.previous = e
 	}
-	x[e.mapping.Address] = e
+	x[e.address] = e
 }
 
 func (x addressIndex) remove(e *entry) {
@@ -55,9 +56,9 @@ func (x addressIndex) remove(e *entry) {
 	case e.previous != nil:
 		e.previous.next = e.next
 	case e.next != nil:
-		x[e.mapping.Address] = e.next
+		x[e.address] = e.next
 	default:
-		delete(x, e.mapping.Address)
+		delete(x, e.address)
 	}
 	e.next, e.previous = nil, nil
 }
@@ -69,7 +70,7 @@ func (t *Table) OwnersOf(now time.Time, address netip.Addr) iter.Seq[Ownership] 
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		for e := t.byAddress[address.Unmap()]; e != nil; e = e.next {
-			if !e.owners(now, yield) {
+			if !t.ownersIn(e, now, yield) {
 				return
 			}
 		}
@@ -84,12 +85,12 @@ type Dropped struct {
 	ExpiresAt time.Time
 }
 
-func (e *entry) dropped() Dropped {
-	names := append([]domain.Name{e.mapping.Domain}, e.mapping.Chain...)
-	for _, a := range e.mapping.Former {
+func (t *Table) dropped(e *entry) Dropped {
+	names := append([]domain.Name{e.domain}, e.chain...)
+	for _, a := range e.formerAliases() {
 		names = append(names, a.Name)
 	}
-	return Dropped{names, e.mapping.Address, e.mapping.LastSeen, e.mapping.ExpiresAt}
+	return Dropped{names, e.address, t.time(e.lastSeen), t.time(e.expiresAt)}
 }
 
 // oldest returns the mapping of the name that was answered least lately. What the last answer said is
@@ -103,9 +104,6 @@ func (g *group) oldest() *entry {
 			}
 			return -1
 		}
-		if c := a.mapping.LastSeen.Compare(b.mapping.LastSeen); c != 0 {
-			return c
-		}
-		return byExpiry(a, b)
+		return cmp.Or(cmp.Compare(a.lastSeen, b.lastSeen), cmp.Compare(a.expiresAt, b.expiresAt))
 	})
 }

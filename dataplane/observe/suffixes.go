@@ -23,13 +23,28 @@ func (x *suffixIndex) hash(name string) uint32 {
 
 // add takes in every suffix of every name that the entry has as an owner.
 func (x *suffixIndex) add(e *entry) {
-	x.addName(e, e.mapping.Domain.String())
-	for _, name := range e.mapping.Chain {
+	if labels := e.labels(); cap(e.suffixes) < labels {
+		e.suffixes = make([]int32, 0, labels)
+	}
+	x.addName(e, e.domain.String())
+	for _, name := range e.chain {
 		x.addName(e, name.String())
 	}
-	for _, a := range e.mapping.Former {
+	for _, a := range e.formerAliases() {
 		x.addName(e, a.Name.String())
 	}
+}
+
+// labels is how many labels the names have together; a few more where dots are escaped.
+func (e *entry) labels() int {
+	count := 1 + strings.Count(e.domain.String(), ".")
+	for _, name := range e.chain {
+		count += 1 + strings.Count(name.String(), ".")
+	}
+	for _, a := range e.formerAliases() {
+		count += 1 + strings.Count(a.Name.String(), ".")
+	}
+	return count
 }
 
 func (x *suffixIndex) addName(e *entry, name string) {

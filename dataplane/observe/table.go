@@ -27,16 +27,16 @@ const (
 // another order, in which a flood of long-lived answers pushed out each short-lived one as it comes. It
 // is safe for concurrent use.
 type Table struct {
+	epoch
 	capacity         int
 	addressesPerName int
 
 	mu        sync.Mutex // guards all below
-	entries   map[pair]*entry
 	byName    map[domain.Name]*group
-	expiry    expiryHeap
+	expiry    expiryHeap // of all entries
 	owners    suffixIndex
 	changes   changeLog
-	changed   chan struct{} // closed and made anew at each change
+	changed   chan struct{} // closed at the next change; nil: nobody waits for it
 	sights    sights
 	byAddress addressIndex
 	former    formerNames
@@ -45,39 +45,15 @@ type Table struct {
 	overLimit uint64 // the same: too many of one name
 }
 
-type pair struct {
-	name    domain.Name
-	address netip.Addr
-}
-
-// entry is a mapping with its places in the orders of the table.
-type entry struct {
-	mapping  Mapping
-	siblings *group
-	suffixes []int32 // places in the index of owners
-	position int     // in the heap
-	sequence uint64  // of the last change
-
-	older, newer   *entry // in order of the last sight
-	previous, next *entry // of the same address
-}
-
-// group is the mappings of one asked name.
-type group struct {
-	entries []*entry
-	seen    [2]time.Time // the last answer to a question for IPv4 addresses, for IPv6 ones
-}
-
 // NewTable returns an empty table; a limit of 0 means the default.
 func NewTable(capacity, addressesPerName int) *Table {
 	return &Table{
+		epoch:            epoch{time.Now()},
 		capacity:         cmp.Or(capacity, DefaultCapacity),
 		addressesPerName: cmp.Or(addressesPerName, DefaultAddressesPerName),
-		entries:          map[pair]*entry{},
 		byName:           map[domain.Name]*group{},
 		owners:           newSuffixIndex(),
 		byAddress:        addressIndex{},
-		changed:          make(chan struct{}),
 		former:           newFormerNames(cmp.Or(capacity, DefaultCapacity)),
 	}
 }
@@ -125,56 +101,55 @@ func (t *Table) Restore(mappings []Mapping) (dropped []Dropped) {
 
 // put takes in one mapping, and returns those of its name that gave way: one at most.
 func (t *Table) put(m *Mapping) (dropped []Dropped) {
-	key := pair{m.Domain, m.Address}
 	siblings := t.byName[m.Domain]
 	if siblings == nil {
-		siblings = &group{}
+		siblings = &group{seen: [2]instant{never, never}}
 		t.byName[m.Domain] = siblings
 	}
-	siblings.seen[family(m.Address)] = later(siblings.seen[family(m.Address)], m.AnsweredAt)
-	e, known := t.entries[key]
-	if known {
+	siblings.saw(m.Address, t.instant(m.AnsweredAt))
+	e := siblings.find(m.Address)
+	if e != nil {
 		t.owners.remove(e)
-		for _, gone := range e.merge(m) {
+		for _, gone := range t.merge(e, m) {
 			t.former.put(m.Address, gone)
 		}
 		t.owners.add(e)
-		heap.Fix(&t.expiry, e.position)
+		heap.Fix(&t.expiry, int(e.position))
 		t.sights.remove(e)
 		t.sights.append(e)
-		t.changes.add(e, len(t.entries))
+		t.changes.add(e, len(t.expiry))
 		return nil
 	}
 	if len(siblings.entries) >= t.addressesPerName {
 		oldest := siblings.oldest()
-		dropped = append(dropped, oldest.dropped())
+		dropped = append(dropped, t.dropped(oldest))
 		t.evict(oldest, m.LastSeen, &t.overLimit)
-		t.changes.addDropped(oldest.mapping, m.LastSeen)
+		t.changes.addDropped(oldest, t.instant(m.LastSeen))
 	}
-	if len(t.entries) >= t.capacity {
+	if len(t.expiry) >= t.capacity {
 		oldest := t.sights.oldest
-		if first := t.expiry[0]; !first.mapping.ExpiresAt.After(m.LastSeen) {
+		if first := t.expiry[0]; first.expiresAt <= t.instant(m.LastSeen) {
 			oldest = first
 		}
 		t.evict(oldest, m.LastSeen, &t.evicted)
 	}
-	e = &entry{mapping: *m, siblings: siblings}
-	t.entries[key] = e
-	siblings.entries = append(siblings.entries, e)
+	e = t.entry(m)
+	e.siblings = siblings
+	siblings.add(e)
 	t.byName[m.Domain] = siblings // an eviction may have emptied and dropped it
 	heap.Push(&t.expiry, e)
 	t.owners.add(e)
 	t.sights.append(e)
 	t.byAddress.add(e)
-	t.changes.add(e, len(t.entries))
+	t.changes.add(e, len(t.expiry))
 	return dropped
 }
 
 // merge takes in a later answer, and returns the aliases that the entry no longer has.
-func (e *entry) merge(m *Mapping) (gone []domain.Name) {
+func (t *Table) merge(e *entry, m *Mapping) (gone []domain.Name) {
 	now := m.LastSeen
 	var former []FormerAlias // made anew: readers share the old list
-	for _, a := range e.mapping.Former {
+	for _, a := range e.formerAliases() {
 		switch {
 		case slices.Contains(m.Chain, a.Name):
 		case a.ExpiresAt.After(now):
@@ -183,32 +158,35 @@ func (e *entry) merge(m *Mapping) (gone []domain.Name) {
 			gone = append(gone, a.Name)
 		}
 	}
-	for _, name := range e.mapping.Chain {
+	for _, name := range e.chain {
 		switch {
 		case slices.Contains(m.Chain, name):
 		case len(former) < maxFormer:
-			former = append(former, FormerAlias{name, e.mapping.ExpiresAt})
+			former = append(former, FormerAlias{name, t.time(e.expiresAt)})
 		default:
 			gone = append(gone, name)
 		}
 	}
-	e.mapping.Former = former
-	e.mapping.Chain = m.Chain
-	e.mapping.Client = m.Client
-	e.mapping.FirstSeen = earlier(e.mapping.FirstSeen, m.FirstSeen)
-	e.mapping.LastSeen = later(e.mapping.LastSeen, m.LastSeen)
-	e.mapping.AnsweredAt = later(e.mapping.AnsweredAt, m.AnsweredAt)
-	e.mapping.ExpiresAt = later(e.mapping.ExpiresAt, m.ExpiresAt)
+	e.setFormer(former)
+	e.chain, e.client = m.Chain, m.Client
+	e.firstSeen = min(e.firstSeen, t.instant(m.FirstSeen))
+	e.lastSeen = max(e.lastSeen, t.instant(m.LastSeen))
+	e.answeredAt = max(e.answeredAt, t.instant(m.AnsweredAt))
+	e.expiresAt = max(e.expiresAt, t.instant(m.ExpiresAt))
 	return gone
 }
 
 // Live returns the mappings that live now and that keep accepts (nil: all), sorted by name and address.
 func (t *Table) Live(now time.Time, keep func(*Mapping) bool) []Mapping {
 	t.mu.Lock()
-	live := make([]Mapping, 0, len(t.entries))
-	for _, e := range t.entries {
-		if e.mapping.ExpiresAt.After(now) && (keep == nil || keep(&e.mapping)) {
-			live = append(live, e.mapping)
+	live := make([]Mapping, 0, len(t.expiry))
+	var m Mapping
+	for _, e := range t.expiry {
+		if e.expiresAt <= t.instant(now) {
+			continue
+		}
+		if m = t.mapping(e); keep == nil || keep(&m) {
+			live = append(live, m)
 		}
 	}
 	t.mu.Unlock()
@@ -226,35 +204,35 @@ func (t *Table) Owners(now time.Time, names map[string]bool) iter.Seq[Ownership]
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if names == nil {
-			for _, e := range t.entries {
-				if !e.owners(now, yield) {
+			for _, e := range t.expiry {
+				if !t.ownersIn(e, now, yield) {
 					return
 				}
 			}
 			return
 		}
 		for e := range t.owners.below(names) {
-			if !e.owners(now, yield) {
+			if !t.ownersIn(e, now, yield) {
 				return
 			}
 		}
 	}
 }
 
-func (e *entry) owners(now time.Time, yield func(Ownership) bool) bool {
-	m, latest := &e.mapping, e.latest()
-	if m.ExpiresAt.After(now) {
-		if !yield(Ownership{m.Domain, m.Address, m.ExpiresAt, m.Domain, latest}) {
+// ownersIn yields those of one entry, and reports whether to go on.
+func (t *Table) ownersIn(e *entry, now time.Time, yield func(Ownership) bool) bool {
+	if latest, ends := e.latest(), t.time(e.expiresAt); ends.After(now) {
+		if !yield(Ownership{e.domain, e.address, ends, e.domain, latest}) {
 			return false
 		}
-		for _, name := range m.Chain {
-			if !yield(Ownership{name, m.Address, m.ExpiresAt, m.Domain, latest}) {
+		for _, name := range e.chain {
+			if !yield(Ownership{name, e.address, ends, e.domain, latest}) {
 				return false
 			}
 		}
 	}
-	for _, a := range m.Former {
-		if a.ExpiresAt.After(now) && !yield(Ownership{a.Name, m.Address, a.ExpiresAt, m.Domain, false}) {
+	for _, a := range e.formerAliases() {
+		if a.ExpiresAt.After(now) && !yield(Ownership{a.Name, e.address, a.ExpiresAt, e.domain, false}) {
 			return false
 		}
 	}
@@ -263,8 +241,7 @@ func (e *entry) owners(now time.Time, yield func(Ownership) bool) bool {
 
 // latest reports whether the mapping was in the last answer to the question for its name and family.
 func (e *entry) latest() bool {
-	answered := e.mapping.AnsweredAt
-	return !answered.IsZero() && !answered.Before(e.siblings.seen[family(e.mapping.Address)])
+	return e.answeredAt != never && e.answeredAt >= e.siblings.seen[family(e.address)]
 }
 
 // Expiring returns the mappings that expire before a time and were in the last answer to the question
@@ -273,9 +250,9 @@ func (t *Table) Expiring(before time.Time) []Mapping {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var soon []Mapping
-	t.expiry.each(before, func(e *entry) {
+	t.expiry.each(t.instant(before), func(e *entry) {
 		if e.latest() {
-			soon = append(soon, e.mapping)
+			soon = append(soon, t.mapping(e))
 		}
 	})
 	return soon
@@ -285,13 +262,13 @@ func (t *Table) Expiring(before time.Time) []Mapping {
 func (t *Table) Prolong(name domain.Name, address netip.Addr, expiresAt time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.entries[pair{name, address.Unmap()}]
-	if e == nil || !expiresAt.After(e.mapping.ExpiresAt) {
+	e := t.find(name, address)
+	if e == nil || t.instant(expiresAt) <= e.expiresAt {
 		return
 	}
-	e.mapping.ExpiresAt = expiresAt
-	heap.Fix(&t.expiry, e.position)
-	t.changes.add(e, len(t.entries))
+	e.expiresAt = t.instant(expiresAt)
+	heap.Fix(&t.expiry, int(e.position))
+	t.changes.add(e, len(t.expiry))
 	t.announce()
 }
 
@@ -299,14 +276,21 @@ func (t *Table) Prolong(name domain.Name, address netip.Addr, expiresAt time.Tim
 func (t *Table) Holds(name domain.Name, address netip.Addr) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.entries[pair{name, address.Unmap()}] != nil
+	return t.find(name, address) != nil
+}
+
+func (t *Table) find(name domain.Name, address netip.Addr) *entry {
+	if siblings := t.byName[name]; siblings != nil {
+		return siblings.find(address.Unmap())
+	}
+	return nil
 }
 
 // Len returns how many mappings are held, expired ones that were not collected yet included.
 func (t *Table) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.entries)
+	return len(t.expiry)
 }
 
 // Evicted returns how many live mappings had to give way to newer ones: since there were too many in
@@ -322,8 +306,8 @@ func (t *Table) Expire(now time.Time) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := 0
-	for len(t.expiry) > 0 && !t.expiry[0].mapping.ExpiresAt.After(now) {
-		t.ended.add(t.expiry[0].mapping)
+	for len(t.expiry) > 0 && t.expiry[0].expiresAt <= t.instant(now) {
+		t.ended.add(t.mapping(t.expiry[0]))
 		t.remove(t.expiry[0])
 		n++
 	}
@@ -332,47 +316,29 @@ func (t *Table) Expire(now time.Time) int {
 
 // evict removes an entry, and counts it if it lives.
 func (t *Table) evict(e *entry, now time.Time, counter *uint64) {
-	if e.mapping.ExpiresAt.After(now) {
+	if e.expiresAt > t.instant(now) {
 		*counter++
 	}
 	t.remove(e)
 }
 
 func (t *Table) remove(e *entry) {
-	t.former.put(e.mapping.Address, e.mapping.Domain)
-	for _, name := range e.mapping.Chain {
-		t.former.put(e.mapping.Address, name)
+	t.former.put(e.address, e.domain)
+	for _, name := range e.chain {
+		t.former.put(e.address, name)
 	}
-	for _, a := range e.mapping.Former {
-		t.former.put(e.mapping.Address, a.Name)
+	for _, a := range e.formerAliases() {
+		t.former.put(e.address, a.Name)
 	}
-	heap.Remove(&t.expiry, e.position)
+	heap.Remove(&t.expiry, int(e.position))
 	t.owners.remove(e)
 	t.sights.remove(e)
 	t.byAddress.remove(e)
-	delete(t.entries, pair{e.mapping.Domain, e.mapping.Address})
-	i := slices.Index(e.siblings.entries, e)
-	e.siblings.entries = slices.Delete(e.siblings.entries, i, i+1)
+	e.siblings.remove(e)
 	if len(e.siblings.entries) == 0 {
-		delete(t.byName, e.mapping.Domain)
+		delete(t.byName, e.domain)
 	}
 	e.sequence = 0
-}
-
-func family(address netip.Addr) int {
-	if address.Is4() {
-		return 0
-	}
-	return 1
-}
-
-func byExpiry(a, b *entry) int { return a.mapping.ExpiresAt.Compare(b.mapping.ExpiresAt) }
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
 }
 
 func later(a, b time.Time) time.Time {

@@ -55,6 +55,9 @@ func (p *Process) Kill() error { return p.signal(syscall.SIGKILL) }
 // Stop asks the process to end (SIGTERM), and waits until it has.
 func (p *Process) Stop() error { return p.signal(syscall.SIGTERM) }
 
+// PID is the process's number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Freeze stops the process where it is, and Thaw lets it go on: its machine answers for it meanwhile.
 func (p *Process) Freeze() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
 
