@@ -146,14 +146,15 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	}
 	disk := subscribe.NewDisk(cfg.StateDir, log.With("component", "subscribe"))
 	var saved enforce.Saved
-	if saved.Revision, saved.Fault = disk.Load(); saved.Revision == nil {
+	// While programs of another release judge, what is in force is theirs.
+	if saved.Revision, saved.Fault = disk.Load(); saved.Revision == nil && !judged {
 		saved.Revision = first(cfg, datapath, log)
 	}
 	if saved.Retained, err = disk.Retained(); err != nil {
 		return nil, fmt.Errorf("load rule sets before: %w", err)
 	}
 	enforceLog := log.With("component", "enforce")
-	hooks := &takeover{hooks: filter, maps: datapath, wait: cfg.DNSQueryTimeout, now: time.Now, log: enforceLog, judged: judged}
+	hooks := newTakeover(filter, datapath, cfg.DNSQueryTimeout, judged, enforceLog)
 	reconciler := enforce.NewReconciler(datapath, hooks, connections, disk, enforceLog)
 	advice := newAdvice(kernel, cfg, filter.Backend(), log)
 	status := &agentStatus{
@@ -161,10 +162,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 		counters: datapath.Counters, table: table, flows: flows, reconciler: reconciler, fault: datapath.Fault, advice: advice, addresses: addresses, log: log.With("component", "status"),
 	}
 	subscriber := newSubscriber(cfg, status, permit, log)
-	status.connection = func() subscribe.Connection {
-		connection, _ := subscriber.Connection()
-		return connection
-	}
+	status.follow(subscriber)
 	metrics, err := listenMetrics(ctx, cfg.MetricsListen, status, log.With("component", "metrics"))
 	if err != nil {
 		return nil, err

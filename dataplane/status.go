@@ -37,6 +37,14 @@ type agentStatus struct {
 	log        *slog.Logger
 }
 
+// follow has the status say what a subscriber is connected to.
+func (s *agentStatus) follow(subscriber *subscribe.Subscriber) {
+	s.connection = func() subscribe.Connection {
+		connection, _ := subscriber.Connection()
+		return connection
+	}
+}
+
 // Counters returns what the datapath counted, and what became of connections that are no longer allowed.
 func (s *agentStatus) Counters() (map[string]uint64, error) {
 	counters, err := s.counters()

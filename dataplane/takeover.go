@@ -25,6 +25,10 @@ type takeover struct {
 	retired bool
 }
 
+func newTakeover(hooks hooksOfTakeover, maps mapsOfTakeover, wait time.Duration, judged bool, log *slog.Logger) *takeover {
+	return &takeover{hooks: hooks, maps: maps, wait: wait, now: time.Now, log: log, judged: judged}
+}
+
 type hooksOfTakeover interface {
 	enforce.Hooks
 	Overlap(ctx context.Context) error
