@@ -68,11 +68,11 @@ func TestDegraded(t *testing.T) {
 	t.Run("a rule set that is not saved", func(t *testing.T) {
 		address, server := startServer(t, someRules())
 		cfg, n := testConfig(t, address), newFakeNode()
-		// Nothing is saved before the rules stand: time to put a directory in the way of the file.
+		// Nothing is saved before the rules stand: time to take the directory away.
 		n.hooks.Fail(errors.New("no iptables"))
 		startAgent(t, cfg, n)
 		server.await(t, "hello", func(r *agentv1.SyncRequest) bool { return r.GetHello() != nil })
-		if err := os.MkdirAll(filepath.Join(cfg.StateDir, "rule-set.new", "x"), 0o700); err != nil {
+		if err := os.Rename(cfg.StateDir, cfg.StateDir+".away"); err != nil {
 			t.Fatal(err)
 		}
 		n.hooks.Fail(nil)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
@@ -114,7 +115,7 @@ func TestServerAndAgentAgree(t *testing.T) {
 				fromServer.Evaluations = slices.DeleteFunc(fromServer.Evaluations, func(e *namewardv1.RuleEvaluation) bool {
 					return e.GetOutcome() == namewardv1.RuleEvaluation_DISABLED || e.GetOutcome() == namewardv1.RuleEvaluation_OTHER_NODE
 				})
-				if diff := cmp.Diff(fromAgent, fromServer, protocmp.Transform()); diff != "" {
+				if diff := cmp.Diff(fromAgent, fromServer, protocmp.Transform(), sameTimes); diff != "" {
 					t.Fatalf("%v (-agent +server):\n%s", request, diff)
 				}
 			}
@@ -171,6 +172,12 @@ func server(t *testing.T, messages []*namewardv1.Policy, mappings []observe.Mapp
 	}
 	return served{adminserver.NewNodeService(s, ingested(t, id, mappings, at), nil, slog.New(slog.DiscardHandler)), id, rules}
 }
+
+// sameTimes lets times be a little apart: each side keeps its own, and two clocks are not read at once.
+var sameTimes = protocmp.FilterMessage(&timestamppb.Timestamp{}, cmp.Comparer(func(a, b protocmp.Message) bool {
+	timeOf := func(m protocmp.Message) time.Time { return m.Unwrap().(*timestamppb.Timestamp).AsTime() }
+	return timeOf(a).Sub(timeOf(b)).Abs() < time.Microsecond
+}))
 
 // ingested returns a table that heard of mappings while all of them lived.
 func ingested(t *testing.T, id node.ID, mappings []observe.Mapping, at time.Time) *ingest.Table {
