@@ -281,7 +281,7 @@ type DatapathInterfaceClasses struct {
 
 type DatapathMapping struct {
 	_     structs.HostLayout
-	Slots [8]uint64
+	Slots [4]uint64
 }
 
 type DatapathMappingKey struct {
@@ -293,7 +293,7 @@ type DatapathMappingKey struct {
 type DatapathMappingLimit uint32
 
 const (
-	DatapathMappingLimitMAPPING_PAGES          DatapathMappingLimit = 8
+	DatapathMappingLimitMAPPING_PAGES          DatapathMappingLimit = 16
 	DatapathMappingLimitMAPPING_TICK_SHIFT     DatapathMappingLimit = 24
 	DatapathMappingLimitMAPPING_MATCH_SET_BITS DatapathMappingLimit = 28
 )

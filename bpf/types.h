@@ -15,7 +15,7 @@
 #define NAME_CELL_BYTES 64
 #define BUCKET_SLOTS 8	       /* index slots in a cache line */
 #define BUCKET_PROBES 4	       /* neighbouring buckets that a slot may be in */
-#define MAPPING_SLOTS 8	       /* match sets in one page of a mapping */
+#define MAPPING_SLOTS 4	       /* match sets in one page of a mapping */
 #define VERDICT_ENTRIES 10     /* ordered rules in one page of a verdict */
 #define QUESTION_SLOTS 8       /* questions in one bucket */
 #define REMAP_ENTRIES 64       /* entries of one call of remap */
@@ -274,7 +274,7 @@ struct verdict {
 _Static_assert(sizeof(struct verdict) == 128, "verdict has no hidden padding");
 
 enum mapping_limit {
-	MAPPING_PAGES = 8,	     /* pages of one address */
+	MAPPING_PAGES = 16,	     /* pages of one address */
 	MAPPING_TICK_SHIFT = 24,     /* a tick is so many times doubled ns */
 	MAPPING_MATCH_SET_BITS = 28, /* of a slot; the expiry is above them */
 };
@@ -294,7 +294,7 @@ _Static_assert(sizeof(struct mapping_key) == 20, "mapping_key has no hidden padd
 struct mapping {
 	__u64 slots[MAPPING_SLOTS];
 };
-_Static_assert(sizeof(struct mapping) == 64, "mapping is a cache line");
+_Static_assert(sizeof(struct mapping) == 32, "mapping is half a cache line");
 
 /* Who asks a question, and under which id. */
 struct query_key {

@@ -19,8 +19,8 @@ var (
 	otherPrograms = []lab.Edit{{File: "bpf/dns_response.bpf.c", Old: "\n", New: "\n\n"}}
 	otherLayout   = []lab.Edit{
 		{File: "dataplane/datapath/config.go", Old: `const layout = "v1"`, New: `const layout = "v2"`},
-		{File: "bpf/types.h", Old: "#define MAPPING_SLOTS 8", New: "#define MAPPING_SLOTS 4"},
-		{File: "bpf/types.h", Old: "sizeof(struct mapping) == 64", New: "sizeof(struct mapping) == 32"},
+		{File: "bpf/types.h", Old: "#define MAPPING_SLOTS 4", New: "#define MAPPING_SLOTS 8"},
+		{File: "bpf/types.h", Old: "sizeof(struct mapping) == 32", New: "sizeof(struct mapping) == 64"},
 		{File: "bpf/types.h", Old: "\tMAPPING_TICK_SHIFT = 24, ", New: "\tMAPPING_TICK_SHIFT = 25, "},
 	}
 )

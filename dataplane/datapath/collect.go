@@ -27,7 +27,7 @@ const (
 type stock struct {
 	created uint64                // pages made, when the pass began
 	held    uint64                // pages
-	pages   map[netip.Addr]uint16 // of each address, as bits: those that are there, and above, those that live
+	pages   map[netip.Addr]uint32 // of each address, as bits: those that are there, and above, those that live
 	unused  map[door]bool         // live match sets that no name has
 }
 
@@ -63,7 +63,7 @@ func (d *Datapath) takeStock(before, now uint64) (found stock, err error) {
 	if found.created, err = d.kernel.counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED); err != nil {
 		return found, err
 	}
-	found.pages, found.unused = map[netip.Addr]uint16{}, map[door]bool{}
+	found.pages, found.unused = map[netip.Addr]uint32{}, map[door]bool{}
 	var cursor ebpf.MapBatchCursor
 	keys := make([]bpf.DatapathMappingKey, batch)
 	values := make([]bpf.DatapathMapping, batch)
@@ -85,7 +85,7 @@ func (d *Datapath) takeStock(before, now uint64) (found stock, err error) {
 func (d *Datapath) examine(found *stock, keys []bpf.DatapathMappingKey, values []bpf.DatapathMapping, before, now uint64) {
 	for i := range keys {
 		a := netip.AddrFrom16(keys[i].Address.Bytes).Unmap()
-		page := uint16(1) << keys[i].Page
+		page := uint32(1) << keys[i].Page
 		found.pages[a] |= page
 		for _, slot := range values[i].Slots {
 			if slot>>matchSetBits > before {
@@ -111,7 +111,7 @@ func (d *Datapath) clear(found stock, before uint64, c clock) error {
 	}
 	var entries []bpf.DatapathRemapEntry
 	for a, pages := range found.pages {
-		last, living := bits.Len16(pages&(1<<mappingPages-1)), bits.Len16(pages>>mappingPages)
+		last, living := bits.Len32(pages&(1<<mappingPages-1)), bits.Len32(pages>>mappingPages)
 		if last > living {
 			d.expired[a] = c.now
 		}
