@@ -73,6 +73,9 @@ __attribute__((noinline)) int insert_in_page(struct mapping_key *of, __u64 wante
 		if (bpf_map_update_elem(&mappings, &key, &made, BPF_NOEXIST))
 			return INSERTION_LOST;
 		count(COUNTER_MAPPING_CREATED);
+		/* A look marks it as used: else a full map gives it up before all that was used
+		   at some time, and the application has not even connected. */
+		bpf_map_lookup_elem(&mappings, &key);
 		return INSERTION_DONE;
 	}
 	for (int i = 0; i < MAPPING_SLOTS; i++) {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nameward/nameward/bpf"
@@ -37,6 +38,31 @@ func TestMappingsAreProlongedNeverShortened(t *testing.T) {
 	}
 	if got := d.Counted(); got[bpf.DatapathCounterCOUNTER_MAPPING_CREATED] != 1 || len(got) != 1 {
 		t.Errorf("counted %v", got)
+	}
+}
+
+// In a full map what gives way is what was not used for longest, not what is too new to have been used: every
+// address is connected to a moment after it was learned.
+func TestFreshMappingsStayInAFullMap(t *testing.T) {
+	const capacity, inFlight = 4096, 16
+	d := bpftest.Load(t, 1, func(spec *ebpf.CollectionSpec) { spec.Maps[bpf.DatapathMapMappings].MaxEntries = capacity })
+	hour := after(t, time.Hour)
+	entry := func(i int) bpf.DatapathRemapEntry {
+		return remapEntry(netip.AddrFrom4([4]byte{198, 18 + byte(i>>16), byte(i >> 8), byte(i)}), 1, hour)
+	}
+	gone := 0
+	for i := range 4 * capacity {
+		d.Remap(entry(i))
+		if used := i - inFlight; used >= 0 {
+			created := d.Counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED)
+			d.Remap(entry(used))
+			if d.Counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED) > created {
+				gone++
+			}
+		}
+	}
+	if gone > 0 {
+		t.Errorf("%d of %d addresses were gone before they could be connected to", gone, 4*capacity)
 	}
 }
 

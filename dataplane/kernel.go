@@ -18,6 +18,7 @@ type kernelMaps interface {
 	enforce.Maps
 	SetEndpoints(resolvers, servers []netip.AddrPort) error
 	Counters() (map[string]uint64, error)
+	TakeIn() error
 	HoldsNone() (bool, error)
 	Programs() datapath.Programs
 	Inherit(inUse []string) (judged bool, err error)

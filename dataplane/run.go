@@ -159,7 +159,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	advice := newAdvice(kernel, cfg, filter.Backend(), log)
 	status := &agentStatus{
 		node: id, labels: cfg.Labels, backend: filter.Backend(), started: time.Now(),
-		counters: datapath.Counters, table: table, flows: flows, reconciler: reconciler, fault: datapath.Fault, advice: advice, addresses: addresses, log: log.With("component", "status"),
+		counters: datapath.Counters, takeIn: datapath.TakeIn, table: table, flows: flows, reconciler: reconciler, fault: datapath.Fault, advice: advice, addresses: addresses, log: log.With("component", "status"),
 	}
 	subscriber := newSubscriber(cfg, status, permit, log)
 	status.follow(subscriber)

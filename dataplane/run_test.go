@@ -94,6 +94,8 @@ func (d fakeDatapath) HoldsNone() (bool, error) {
 	return times == 0, nil
 }
 
+func (fakeDatapath) TakeIn() error { return nil }
+
 func (d fakeDatapath) Programs() datapath.Programs { return datapath.Programs{} }
 
 func (d fakeDatapath) RetirePrograms() error {

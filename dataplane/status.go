@@ -27,6 +27,7 @@ type agentStatus struct {
 	started time.Time
 
 	counters   func() (map[string]uint64, error)
+	takeIn     func() error
 	table      *observe.Table
 	flows      *observe.Flows
 	reconciler *enforce.Reconciler
@@ -35,6 +36,13 @@ type agentStatus struct {
 	connection func() subscribe.Connection
 	addresses  *nodeAddresses
 	log        *slog.Logger
+}
+
+// TakeIn has what the kernel told until now in the tables.
+func (s *agentStatus) TakeIn() {
+	if err := s.takeIn(); err != nil {
+		s.log.Warn("events not taken in", "err", err)
+	}
 }
 
 // follow has the status say what a subscriber is connected to.

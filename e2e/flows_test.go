@@ -190,7 +190,7 @@ func TestFlowEventFlood(t *testing.T) {
 	const packets = 30_000
 	target := lab.ServicesV4.Addr().Next()
 	f.must(f.Client.Flood(netip.AddrPortFrom(target, 9), packets))
-	f.expectOpen(t, lab.ResolverV4, lab.FreshName(1))
+	f.expectOpen(t, lab.ResolverV4, lab.FreshName(2))
 	counters := f.counters(func(c map[string]uint64) bool {
 		return c["verdicts_deny"] == packets && c["flow_events_told"]+c["flow_events_suppressed"]+c["flow_events_lost"] == packets
 	})

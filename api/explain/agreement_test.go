@@ -31,6 +31,7 @@ type agent struct{ rules *ruleset.RuleSet }
 
 func (agent) Status() *agentv1.GetStatusResponse    { return nil }
 func (a agent) Rules() *ruleset.RuleSet             { return a.rules }
+func (agent) TakeIn()                               {}
 func (agent) Degraded() ([]string, <-chan struct{}) { return nil, nil }
 
 func (agent) Resolvers() []netip.AddrPort {

@@ -9,10 +9,13 @@ import (
 	"github.com/nameward/nameward/dataplane/observe"
 )
 
+// TakeIn hands on what was learned before the call and not yet handed on.
+func (d *Datapath) TakeIn() error { return d.locked(d.drain) }
+
 // NamesOf returns the names that addresses have or ever had, those of answers included that were learned
 // before the call and not yet handed on.
 func (d *Datapath) NamesOf(addresses map[netip.Addr]bool) (map[netip.Addr]observe.Names, error) {
-	if err := d.locked(d.drain); err != nil {
+	if err := d.TakeIn(); err != nil {
 		return nil, err
 	}
 	lost, err := d.kernel.counter(bpf.DatapathCounterCOUNTER_EVENT_LOST)

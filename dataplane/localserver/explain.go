@@ -26,6 +26,7 @@ type Addresses interface {
 
 // ExplainConnection evaluates a connection under the rule set in force, with the mappings of the node.
 func (s *Server) ExplainConnection(_ context.Context, request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {
+	s.agent.TakeIn()
 	question, err := explain.Parse(request)
 	if err := errors.Join(s.otherNode(request), err); err != nil {
 		return nil, invalid(err)

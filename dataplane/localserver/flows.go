@@ -14,6 +14,7 @@ import (
 
 // ListFlowEvents lists the node's flow events in order of workload and destination, a page at a time.
 func (s *Server) ListFlowEvents(_ context.Context, request *namewardv1.ListFlowEventsRequest) (*namewardv1.ListFlowEventsResponse, error) {
+	s.agent.TakeIn()
 	filter, err := flow.ParseFilter("filter", request.GetFilter())
 	after, tokenErr := parseFlowToken(request.GetPageToken())
 	if request.GetPageSize() < 0 {

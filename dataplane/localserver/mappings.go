@@ -23,6 +23,7 @@ const (
 
 // ListMappings lists the live mappings in order of domain and address, a page at a time.
 func (s *Server) ListMappings(_ context.Context, request *namewardv1.ListMappingsRequest) (*namewardv1.ListMappingsResponse, error) {
+	s.agent.TakeIn()
 	keep, err := s.filter("filter", request.GetFilter())
 	after, tokenErr := parseToken(request.GetPageToken())
 	if request.GetPageSize() < 0 {

@@ -36,6 +36,8 @@ type Agent interface {
 	Rules() *ruleset.RuleSet
 	// Degraded returns the faults that persist, and a channel that closes when they may have changed.
 	Degraded() ([]string, <-chan struct{})
+	// TakeIn has what the kernel told until now in the tables: events gather for a moment otherwise.
+	TakeIn()
 }
 
 // Server is the agent's socket.

@@ -56,6 +56,8 @@ func (f *faults) set(list ...string) {
 	f.list, f.changed = list, make(chan struct{})
 }
 
+func (agent) TakeIn() {}
+
 func (a agent) Degraded() ([]string, <-chan struct{}) {
 	if a.faults == nil {
 		return nil, nil

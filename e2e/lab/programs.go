@@ -34,7 +34,7 @@ func (l *Lab) StartServer(ctx context.Context, flags ...string) (*Process, error
 		return nil, err
 	}
 	defer conn.Close() //nolint:errcheck // asked once
-	return process, process.await(ctx, "serves", func() error { return serving(ctx, conn) })
+	return process, process.await(ctx, "serves", func() error { return serving(ctx, conn, "") })
 }
 
 // StartAgent starts the agent on the node, trusting the world's resolvers, and waits until it is ready:
@@ -67,8 +67,12 @@ func (l *Lab) StartAgentAlone(ctx context.Context, flags ...string) (*Process, e
 		return nil, err
 	}
 	defer conn.Close() //nolint:errcheck // asked until it answers
-	return process, process.await(ctx, "serves its socket", func() error { return serving(ctx, conn) })
+	// Whatever it may lack: an agent that knows that the rule set on its disk was damaged runs too.
+	return process, process.await(ctx, "serves its socket", func() error { return serving(ctx, conn, liveness) })
 }
+
+// liveness is the service whose health says that the agent is there.
+const liveness = "nameward.agent.v1.LocalService"
 
 // AgentFlags returns the flags that keep the agent's files inside the lab.
 func (l *Lab) AgentFlags() []string {
@@ -117,10 +121,10 @@ func (l *Lab) Current(ctx context.Context, conn *grpc.ClientConn) error {
 // Program returns the path of one of the programs under test.
 func (l *Lab) Program(name string) string { return filepath.Join(l.bin, name) }
 
-func serving(ctx context.Context, conn *grpc.ClientConn) error {
+func serving(ctx context.Context, conn *grpc.ClientConn, service string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	response, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{})
+	response, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{Service: service})
 	if err != nil {
 		return err
 	}
