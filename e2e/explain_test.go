@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
@@ -34,6 +35,12 @@ func newExplainer(f *fleet) *explainer {
 	return &explainer{f, namewardv1.NewNodeServiceClient(f.conn), agentv1.NewLocalServiceClient(conn)}
 }
 
+// sameTimes lets times be a little apart: a node tells them by its wall clock as it is when it tells.
+var sameTimes = protocmp.FilterMessage(&timestamppb.Timestamp{}, cmp.Comparer(func(a, b protocmp.Message) bool {
+	timeOf := func(m protocmp.Message) time.Time { return m.Unwrap().(*timestamppb.Timestamp).AsTime() }
+	return timeOf(a).Sub(timeOf(b)).Abs() < time.Second
+}))
+
 // explain returns what both say, once they agree: what the agent has learned the server hears soon. The
 // server alone knows of policies that the node does not have.
 func (e *explainer) explain(t *testing.T, request *namewardv1.ExplainConnectionRequest) *namewardv1.ExplainConnectionResponse {
@@ -51,7 +58,7 @@ func (e *explainer) explain(t *testing.T, request *namewardv1.ExplainConnectionR
 		fromServer.Evaluations = slices.DeleteFunc(fromServer.Evaluations, func(e *namewardv1.RuleEvaluation) bool {
 			return e.GetOutcome() == namewardv1.RuleEvaluation_DISABLED || e.GetOutcome() == namewardv1.RuleEvaluation_OTHER_NODE
 		})
-		if diff := cmp.Diff(answer, fromServer, protocmp.Transform()); diff != "" {
+		if diff := cmp.Diff(answer, fromServer, protocmp.Transform(), sameTimes); diff != "" {
 			return fmt.Errorf("-agent +server:\n%s", diff)
 		}
 		return nil
