@@ -15,6 +15,9 @@ import (
 
 var known = netip.MustParseAddr("192.0.2.1")
 
+// slotsOfPage is how many match sets one page of a mapping has.
+const slotsOfPage = uint32(len(bpf.DatapathMapping{}.Slots))
+
 // after gives a time from now in ticks.
 func after(t *testing.T, d time.Duration) uint64 {
 	t.Helper()
@@ -69,12 +72,11 @@ func TestFreshMappingsStayInAFullMap(t *testing.T) {
 func TestExpiredSlotsAreTaken(t *testing.T) {
 	d := bpftest.Load(t, 1)
 	expired, hour := after(t, -time.Second), after(t, time.Hour)
-	slots := uint32(len(bpf.DatapathMapping{}.Slots))
 	want := make(map[uint32]uint64)
-	for set := range slots {
+	for set := range slotsOfPage {
 		d.Remap(remapEntry(known, set+1, expired))
 	}
-	for set := range slots {
+	for set := range slotsOfPage {
 		d.Remap(remapEntry(known, set+100, hour))
 		want[set+100] = hour
 	}
@@ -89,7 +91,7 @@ func TestExpiredSlotsAreTaken(t *testing.T) {
 func TestTheFirstToExpireGivesWay(t *testing.T) {
 	d := bpftest.Load(t, 1)
 	pages := uint32(bpf.DatapathMappingLimitMAPPING_PAGES)
-	room := pages * uint32(len(bpf.DatapathMapping{}.Slots))
+	room := pages * slotsOfPage
 	base := after(t, time.Hour)
 	want := make(map[uint32]uint64)
 	for i := range room {
@@ -148,12 +150,12 @@ func TestForgottenMatchSets(t *testing.T) {
 	hour := after(t, time.Hour)
 	var add []bpf.DatapathRemapEntry
 	want := make(map[uint32]uint64)
-	for set := range uint32(20) { // three pages
+	for set := range 2*slotsOfPage + 1 { // three pages
 		add = append(add, remapEntry(known, set+1, hour))
 		want[set+1] = hour
 	}
 	d.Remap(add...)
-	if failed := d.Remap(forgetEntry(known, 1, hour), forgetEntry(known, 12, hour-1), forgetEntry(known, 99, hour), forgetEntry(known.Next(), 1, hour)); failed != 3 {
+	if failed := d.Remap(forgetEntry(known, 1, hour), forgetEntry(known, slotsOfPage+2, hour-1), forgetEntry(known, 99, hour), forgetEntry(known.Next(), 1, hour)); failed != 3 {
 		t.Errorf("%d entries came to nothing, want 3: one lives longer, one is not there, one address is not known", failed)
 	}
 	want[1] = 0
@@ -193,7 +195,7 @@ func TestPagesAreCollectedFromTheEnd(t *testing.T) {
 	d := bpftest.Load(t, 1)
 	now, hour := after(t, 0), after(t, time.Hour)
 	var add []bpf.DatapathRemapEntry
-	for set := range uint32(9) {
+	for set := range slotsOfPage + 1 {
 		add = append(add, remapEntry(known, set+1, hour))
 	}
 	d.Remap(add...)

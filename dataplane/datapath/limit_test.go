@@ -236,7 +236,8 @@ func TestPagesBehindTheLastLivingAreCollected(t *testing.T) {
 	}
 	doors := map[door]uint64{}
 	a := netip.MustParseAddr(rotated(0))
-	for set := range uint32(20) {
+	slots := uint32(len(bpf.DatapathMapping{}.Slots))
+	for set := range 2*slots + 1 { // three pages
 		doors[door{a, set + 1}] = clock.toTicks(clock.now.Add(time.Minute))
 	}
 	doors[door{a, 3}] = clock.toTicks(clock.now.Add(time.Hour)) // in the first page
