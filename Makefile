@@ -66,6 +66,10 @@ differential: install-test ## Compare EXECUTIONS (1000000) responses and PACKETS
 	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -v -timeout 24h -run '^TestDifferentialVerdicts$$' ./dataplane/datapath \
 		-rapid.checks $$(($${PACKETS:-300000} / 60)) -rapid.seed $${SEED:-1}
 
+.PHONY: faults
+faults: install-test ## Inject faults into a node under load for FAULTS (30m), from SEED (1) (root)
+	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -v -timeout 24h -run '^TestFaults$$' ./e2e -faults $${FAULTS:-30m} -faults-seed $${SEED:-1}
+
 .PHONY: bench bench-fast
 bench: install-test build-bench ## Measure every budget beside what others do, with NAMES=FILE of real names, into docs/benchmarks.md (root)
 	bin/bench -names "$(NAMES)" $(BENCHFLAGS)

@@ -62,12 +62,13 @@ var counterNames = [bpf.DatapathCounterCOUNTER_MAX]string{
 // did not take).
 func (d *Datapath) Counters() (map[string]uint64, error) {
 	counters := make(map[string]uint64, len(counterNames)+5)
+	before := d.inherited.Load()
 	for i, name := range counterNames {
 		n, err := d.kernel.counter(bpf.DatapathCounter(i)) //nolint:gosec // an index
 		if err != nil {
 			return nil, err
 		}
-		counters[name] = n + d.inherited.of(name)
+		counters[name] = n + before.of(name)
 	}
 	counters["mappings_evicted"] = d.evicted.Load()
 	counters["observations_evicted"], counters["addresses_evicted"] = d.table.Evicted()

@@ -48,12 +48,12 @@ type Datapath struct {
 	predecessors []*predecessor // all pins of other layouts
 	heirs        []*predecessor // those that are taken over from
 	overlapSince time.Time      // from when on programs of both layouts see questions; zero: never
-	inherited    inherited
 
-	warned  time.Time     // when it was last said that mappings gave way; of the one who counts
-	evicted atomic.Uint64 // entries of mappings that the kernel dropped for newer ones
-	tight   atomic.Bool   // mappings have little room left
-	counted atomic.Uint64 // mappings that were made before the last pass over them
+	warned    time.Time // when it was last said that mappings gave way; of the one who counts
+	inherited atomic.Pointer[inherited]
+	evicted   atomic.Uint64 // entries of mappings that the kernel dropped for newer ones
+	tight     atomic.Bool   // mappings have little room left
+	counted   atomic.Uint64 // mappings that were made before the last pass over them
 }
 
 // Open adopts the pins below cfg.PinDir or makes them, and restores what the journal knows into table.

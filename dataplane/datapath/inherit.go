@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -125,20 +126,27 @@ func (d *Datapath) retireLayouts() error {
 // around to the sum.
 type inherited map[string]uint64
 
-func (i inherited) of(counter string) uint64 { return i[counter] }
+func (i *inherited) of(counter string) uint64 {
+	if i == nil {
+		return 0
+	}
+	return (*i)[counter]
+}
 
 // openInherited never fails: without a journal, which it says itself, less is counted, and another layout
 // takes nothing over.
 func (d *Datapath) openInherited() {
-	var err error
-	if d.inherited, err = d.journal.inherited(layout); err != nil {
+	before, err := d.journal.inherited(layout)
+	if err != nil {
 		d.log.Warn("what was counted before an upgrade is not known", "err", err)
 	}
+	d.inherited.Store(&before)
 	_ = d.journal.describe()
 }
 
 // inheritCounters adds up what other layouts counted. Before the rules move on, the programs of both see
-// questions and answers: what both counted counts once. Who judges, alone counts verdicts, to the end.
+// questions and answers: what both counted counts once, but for what comes while the counters are read. Who
+// judges, alone counts verdicts, to the end.
 func (d *Datapath) inheritCounters(movedOn bool) error {
 	for _, p := range d.heirs {
 		now, err := p.counted()
@@ -157,8 +165,9 @@ func (d *Datapath) inheritCounters(movedOn bool) error {
 		}
 		if p.before == nil {
 			p.before, p.ownBefore = now, own
-			d.inherited = inherited{}
+			d.inherited.Store(&inherited{})
 		}
+		sums := maps.Clone(*d.inherited.Load()) // others read it meanwhile
 		for name, before := range p.before {
 			verdict := strings.HasPrefix(name, "verdicts_")
 			if movedOn && !verdict {
@@ -168,11 +177,12 @@ func (d *Datapath) inheritCounters(movedOn bool) error {
 			if both := own[name] - p.ownBefore[name]; !verdict {
 				alone = max(alone, both) - both
 			}
-			d.inherited[name] = earlier.of(name) + before + alone - p.ownBefore[name]
+			sums[name] = earlier.of(name) + before + alone - p.ownBefore[name]
 		}
+		d.inherited.Store(&sums)
 	}
 	if len(d.heirs) > 0 {
-		_ = d.journal.putInherited(layout, d.inherited) // the journal says itself that it is not written
+		_ = d.journal.putInherited(layout, *d.inherited.Load()) // the journal says itself that it is not written
 	}
 	return nil
 }
