@@ -101,7 +101,7 @@ func (m mappings) learn(ctx context.Context, s *site, size size, names []string)
 	for i := range exchanges {
 		// What comes later lives shorter, so that all of them live at once.
 		ttl := (size.lifetime + total - time.Duration(i)*time.Second/feedRate).Seconds() + float64(i%endsOver)
-		if exchanges[i], err = newExchange(uint16(i), names[i%size.patterns], "cdn-"+names[i%size.patterns], address(i), uint32(ttl)); err != nil {
+		if exchanges[i], err = newExchange(uint16(i), names[i%size.patterns], fmt.Sprintf("edge-%d.cdn.example", i), address(i), uint32(ttl)); err != nil {
 			return l, err
 		}
 		l.ends = append(l.ends, time.Time{}.Add(time.Duration(uint32(ttl)+1)*time.Second)) // and the grace
