@@ -68,9 +68,6 @@ func (l *link) forward(from, to net.Conn) {
 
 // Another agent gets the node when the first was cut off without a word, and not before.
 func TestSilentAgentLosesItsNode(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes the 20 seconds that keepalive does")
-	}
 	s := start(t, t.TempDir())
 	link := newLink(t, s.connection.Target())
 	connection, err := grpc.NewClient(link.listener.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))

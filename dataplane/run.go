@@ -154,7 +154,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 		return nil, fmt.Errorf("load rule sets before: %w", err)
 	}
 	enforceLog := log.With("component", "enforce")
-	hooks := newTakeover(filter, datapath, cfg.DNSQueryTimeout, judged, enforceLog)
+	hooks := newTakeover(filter, datapath, kernel.inUse, cfg.DNSQueryTimeout, judged, enforceLog)
 	reconciler := enforce.NewReconciler(datapath, hooks, connections, disk, enforceLog)
 	advice := newAdvice(kernel, cfg, filter.Backend(), log)
 	status := &agentStatus{

@@ -15,6 +15,7 @@ import (
 type takeoverSubject struct {
 	did      []string
 	judges   bool
+	pins     []string // in use
 	hooksErr error
 }
 
@@ -31,18 +32,12 @@ func (s *takeoverSubject) RetirePrograms() error         { s.note("retire"); ret
 func (s *takeoverSubject) Judges() bool                  { return s.judges }
 
 func TestTakeover(t *testing.T) {
-	s := &takeoverSubject{}
+	s := &takeoverSubject{pins: []string{"v0/egress", "v0/response"}}
 	now := time.Now()
-	h := &takeover{hooks: s, maps: s, wait: 10 * time.Second, now: func() time.Time { return now }, log: slog.New(slog.DiscardHandler), judged: true}
+	h := newTakeoverOf(s, &now)
 	ensure := func(wantErr error, did ...string) {
 		t.Helper()
-		s.did = nil
-		if _, err := h.Ensure(t.Context()); !errors.Is(err, wantErr) {
-			t.Errorf("got %v, want %v", err, wantErr)
-		}
-		if !slices.Equal(s.did, did) {
-			t.Errorf("did %v, want %v", s.did, did)
-		}
+		s.expect(t, h, wantErr, did...)
 	}
 	ensure(errNoRuleSet) // nothing would judge
 	s.judges = true
@@ -58,4 +53,41 @@ func TestTakeover(t *testing.T) {
 	s.hooksErr = nil
 	ensure(nil, "carry", "hooks", "retire")
 	ensure(nil, "hooks")
+}
+
+// Where somebody takes rules of the other release away, which nobody mends, the rules move on at once.
+func TestTakeoverOfRulesThatAreTakenAway(t *testing.T) {
+	for _, left := range [][]string{nil, {"v0/egress"}} {
+		s := &takeoverSubject{pins: []string{"v0/egress", "v0/response"}, judges: true}
+		now := time.Now()
+		h := newTakeoverOf(s, &now)
+		s.expect(t, h, enforce.ErrOverlap, "overlap", "carry")
+		s.pins = left
+		want := []string{"carry", "hooks", "retire"}
+		if len(left) == 0 {
+			want = want[1:]
+		}
+		s.expect(t, h, nil, want...)
+	}
+	// Without a rule set too: there is nobody who would judge by another.
+	s := &takeoverSubject{}
+	now := time.Now()
+	s.expect(t, newTakeoverOf(s, &now), nil, "hooks", "retire")
+}
+
+func newTakeoverOf(s *takeoverSubject, now *time.Time) *takeover {
+	h := newTakeover(s, s, func(context.Context) ([]string, error) { return s.pins, nil }, 10*time.Second, true, slog.New(slog.DiscardHandler))
+	h.now = func() time.Time { return *now }
+	return h
+}
+
+func (s *takeoverSubject) expect(t *testing.T, h *takeover, wantErr error, did ...string) {
+	t.Helper()
+	s.did = nil
+	if _, err := h.Ensure(t.Context()); !errors.Is(err, wantErr) {
+		t.Errorf("got %v, want %v", err, wantErr)
+	}
+	if !slices.Equal(s.did, did) {
+		t.Errorf("did %v, want %v", s.did, did)
+	}
 }

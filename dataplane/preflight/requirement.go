@@ -26,7 +26,7 @@ func Found(name, detail string) Requirement {
 	return Requirement{Name: name, Level: OK, Detail: detail}
 }
 
-// Warn is a requirement that is met for now, or in part.
+// Warn is a requirement that is met in part, or may cease to be.
 func Warn(name, detail, remedy string) Requirement {
 	return Requirement{Name: name, Level: Warning, Detail: detail, Remedy: remedy}
 }
