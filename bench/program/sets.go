@@ -20,6 +20,25 @@ const (
 	rulesOfPolicy = 50
 )
 
+// against measures at each of the sizes.
+func against(what string, counts []int, measure func(count int) (samples, error)) (*lines, report.Table, error) {
+	measured := []string{verdictHot, verdictVaried, learnHot, emptyProgram}
+	lines, table := newLines(measured...), report.Table{Columns: append([]string{what}, measured...)}
+	for _, count := range counts {
+		s, err := measure(count)
+		if err != nil {
+			return nil, table, fmt.Errorf("%d %s: %w", count, what, err)
+		}
+		lines.points(count, s)
+		row := []string{report.Thousands(float64(count))}
+		for _, name := range measured {
+			row = append(row, ns(s[name]))
+		}
+		table.Rows = append(table.Rows, row)
+	}
+	return lines, table, nil
+}
+
 func measureSets(ctx context.Context, config report.Config) (result report.Result, err error) {
 	n, err := newNode(agentPatterns, effortOf(config))
 	if err != nil {
@@ -30,17 +49,9 @@ func measureSets(ctx context.Context, config report.Config) (result report.Resul
 }
 
 func (n *node) sets(ctx context.Context, names []string, counts []int) (result report.Result, err error) {
-	lines := newLines(verdictHot, verdictVaried, learnHot, emptyProgram)
-	table := report.Table{Columns: []string{"domain sets", verdictHot, verdictVaried, learnHot, emptyProgram}}
-	for _, count := range counts {
-		s, err := n.domainSets(ctx, names, count)
-		if err != nil {
-			return result, fmt.Errorf("%d domain sets: %w", count, err)
-		}
-		lines.points(count, s)
-		table.Rows = append(table.Rows, []string{
-			report.Thousands(float64(count)), ns(s[verdictHot]), ns(s[verdictVaried]), ns(s[learnHot]), ns(s[emptyProgram]),
-		})
+	lines, table, err := against("domain sets", counts, func(count int) (samples, error) { return n.domainSets(ctx, names, count) })
+	if err != nil {
+		return result, err
 	}
 	result.Title = "A verdict against the number of domain sets, program alone"
 	result.Text = fmt.Sprintf("Each domain set has %d patterns and a rule of its own, %d rules a policy. Hot: a connection to a name of the last set, which the last rule allows. Varied: %s connections, each to another address, of names of as many sets as there are.", namesOfSet, rulesOfPolicy, report.Thousands(float64(n.packets)))

@@ -27,17 +27,9 @@ func measureWorkloads(ctx context.Context, config report.Config) (result report.
 }
 
 func (n *node) workloads(ctx context.Context, names []string, counts []int) (result report.Result, err error) {
-	lines := newLines(verdictHot, verdictVaried, learnHot, emptyProgram)
-	table := report.Table{Columns: []string{"workloads", verdictHot, verdictVaried, learnHot, emptyProgram}}
-	for _, count := range counts {
-		s, err := n.policies(ctx, names, count)
-		if err != nil {
-			return result, fmt.Errorf("%d workloads: %w", count, err)
-		}
-		lines.points(count, s)
-		table.Rows = append(table.Rows, []string{
-			report.Thousands(float64(count)), ns(s[verdictHot]), ns(s[verdictVaried]), ns(s[learnHot]), ns(s[emptyProgram]),
-		})
+	lines, table, err := against("workloads", counts, func(count int) (samples, error) { return n.policies(ctx, names, count) })
+	if err != nil {
+		return result, err
 	}
 	result.Title = "A verdict against the number of workloads, program alone"
 	result.Text = fmt.Sprintf("Each workload is a CIDR with a policy of its own, which allows a domain set that all policies share. Hot: a connection of the last workload. Varied: %s connections, each to another address, of as many workloads as there are. "+
