@@ -41,8 +41,8 @@ type comparison struct {
 	reasons   [bpf.DatapathCounterCOUNTER_MAX]int
 
 	counts   *ebpf.Memory
+	answers  *ebpf.Memory
 	mappings drained[bpf.DatapathMappingKey, bpf.DatapathMapping]
-	answers  drained[uint64, bpf.DatapathAnswer]
 
 	script      *script
 	transport   transport
@@ -76,6 +76,7 @@ type telling struct {
 const (
 	comparedEntries = 16384
 	comparedBuckets = 64
+	comparedAnswers = 4096 // buckets: no script has so many names in one that an answer gives way
 )
 
 func newComparison(t testing.TB) *comparison {
@@ -83,7 +84,8 @@ func newComparison(t testing.TB) *comparison {
 	c := &comparison{t: t, datapath: bpftest.Load(t, 1024, func(spec *ebpf.CollectionSpec) {
 		spec.Maps[bpf.DatapathMapMappings].MaxEntries = comparedEntries
 		spec.Maps[bpf.DatapathMapQuestions].MaxEntries = comparedBuckets
-		spec.Maps[bpf.DatapathMapAnswers].MaxEntries = comparedEntries
+		spec.Maps[bpf.DatapathMapAnswers].MaxEntries = comparedAnswers
+		spec.Maps[bpf.DatapathMapAnswers].Flags |= unix.BPF_F_MMAPABLE
 		// Of one CPU, which can be mapped into memory.
 		spec.Maps[bpf.DatapathMapCounters].Type = ebpf.Array
 		spec.Maps[bpf.DatapathMapCounters].Flags |= unix.BPF_F_MMAPABLE
@@ -91,6 +93,9 @@ func newComparison(t testing.TB) *comparison {
 	var err error
 	if c.counts, err = c.datapath.Counters.Memory(); err != nil {
 		t.Fatalf("map the counters into memory: %v", err)
+	}
+	if c.answers, err = c.datapath.DatapathMaps.Answers.Memory(); err != nil {
+		t.Fatalf("map the answers into memory: %v", err)
 	}
 	c.byDefault = newTestRuns(t, c.datapath)
 	c.streams = newSegments(c.datapath, c.byDefault.clients())
@@ -127,7 +132,7 @@ func (c *comparison) compare(s *script) []string {
 	}
 	c.compareMappings()
 	c.compareQueries()
-	c.answers.of(c, c.datapath.DatapathMaps.Answers)
+	c.forgetAnswers()
 	return c.faults
 }
 
@@ -222,8 +227,8 @@ func (c *comparison) age(passed time.Duration) {
 // When a question was asked, in its state: above the lowest bits, in units of so many times doubled
 // nanoseconds. The lowest bit says that it was answered.
 const (
-	stateTimeShift = 16
-	stateTimeUnit  = 10
+	stateTimeShift = 20
+	stateTimeUnit  = 14
 	stateAnswered  = 1
 )
 
@@ -523,6 +528,14 @@ func (c *comparison) compareQueries() {
 	})
 	if want := c.outstanding.open(); open != want {
 		c.fault("%d questions are open, want %d", open, want)
+	}
+}
+
+// forgetAnswers has the agent be told of everything anew.
+func (c *comparison) forgetAnswers() {
+	c.t.Helper()
+	if _, err := c.answers.WriteAt(make([]byte, c.answers.Size()), 0); err != nil {
+		c.t.Fatalf("empty the answers: %v", err)
 	}
 }
 

@@ -18,17 +18,19 @@ type DatapathAddress struct {
 	Bytes [16]uint8
 }
 
-type DatapathAnswer struct {
-	_         structs.HostLayout
-	Digest    uint64
-	ExpiresAt uint64
-	Reported  uint64
-}
-
 type DatapathAnswerAddress struct {
 	_       structs.HostLayout
 	Address DatapathAddress
 	Names   uint32
+}
+
+type DatapathAnswerBucket struct {
+	_     structs.HostLayout
+	Slots [4]struct {
+		_       structs.HostLayout
+		Content uint64
+		Times   uint64
+	}
 }
 
 type DatapathAnswerEvent struct {
@@ -43,6 +45,13 @@ type DatapathAnswerEvent struct {
 	NamesBytes   uint16
 	QuestionType uint16
 }
+
+type DatapathAnswerLimit uint32
+
+const (
+	DatapathAnswerLimitANSWER_QUESTION_BITS DatapathAnswerLimit = 24
+	DatapathAnswerLimitANSWER_UNTOLD_BITS   DatapathAnswerLimit = 28
+)
 
 type DatapathCgroupClasses struct {
 	_     structs.HostLayout
@@ -336,10 +345,13 @@ type DatapathQueryKey struct {
 }
 
 type DatapathQuestionBucket struct {
-	_        structs.HostLayout
-	Asker    [8]uint64
-	Question [8]uint64
-	State    [8]uint64
+	_     structs.HostLayout
+	State [8]uint64
+	Slots [8]struct {
+		_        structs.HostLayout
+		Asker    uint64
+		Question uint64
+	}
 }
 
 type DatapathRemapAction uint32
@@ -429,7 +441,7 @@ type DatapathScratch struct {
 		Asker struct {
 			_       structs.HostLayout
 			Hash    uint64
-			Client  uint64
+			Tag     uint64
 			Buckets [2]uint32
 		}
 		Question     uint64
@@ -587,7 +599,7 @@ const (
 type DatapathTableLimits struct {
 	_               structs.HostLayout
 	QuestionBuckets uint32
-	Pad             uint32
+	AnswerBuckets   uint32
 }
 
 type DatapathVerdict struct {

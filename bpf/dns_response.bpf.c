@@ -7,6 +7,7 @@
  * well-formed. Gives 0, whatever a response says; 1 only for a segment over TCP that is to be held
  * back, since what was not read yet would be whole with it (see stream.h).
  */
+#include "answers.h"
 #include "dns.h"
 #include "mapping.h"
 #include "questions.h"
@@ -20,7 +21,7 @@
  */
 static __always_inline __u32 generations_of(const struct state *now)
 {
-	__u64 word = load_slot((const __u64 *)now);
+	__u64 word = load_word((const __u64 *)now);
 
 	return 1 << (word & 1) | 1 << (word >> 32 & 1);
 }
@@ -89,99 +90,6 @@ static long commit_pair(__u32 index, struct walk *walk)
 		s->commit_address = of + 1;
 	}
 	return 0;
-}
-
-/* A digest of names and addresses that does not depend on the order of the addresses. */
-static __always_inline __u64 digest_answer(const struct scratch *s, const struct settings *set)
-{
-	__u64 digest = set->hash_key[3];
-
-	for (__u32 i = 0; i < CHAIN_MAX; i++) {
-		if (i >= s->chain_names)
-			break;
-		digest = mix(set, digest, s->chain[i].hash);
-	}
-	return mix(set, digest, s->addresses_digest);
-}
-
-/*
- * Appends the canonical form of a chain name to the event, by words; more than its bytes is
- * overwritten.
- */
-__attribute__((noinline)) int append_name(struct scratch *s, __u32 place, __u32 at)
-{
-	__u32 from = (place & (TEXT_NAMES - 1)) * TEXT_STRIDE;
-
-	if (!s)
-		return 0;
-	at &= EVENT_TAIL_MAX - 1;
-	for (__u32 i = 0; i <= NAME_MAX_BYTES / 8; i++)
-		*(__u64 *)(s->event_tail + at + i * 8) = *(__u64 *)(s->text + from + i * 8);
-	return 0;
-}
-
-static __always_inline bool send_event(struct scratch *s)
-{
-	__u32 tail = s->addresses * sizeof(struct answer_address), names = tail, bytes;
-
-	for (__u32 i = 0; i < CHAIN_MAX; i++) {
-		if (i >= s->chain_names)
-			break;
-		append_name(s, i, tail);
-		tail += s->chain[i].bytes;
-	}
-	*(__u64 *)(s->event_tail + (tail & (EVENT_TAIL_MAX - 1))) = 0;
-	s->event.type = EVENT_ANSWER;
-	s->event.learning = s->generations;
-	s->event.learned_at_ns = s->response.now_ns;
-	s->event.expires_at = s->response.expires_at;
-	s->event.client = s->asker.client;
-	s->event.addresses = s->addresses;
-	s->event.names = s->chain_names;
-	s->event.names_bytes = tail - names;
-	s->event.question_type = s->response.question.type;
-	bytes = (sizeof(s->event) + tail + 7) & ~7U;
-	if (bytes > sizeof(s->event) + EVENT_TAIL_MAX)
-		return false;
-	return bpf_ringbuf_output(&events, &s->event, bytes, 0) == 0;
-}
-
-/*
- * How much later an expiry may be than the agent was told: half of the lifetime. The agent knows to
- * look for questions for addresses alone; of others it is told each time.
- */
-static __always_inline __u64 leeway(const struct response *response)
-{
-	__u16 type = response->question.type;
-
-	return type == TYPE_A || type == TYPE_AAAA ? response->lifetime / 2 : 1;
-}
-
-/*
- * Tells the agent what is new: other names or addresses than before, or an expiry that is later by
- * more than the leeway. A loss is told again with the next response.
- */
-static __always_inline void tell(struct scratch *s, const struct settings *set)
-{
-	__u64 key = mix(set, s->chain[0].hash, s->response.question.type);
-	struct answer answer = {
-		.digest = digest_answer(s, set),
-		.expires_at = s->response.expires_at,
-		.reported = s->response.expires_at,
-	};
-	struct answer *known = bpf_map_lookup_elem(&answers, &key);
-
-	if (known && known->digest == answer.digest) {
-		if (known->expires_at < answer.expires_at)
-			known->expires_at = answer.expires_at;
-		if (answer.expires_at < known->reported + leeway(&s->response))
-			return;
-		answer.expires_at = known->expires_at;
-	}
-	if (send_event(s))
-		bpf_map_update_elem(&answers, &key, &answer, BPF_ANY);
-	else
-		count(COUNTER_EVENT_LOST);
 }
 
 /* Learns what the answer says. Gives what is counted. Verified once, by itself. */

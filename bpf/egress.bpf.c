@@ -33,7 +33,7 @@ __attribute__((noinline)) int judge_names(struct judgement *judgement,
 		return 0;
 	now_ns = bpf_ktime_get_boot_ns();
 	for (__u32 i = 0; i < MAPPING_SLOTS; i++) {
-		__u64 slot = load_slot(&mapping->slots[i]);
+		__u64 slot = load_word(&mapping->slots[i]);
 
 		if (slot == 0)
 			return 0; /* slots fill in order, and pages too */

@@ -40,8 +40,24 @@ func (k HashKey) mix(hash, word uint64) uint64 {
 	return hash ^ hash>>29
 }
 
-// QuestionHash is what the key of answers and the questions in queries are made of: whole is the
+// QuestionHash is what places in answers and the questions in queries are made of: whole is the
 // hash of the name, low a type, or a type << 16 | class.
 func (k HashKey) QuestionHash(whole, low uint64) uint64 {
 	return k.mix(whole, low)
+}
+
+// AnswerBucket is which of so many buckets of answers has the answer to a question.
+func AnswerBucket(question uint64, buckets uint32) uint32 {
+	return uint32((question >> 32) * uint64(buckets) >> 32) //nolint:gosec // below buckets
+}
+
+// AnswerTo gives when the answer to a question expires, in ticks, and whether a bucket has it.
+func (b *DatapathAnswerBucket) AnswerTo(question uint64) (expires uint64, found bool) {
+	const ofQuestion = 1<<DatapathAnswerLimitANSWER_QUESTION_BITS - 1
+	for _, slot := range b.Slots {
+		if slot.Content > 1 && (slot.Content^question)&ofQuestion == 0 {
+			return slot.Times >> DatapathAnswerLimitANSWER_UNTOLD_BITS, true
+		}
+	}
+	return 0, false
 }

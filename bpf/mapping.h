@@ -3,6 +3,7 @@
 #pragma once
 
 #include "count.h"
+#include "word.h"
 #include <stdbool.h>
 
 #define SLOT_MATCH_SET ((1ULL << MAPPING_MATCH_SET_BITS) - 1)
@@ -18,12 +19,6 @@ static __always_inline __u64 ticks(__u64 ns)
 static __always_inline bool slot_live(__u64 slot, __u64 now_ns)
 {
 	return (slot >> MAPPING_MATCH_SET_BITS) << MAPPING_TICK_SHIFT > now_ns;
-}
-
-/* Reads a slot once: another CPU may change it at any moment. */
-static __always_inline __u64 load_slot(const __u64 *slot)
-{
-	return *(const volatile __u64 *)slot;
 }
 
 enum insertion {
@@ -79,7 +74,7 @@ __attribute__((noinline)) int insert_in_page(struct mapping_key *of, __u64 wante
 		return INSERTION_DONE;
 	}
 	for (int i = 0; i < MAPPING_SLOTS; i++) {
-		__u64 slot = load_slot(&page->slots[i]);
+		__u64 slot = load_word(&page->slots[i]);
 
 		if (slot_live(slot, now_ns)) {
 			if (((slot ^ wanted) & SLOT_MATCH_SET) == 0)
@@ -111,7 +106,7 @@ __attribute__((noinline)) int find_oldest(struct mapping_key *of, struct oldest 
 	if (!page)
 		return 0;
 	for (__u32 i = 0; i < MAPPING_SLOTS; i++) {
-		__u64 slot = load_slot(&page->slots[i]) & ~SLOT_MATCH_SET;
+		__u64 slot = load_word(&page->slots[i]) & ~SLOT_MATCH_SET;
 
 		slot |= key.page * MAPPING_SLOTS + i;
 		if (slot < oldest->slot)
@@ -143,7 +138,7 @@ __attribute__((noinline)) int evict(struct mapping_key *of, __u64 wanted)
 	if (!page)
 		return INSERTION_LOST;
 	slot = &page->slots[oldest.slot & (MAPPING_SLOTS - 1)];
-	if (take(&key, page, slot, load_slot(slot), wanted) != INSERTION_DONE)
+	if (take(&key, page, slot, load_word(slot), wanted) != INSERTION_DONE)
 		return INSERTION_LOST;
 	count(COUNTER_MAPPING_EVICTED);
 	return INSERTION_DONE;
@@ -196,7 +191,7 @@ __attribute__((noinline)) int forget_in_page(struct mapping_key *of, __u32 match
 	if (!page)
 		return 0;
 	for (int i = 0; i < MAPPING_SLOTS; i++) {
-		__u64 slot = load_slot(&page->slots[i]);
+		__u64 slot = load_word(&page->slots[i]);
 
 		if ((slot & SLOT_MATCH_SET) != match_set ||
 		    slot >> MAPPING_MATCH_SET_BITS > expires_at)
@@ -244,7 +239,7 @@ __attribute__((noinline)) int collect_page(struct mapping_key *of, __u64 expires
 	if (!page)
 		return 0;
 	for (int i = 0; i < MAPPING_SLOTS; i++) {
-		if (load_slot(&page->slots[i]) >> MAPPING_MATCH_SET_BITS > expires_at)
+		if (load_word(&page->slots[i]) >> MAPPING_MATCH_SET_BITS > expires_at)
 			return 0;
 	}
 	key.page++;

@@ -54,7 +54,7 @@ TABLE(verdicts, 131072, struct verdict_key, struct verdict);
 /* What is known of the world. */
 MAP(mappings, BPF_MAP_TYPE_LRU_HASH, 262144, struct mapping_key, struct mapping);
 MAP(questions, BPF_MAP_TYPE_ARRAY, 10240, __u32, struct question_bucket);
-MAP(answers, BPF_MAP_TYPE_LRU_HASH, 65536, __u64, struct answer);
+MAP(answers, BPF_MAP_TYPE_ARRAY, 65536, enum answer_limit, struct answer_bucket);
 MAP(streams, BPF_MAP_TYPE_LRU_HASH, 16384, struct stream_key, struct stream);
 MAP(stream_buffers, BPF_MAP_TYPE_ARRAY, STREAM_BUFFERS, enum stream_limit, struct stream_buffer);
 MAP(stream_locks, BPF_MAP_TYPE_ARRAY, STREAM_LOCKS, __u32, __u32);

@@ -10,12 +10,14 @@
 
 #include "count.h"
 #include "name.h"
+#include "word.h"
 
 #define QUESTION_PLACES (2 * QUESTION_SLOTS)
 #define QUESTION_TRIES 3    /* so often may another CPU be faster */
-#define STATE_TIME_SHIFT 16 /* above: 2^10 ns of the boot clock, when it was asked */
-#define STATE_TIME_UNIT 10
-#define STATE_CLIENT 0xfffeULL /* part of a hash of the client's address */
+#define STATE_TIME_SHIFT 20 /* above: 2^14 ns of the boot clock, when it was asked */
+#define STATE_TIME_UNIT 14
+#define STATE_CLIENT 0xffc00ULL /* part of a hash of the client's address */
+#define STATE_ASKER 0x3feULL	/* part of the asker's hash: of others only the state is read */
 #define STATE_ANSWERED 1ULL
 #define STATE_TAKEN (~0ULL) /* being written */
 
@@ -24,11 +26,6 @@ enum finding {
 	OTHER_ASKED,   /* but not this */
 	QUESTION_FOUND
 };
-
-static __always_inline __u64 load_word(const __u64 *word)
-{
-	return *(const volatile __u64 *)word;
-}
 
 static __always_inline __u64 asked_at_ns(__u64 state)
 {
@@ -46,8 +43,8 @@ static __always_inline bool find_asker(const struct query_key *key, struct asker
 	if (!set || !limit)
 		return false;
 	client = mix(set, mix(set, set->hash_key[3], words[0]), words[1]);
-	asker->client = client >> 32 & STATE_CLIENT;
 	asker->hash = mix(set, client, words[2]);
+	asker->tag = (client >> 32 & STATE_CLIENT) | (asker->hash & STATE_ASKER);
 	asker->buckets[0] = (asker->hash >> 32) * limit->question_buckets >> 32;
 	asker->buckets[1] = (asker->hash & ~0U) * limit->question_buckets >> 32;
 	return true;
@@ -71,10 +68,11 @@ __attribute__((noinline)) int find_question(struct scratch *s, __u64 question, s
 		for (__u32 slot = 0; slot < QUESTION_SLOTS; slot++) {
 			__u64 state = load_word(&bucket->state[slot]);
 
-			if (state == 0 || state == STATE_TAKEN || bucket->asker[slot] != asker.hash)
+			if ((state ^ asker.tag) & STATE_ASKER || state == 0 ||
+			    state == STATE_TAKEN || bucket->slots[slot].asker != asker.hash)
 				continue;
 			finding = OTHER_ASKED;
-			if (bucket->question[slot] != question)
+			if (bucket->slots[slot].question != question)
 				continue;
 			asked->bucket = which;
 			asked->slot = slot;
@@ -109,6 +107,12 @@ __attribute__((noinline)) int take_question(struct scratch *s, __u64 question, s
 	return 0;
 }
 
+static __always_inline bool is_question(const struct question_slot *slot,
+					const struct search *search)
+{
+	return !((slot->asker ^ search->asker.hash) | (slot->question ^ search->question));
+}
+
 /* Looks through one bucket. Verified once, by itself. */
 __attribute__((noinline)) int look_through(struct question_bucket *bucket, struct scratch *s,
 					   __u32 which)
@@ -124,13 +128,12 @@ __attribute__((noinline)) int look_through(struct question_bucket *bucket, struc
 	for (__u32 slot = 0; slot < QUESTION_SLOTS; slot++) {
 		__u64 state = load_word(&bucket->state[slot]);
 		__u32 place = which * QUESTION_SLOTS + slot;
-		__u64 other = (bucket->asker[slot] ^ search->asker.hash) |
-			      (bucket->question[slot] ^ search->question);
 		__u64 live;
 
 		if (state == STATE_TAKEN)
 			continue;
-		if (!other && state) {
+		if (!((state ^ search->asker.tag) & STATE_ASKER) && state &&
+		    is_question(&bucket->slots[slot], search)) {
 			search->place = place;
 			search->state = state;
 			search->found = 1;
@@ -254,8 +257,8 @@ __attribute__((noinline)) int take_place(struct scratch *s, __u64 state)
 			       : NOT_REMEMBERED;
 	if (!__sync_bool_compare_and_swap(&bucket->state[slot], old, STATE_TAKEN))
 		return NOT_REMEMBERED;
-	bucket->asker[slot] = search->asker.hash;
-	bucket->question[slot] = search->question;
+	bucket->slots[slot].asker = search->asker.hash;
+	bucket->slots[slot].question = search->question;
 	__sync_lock_test_and_set(&bucket->state[slot], state);
 	return has_room(search) ? REMEMBERED : REMEMBERED_FOR_ANOTHER;
 }
@@ -274,7 +277,7 @@ __attribute__((noinline)) int remember_question(struct scratch *s, __u64 questio
 	/* Later than 0, when none was asked. */
 	s->search.oldest_live_ns =
 		now_ns > set->query_timeout_ns ? now_ns - set->query_timeout_ns : 1;
-	state = now_ns >> STATE_TIME_UNIT << STATE_TIME_SHIFT | s->search.asker.client;
+	state = now_ns >> STATE_TIME_UNIT << STATE_TIME_SHIFT | s->search.asker.tag;
 	/*
 	 * Unrolled: "back-edge from insn", says Linux 6.1, where a loop goes on by falling through.
 	 */

@@ -67,7 +67,7 @@ struct cgroup_walk {
 /* Who asks, as the buckets hold it. */
 struct asker {
 	__u64 hash;
-	__u64 client; /* as in the state */
+	__u64 tag; /* as in the state: of client and asker */
 	__u32 buckets[2];
 };
 

@@ -18,6 +18,7 @@
 #define MAPPING_SLOTS 4	       /* match sets in one page of a mapping */
 #define VERDICT_ENTRIES 10     /* ordered rules in one page of a verdict */
 #define QUESTION_SLOTS 8       /* questions in one bucket */
+#define ANSWER_SLOTS 4	       /* answers in one bucket */
 #define REMAP_ENTRIES 64       /* entries of one call of remap */
 #define CONNECTION_WORKLOADS 8 /* workloads that one connection may be of */
 #define CGROUP_CLASSES 7       /* classes of one control group: a workload each, and one besides */
@@ -310,16 +311,18 @@ _Static_assert(sizeof(struct query_key) == 24, "query_key has no hidden padding"
  * compare-and-swap of its state (see questions.h).
  */
 struct question_bucket {
-	__u64 asker[QUESTION_SLOTS];	/* hash of a query_key */
-	__u64 question[QUESTION_SLOTS]; /* hash of name, type and class */
-	__u64 state[QUESTION_SLOTS];	/* when it was asked, and by which client; 0: free */
+	__u64 state[QUESTION_SLOTS]; /* when it was asked, and a part of by whom; 0: free */
+	struct question_slot {
+		__u64 asker;	/* hash of a query_key */
+		__u64 question; /* hash of name, type and class */
+	} slots[QUESTION_SLOTS];
 };
 _Static_assert(sizeof(struct question_bucket) == 192, "question_bucket is three cache lines");
 
 /* How much fits, where the programs cannot tell by the map. */
 struct table_limits {
 	__u32 question_buckets;
-	__u32 pad;
+	__u32 answer_buckets;
 };
 _Static_assert(sizeof(struct table_limits) == 8, "table_limits has no hidden padding");
 
@@ -383,13 +386,30 @@ struct endpoint_key {
 };
 _Static_assert(sizeof(struct endpoint_key) == 20, "endpoint_key has no hidden padding");
 
-/* What was last told to the agent of one asked name (hash of name and type). */
-struct answer {
-	__u64 digest;	  /* of names and addresses */
-	__u64 expires_at; /* ticks; true at every moment: prolonged with the mapping */
-	__u64 reported;	  /* ticks: the expiry that the agent was told */
+enum answer_limit {
+	ANSWER_QUESTION_BITS = 24, /* of content */
+	ANSWER_UNTOLD_BITS = 28	   /* of times */
 };
-_Static_assert(sizeof(struct answer) == 24, "answer has no hidden padding");
+
+/* What was last told to the agent of one question. */
+struct answer {
+	/*
+	 * A digest of names and addresses, and in the low bits some of the question's hash (of name
+	 * and type), which chooses the bucket too. 0: free; 1: being written.
+	 */
+	__u64 content;
+	/*
+	 * Ticks: the expiry, true at every moment, since it is prolonged with the mapping; in the
+	 * low bits by how much it is later than the agent was told.
+	 */
+	__u64 times;
+};
+
+/* A question's answer is in any slot of its bucket; a new one takes that which expires first. */
+struct answer_bucket {
+	struct answer slots[ANSWER_SLOTS];
+};
+_Static_assert(sizeof(struct answer_bucket) == 64, "answer_bucket is a cache line");
 
 enum event_type { EVENT_ANSWER = 1, EVENT_FLOW = 2 };
 

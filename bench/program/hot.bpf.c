@@ -24,10 +24,9 @@ static __always_inline void ask_again(struct __sk_buff *skb)
 		struct question_bucket *bucket = bpf_map_lookup_elem(&questions, &asker.buckets[i]);
 
 		for (int slot = 0; bucket && slot < QUESTION_SLOTS; slot++) {
-			if (bucket->asker[slot] == asker.hash && bucket->state[slot])
-				bucket->state[slot] = now_ns >> STATE_TIME_UNIT
-									<< STATE_TIME_SHIFT |
-						      asker.client;
+			if (bucket->slots[slot].asker == asker.hash && bucket->state[slot])
+				bucket->state[slot] =
+					now_ns >> STATE_TIME_UNIT << STATE_TIME_SHIFT | asker.tag;
 		}
 	}
 }

@@ -25,8 +25,11 @@ const (
 	Grace        = 30 * time.Second
 )
 
-// questionBuckets is room for more questions than most tests ask.
-const questionBuckets = 64
+// Room for more than most tests ask and learn.
+const (
+	questionBuckets = 64
+	answerBuckets   = 256
+)
 
 // Datapath is the loaded collection, unpinned.
 type Datapath struct {
@@ -75,6 +78,7 @@ func load(t testing.TB, buckets uint32, options ...func(*ebpf.CollectionSpec)) *
 	spec.Maps[bpf.DatapathMapScratch].MaxEntries = uint32(ebpf.MustPossibleCPU()) *
 		uint32(bpf.DatapathScratchLimitSCRATCH_LEVELS)
 	spec.Maps[bpf.DatapathMapQuestions].MaxEntries = questionBuckets
+	spec.Maps[bpf.DatapathMapAnswers].MaxEntries = answerBuckets
 	for _, option := range options {
 		option(spec)
 	}
@@ -96,12 +100,11 @@ func (d *Datapath) ReportTo(t testing.TB) { d.t = t }
 func (d *Datapath) Reset(t testing.TB) {
 	t.Helper()
 	d.t = t
-	for _, m := range []*ebpf.Map{d.Mappings, d.DatapathMaps.Answers} {
-		d.Forget(m)
-	}
+	d.Forget(d.Mappings)
 	for bucket := range d.Questions.MaxEntries() {
 		d.Put(d.Questions, bucket, bpf.DatapathQuestionBucket{})
 	}
+	d.ForgetAnswers()
 	d.ResetCounters()
 	d.Answers()
 	d.Settings(func(*bpf.DatapathSettings) {})
@@ -270,6 +273,14 @@ func (d *Datapath) Forget(m *ebpf.Map) {
 	d.t.Helper()
 	if err := clearKeys(m); err != nil {
 		d.t.Fatalf("empty %v: %v", m, err)
+	}
+}
+
+// ForgetAnswers has the agent be told of every answer anew.
+func (d *Datapath) ForgetAnswers() {
+	d.t.Helper()
+	for bucket := range d.DatapathMaps.Answers.MaxEntries() {
+		d.Put(d.DatapathMaps.Answers, bucket, bpf.DatapathAnswerBucket{})
 	}
 }
 

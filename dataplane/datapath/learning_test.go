@@ -85,22 +85,27 @@ func TestProlongedWithoutAnEvent(t *testing.T) {
 		t.Fatalf("got %v, want one mapping", live)
 	}
 	before := clock.toTicks(live[0].ExpiresAt)
-	key := f.names.key.QuestionHash(f.names.key.SuffixHashes(live[0].Domain.Wire())[0], uint64(observe.QuestionFor(live[0].Address)))
-	var answer bpf.DatapathAnswer
-	if err := f.kernel.Answers.Lookup(&key, &answer); err != nil {
-		t.Fatalf("what the kernel knows of the answer: %v", err)
+	question := f.names.key.QuestionHash(f.names.key.SuffixHashes(live[0].Domain.Wire())[0], uint64(observe.QuestionFor(live[0].Address)))
+	which := bpf.AnswerBucket(question, f.kernel.Answers.MaxEntries())
+	var bucket bpf.DatapathAnswerBucket
+	if err := f.kernel.Answers.Lookup(which, &bucket); err != nil {
+		t.Fatal(err)
 	}
-	if answer.ExpiresAt < before {
-		t.Errorf("the kernel's expiry %d is before the table's %d", answer.ExpiresAt, before)
+	expires, found := bucket.AnswerTo(question)
+	if !found || expires < before {
+		t.Errorf("the kernel's expiry %d is before the table's %d", expires, before)
 	}
-	answer.ExpiresAt += 1 << 20
-	if err := f.kernel.Answers.Put(&key, &answer); err != nil {
+	const later = 1 << 20
+	for i := range bucket.Slots {
+		bucket.Slots[i].Times += later << bpf.DatapathAnswerLimitANSWER_UNTOLD_BITS
+	}
+	if err := f.kernel.Answers.Put(which, &bucket); err != nil {
 		t.Fatal(err)
 	}
 	f.prolong(clock, clock.now.Add(24*time.Hour))
 	live = f.table.Live(clock.now, nil)
-	if got := clock.toTicks(live[0].ExpiresAt); got != answer.ExpiresAt {
-		t.Errorf("prolonged to %d, want %d", got, answer.ExpiresAt)
+	if got := clock.toTicks(live[0].ExpiresAt); got != expires+later {
+		t.Errorf("prolonged to %d, want %d", got, expires+later)
 	}
 }
 

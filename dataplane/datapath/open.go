@@ -76,7 +76,7 @@ func size(spec *ebpf.CollectionSpec, cfg Config) (unpinned []string, err error) 
 	spec.Maps[bpf.DatapathMapScratch].MaxEntries = uint32(cpus) * uint32(bpf.DatapathScratchLimitSCRATCH_LEVELS) //nolint:gosec // a number of CPUs
 	// An LRU map keeps some entries of each CPU free, and drops others when those run out.
 	spec.Maps[bpf.DatapathMapMappings].MaxEntries = cfg.MaxMappings + uint32(cpus)*lruFree //nolint:gosec // a number of CPUs
-	spec.Maps[bpf.DatapathMapAnswers].MaxEntries = max(cfg.MaxMappings/4, 1024)
+	spec.Maps[bpf.DatapathMapAnswers].MaxEntries = answerBuckets(cfg.MaxMappings)
 	spec.Maps[bpf.DatapathMapQuestions].MaxEntries = questionBuckets(cfg.MaxQueries)
 	spec.Maps[bpf.DatapathMapInterfaces].MaxEntries = maxLinks
 	spec.Maps[bpf.DatapathMapNameCells].MaxEntries = nameCells(cfg.MaxPatterns)
@@ -125,6 +125,11 @@ func indexBuckets(patterns uint32) uint32 { return max(powerOfTwo(patterns)/2, 6
 func questionBuckets(queries uint32) uint32 {
 	const slots = uint64(len(bpf.DatapathQuestionBucket{}.State))
 	return uint32((uint64(queries)*5/4 + slots) / slots) //nolint:gosec // less than queries
+}
+
+// answerBuckets makes as many slots as there can be mappings: most names have fewer answers than addresses.
+func answerBuckets(mappings uint32) uint32 {
+	return max(mappings/uint32(len(bpf.DatapathAnswerBucket{}.Slots)), 256) //nolint:gosec // a few
 }
 
 // powerOfTwo rounds up.
@@ -269,7 +274,7 @@ func (k *kernel) initialise(cfg Config) error {
 	if err := k.putSettings(s); err != nil {
 		return err
 	}
-	limits := bpf.DatapathTableLimits{QuestionBuckets: k.Questions.MaxEntries()}
+	limits := bpf.DatapathTableLimits{QuestionBuckets: k.Questions.MaxEntries(), AnswerBuckets: k.Answers.MaxEntries()}
 	if err := k.Limits.Put(uint32(0), &limits); err != nil {
 		return fmt.Errorf("write limits: %w", err)
 	}

@@ -96,12 +96,13 @@ func (d *Datapath) answerExpiry(asked domain.Name, a netip.Addr) uint64 {
 	if len(hashes) == 0 {
 		return 0
 	}
-	var answer bpf.DatapathAnswer
-	key := d.names.key.QuestionHash(hashes[0], uint64(observe.QuestionFor(a)))
-	if err := d.kernel.Answers.Lookup(&key, &answer); err != nil {
-		return 0 // evicted, or never there: then the event told all
+	var bucket bpf.DatapathAnswerBucket
+	question := d.names.key.QuestionHash(hashes[0], uint64(observe.QuestionFor(a)))
+	if err := d.kernel.Answers.Lookup(bpf.AnswerBucket(question, d.kernel.Answers.MaxEntries()), &bucket); err != nil {
+		return 0
 	}
-	return answer.ExpiresAt
+	expires, _ := bucket.AnswerTo(question) // if it gave way to another, the event told all
+	return expires
 }
 
 // remap adds match sets to addresses.
