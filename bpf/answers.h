@@ -81,6 +81,30 @@ static __always_inline __u64 leeway(const struct response *response)
 	return response->lifetime / 2 < TIMES_UNTOLD ? response->lifetime / 2 : TIMES_UNTOLD;
 }
 
+/* The bucket of a question, or NULL. */
+static __always_inline struct answer_bucket *answers_of(__u64 question)
+{
+	enum answer_limit which;
+	__u32 zero = 0;
+	const struct table_limits *limit = bpf_map_lookup_elem(&limits, &zero);
+
+	if (!limit)
+		return NULL;
+	which = (question >> 32) * limit->answer_buckets >> 32;
+	return bpf_map_lookup_elem(&answers, &which);
+}
+
+/* Prefetches what was told of the question whose name was read last. */
+static __always_inline void prefetch_told(struct scratch *s, const struct settings *set)
+{
+	struct answer_bucket *bucket;
+
+	s->response.told_by = mix(set, s->hash, s->response.question.type);
+	bucket = answers_of(s->response.told_by);
+	if (bucket)
+		prefetch(bucket);
+}
+
 /* A slot of answers, and its content when it was found. */
 struct told {
 	struct answer *slot;
@@ -142,19 +166,11 @@ static __always_inline void note_told(const struct told *told, __u64 content, __
  */
 static __always_inline void tell(struct scratch *s, const struct settings *set)
 {
-	__u64 question = mix(set, s->chain[0].hash, s->response.question.type);
-	__u64 content = content_of(question, digest_answer(s, set));
+	__u64 content = content_of(s->response.told_by, digest_answer(s, set));
 	__u64 times = 0, expires = s->response.expires_at, known = expires, reported;
-	__u32 zero = 0;
-	enum answer_limit which;
-	const struct table_limits *limit = bpf_map_lookup_elem(&limits, &zero);
-	struct answer_bucket *bucket;
+	struct answer_bucket *bucket = answers_of(s->response.told_by);
 	struct told told;
 
-	if (!limit)
-		return;
-	which = (question >> 32) * limit->answer_buckets >> 32;
-	bucket = bpf_map_lookup_elem(&answers, &which);
 	if (!bucket)
 		return;
 	told = find_told(bucket, content);

@@ -463,6 +463,7 @@ type DatapathScratch struct {
 			Type  uint16
 			Class uint16
 		}
+		ToldBy    uint64
 		NowNs     uint64
 		ExpiresAt uint64
 		Lifetime  uint64

@@ -41,6 +41,11 @@ __attribute__((noinline)) int read_query(struct __sk_buff *skb, struct scratch *
 	if (!s || !packet)
 		return QUERY_MALFORMED;
 	header = (struct dns_header *)s->message;
+	s->asker.client = packet->source;
+	s->asker.port = packet->source_port;
+	s->asker.id = header->id;
+	s->asker.protocol = packet->protocol;
+	expect_asker(s);
 	if (s->message_bytes < HEADER_BYTES || header->flags & DNS_QR ||
 	    header->questions != bpf_htons(1) || !read_question(s, &question)) {
 		count(COUNTER_QUERY_MALFORMED);
@@ -48,10 +53,6 @@ __attribute__((noinline)) int read_query(struct __sk_buff *skb, struct scratch *
 	}
 	if (refused(skb, s, packet, origin))
 		return QUERY_REFUSED;
-	s->asker.client = packet->source;
-	s->asker.port = packet->source_port;
-	s->asker.id = header->id;
-	s->asker.protocol = packet->protocol;
 	remember(s, question.hash);
 	return QUERY_ASKED;
 }

@@ -126,6 +126,10 @@ static __always_inline enum counter answer_query(struct scratch *s, const struct
 	enum counter result;
 	int finding;
 
+	if (readable) {
+		prefetch_suffix(s, set);
+		prefetch_told(s, set);
+	}
 	/* No question has the hash 0: then it is only whether anything was asked. */
 	finding = find_question(s, readable ? s->response.question.hash : 0, &s->asked);
 	if (finding == NOTHING_ASKED)
@@ -175,6 +179,7 @@ __attribute__((noinline)) int learn(struct scratch *s)
 		s->addresses_limit = set->addresses_per_name;
 		s->generations = generations_of(now);
 		s->asker.id = header->id;
+		expect_asker(s);
 		result = answer_query(s, set);
 	}
 	count(result);

@@ -10,6 +10,7 @@
 
 #include "maps.h"
 #include "scratch.h"
+#include "word.h"
 #include <stdbool.h>
 
 #define HEADER_BYTES 12	  /* of a message; no name begins before */
@@ -312,6 +313,16 @@ __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32
 			return 0;
 	}
 	return 0;
+}
+
+/* Prefetches where the name that was read last is looked up first. */
+static __always_inline void prefetch_suffix(const struct scratch *s, const struct settings *set)
+{
+	__u32 bucket = (__u32)s->hash & set->index_mask;
+	struct name_bucket *slots = bpf_map_lookup_elem(&name_index, &bucket);
+
+	if (slots)
+		prefetch(slots);
 }
 
 /* Notes the match set and the list of the longest suffix of the name that has any. */

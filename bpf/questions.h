@@ -50,17 +50,33 @@ static __always_inline bool find_asker(const struct query_key *key, struct asker
 	return true;
 }
 
-/* Finds a question of s->asker among the outstanding and the answered ones. Verified once, by
- * itself. */
+/* Finds where questions of s->asker are, and prefetches it, before the question is read. */
+static __always_inline void expect_asker(struct scratch *s)
+{
+	if (!find_asker(&s->asker, &s->search.asker))
+		return;
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		__u32 which = s->search.asker.buckets[i];
+		struct question_bucket *bucket = bpf_map_lookup_elem(&questions, &which);
+
+		if (bucket)
+			prefetch(bucket->state);
+	}
+}
+
+/* Finds a question of the asker that is expected among the outstanding and the answered ones.
+ * Verified once, by itself. */
 __attribute__((noinline)) int find_question(struct scratch *s, __u64 question, struct asked *asked)
 {
 	enum finding finding = NOTHING_ASKED;
-	struct asker asker;
+	struct asker *asker;
 
-	if (!s || !asked || !find_asker(&s->asker, &asker))
+	if (!s || !asked)
 		return NOTHING_ASKED;
+	asker = &s->search.asker;
 	for (int i = 0; i < 2; i++) {
-		__u32 which = asker.buckets[i];
+		__u32 which = asker->buckets[i];
 		struct question_bucket *bucket = bpf_map_lookup_elem(&questions, &which);
 
 		if (!bucket)
@@ -68,8 +84,8 @@ __attribute__((noinline)) int find_question(struct scratch *s, __u64 question, s
 		for (__u32 slot = 0; slot < QUESTION_SLOTS; slot++) {
 			__u64 state = load_word(&bucket->state[slot]);
 
-			if ((state ^ asker.tag) & STATE_ASKER || state == 0 ||
-			    state == STATE_TAKEN || bucket->slots[slot].asker != asker.hash)
+			if ((state ^ asker->tag) & STATE_ASKER || state == 0 ||
+			    state == STATE_TAKEN || bucket->slots[slot].asker != asker->hash)
 				continue;
 			finding = OTHER_ASKED;
 			if (bucket->slots[slot].question != question)
@@ -263,7 +279,8 @@ __attribute__((noinline)) int take_place(struct scratch *s, __u64 state)
 	return has_room(search) ? REMEMBERED : REMEMBERED_FOR_ANOTHER;
 }
 
-/* Remembers a question of s->asker, or that it was asked again. Verified once, by itself. */
+/* Remembers a question of the asker that is expected, or that it was asked again. Verified once, by
+ * itself. */
 __attribute__((noinline)) int remember_question(struct scratch *s, __u64 question)
 {
 	__u64 now_ns = bpf_ktime_get_boot_ns(), state;
@@ -271,7 +288,7 @@ __attribute__((noinline)) int remember_question(struct scratch *s, __u64 questio
 	const struct settings *set = bpf_map_lookup_elem(&settings, &zero);
 	int result;
 
-	if (!s || !set || !find_asker(&s->asker, &s->search.asker))
+	if (!s || !set)
 		return NOT_REMEMBERED;
 	s->search.question = question;
 	/* Later than 0, when none was asked. */

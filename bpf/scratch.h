@@ -42,6 +42,7 @@ struct question {
 /* What is known of a response that is well-formed. */
 struct response {
 	struct question question;
+	__u64 told_by; /* hash of the name and type asked: where what was told of it is */
 	__u64 now_ns;
 	__u64 expires_at; /* ticks */
 	__u64 lifetime;	  /* ticks */

@@ -3,6 +3,15 @@
 
 #include "types.h"
 
+/*
+ * Has the CPU fetch what will be read a little later, and go on: lines of several tables come from
+ * memory at the same time, and while the message is read.
+ */
+static __always_inline void prefetch(const void *from)
+{
+	(void)*(const volatile __u64 *)from;
+}
+
 /* Reads a word once: another CPU may change it at any moment. */
 static __always_inline __u64 load_word(const __u64 *word)
 {
