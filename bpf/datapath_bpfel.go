@@ -273,6 +273,7 @@ const (
 	DatapathGenerationFlagGENERATION_USERS            DatapathGenerationFlag = 32
 	DatapathGenerationFlagGENERATION_CGROUPS          DatapathGenerationFlag = 64
 	DatapathGenerationFlagGENERATION_CGROUPS_ENFORCED DatapathGenerationFlag = 128
+	DatapathGenerationFlagGENERATION_HOSTS            DatapathGenerationFlag = 256
 )
 
 type DatapathGenerationFlags struct {
@@ -281,6 +282,12 @@ type DatapathGenerationFlags struct {
 	Every uint32
 	List  uint16
 	Pad   uint16
+}
+
+type DatapathHostKey struct {
+	_          structs.HostLayout
+	Generation uint32
+	Address    DatapathAddress
 }
 
 type DatapathInterfaceClasses struct {
@@ -652,6 +659,7 @@ type DatapathWorkloadFlag uint32
 const (
 	DatapathWorkloadFlagWORKLOAD_ENFORCED DatapathWorkloadFlag = 1
 	DatapathWorkloadFlagWORKLOAD_AUDITED  DatapathWorkloadFlag = 2
+	DatapathWorkloadFlagWORKLOAD_ANYWHERE DatapathWorkloadFlag = 4
 )
 
 type DatapathWorkloadKey struct {
@@ -678,6 +686,7 @@ const (
 	DatapathMapFlowClocks         = "flow_clocks"
 	DatapathMapFlowLimits         = "flow_limits"
 	DatapathMapGenerations        = "generations"
+	DatapathMapHosts              = "hosts"
 	DatapathMapInterfaces         = "interfaces"
 	DatapathMapLimits             = "limits"
 	DatapathMapMappings           = "mappings"
@@ -777,6 +786,7 @@ type DatapathMapSpecs struct {
 	FlowClocks    *ebpf.MapSpec `ebpf:"flow_clocks"`
 	FlowLimits    *ebpf.MapSpec `ebpf:"flow_limits"`
 	Generations   *ebpf.MapSpec `ebpf:"generations"`
+	Hosts         *ebpf.MapSpec `ebpf:"hosts"`
 	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
 	Limits        *ebpf.MapSpec `ebpf:"limits"`
 	Mappings      *ebpf.MapSpec `ebpf:"mappings"`
@@ -834,6 +844,7 @@ type DatapathMaps struct {
 	FlowClocks    *ebpf.Map `ebpf:"flow_clocks"`
 	FlowLimits    *ebpf.Map `ebpf:"flow_limits"`
 	Generations   *ebpf.Map `ebpf:"generations"`
+	Hosts         *ebpf.Map `ebpf:"hosts"`
 	Interfaces    *ebpf.Map `ebpf:"interfaces"`
 	Limits        *ebpf.Map `ebpf:"limits"`
 	Mappings      *ebpf.Map `ebpf:"mappings"`
@@ -867,6 +878,7 @@ func (m *DatapathMaps) Close() error {
 		m.FlowClocks,
 		m.FlowLimits,
 		m.Generations,
+		m.Hosts,
 		m.Interfaces,
 		m.Limits,
 		m.Mappings,

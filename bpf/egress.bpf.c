@@ -130,7 +130,8 @@ static __always_inline void weigh(struct judgement *judgement, const struct pack
 	/* No rule denies; no rule for a question would let it pass. */
 	judgement->first[ENFORCED] |= 1;
 	judgement->first[AUDITED] |= 1;
-	judge_component(judgement, COMPONENT_ANY << COMPONENT_SHIFT);
+	if (judgement->flags & WORKLOAD_ANYWHERE)
+		judge_component(judgement, COMPONENT_ANY << COMPONENT_SHIFT);
 	if (flags & GENERATION_DESTINATIONS) {
 		__u32 class = classify(&destinations, judgement->generation, &packet->destination);
 

@@ -61,7 +61,7 @@ func (g *gate) prefix(m any, text string, class uint32) {
 
 func (g *gate) workload(key bpf.DatapathWorkloadKey, flags bpf.DatapathWorkloadFlag) {
 	g.t.Helper()
-	g.Put(g.Workloads, key, bpf.DatapathWorkload{Id: 1, Flags: flags})
+	g.Put(g.Workloads, key, bpf.DatapathWorkload{Id: 1, Flags: flags | bpf.DatapathWorkloadFlagWORKLOAD_ANYWHERE})
 }
 
 // rules sets what one component may match, in pages.
@@ -173,6 +173,44 @@ func TestWhoIsJudged(t *testing.T) {
 	g.flags(0)
 	if verdict := g.Run(g.EgressLocal, other); verdict != 0 {
 		t.Errorf("no rule set: verdict %d", verdict)
+	}
+}
+
+// TestHosts: an address that is named whole goes before every prefix, and is found without one.
+func TestHosts(t *testing.T) {
+	g := newGate(t, enforced)
+	host := func(generation uint32, address string, class uint32) {
+		g.Put(g.Hosts, bpf.DatapathHostKey{Generation: generation, Address: bpftest.Addr(netip.MustParseAddr(address))}, class)
+	}
+	host(0, "10.1.0.9", 12) // of a workload that nobody selects
+	host(0, "10.9.0.9", workloadClass)
+	host(0, "fd09::9", workloadClass)
+	host(1, "10.9.0.8", workloadClass) // of the other generation
+	const prefixes, hosts = bpf.DatapathGenerationFlagGENERATION_SOURCES, bpf.DatapathGenerationFlagGENERATION_HOSTS
+	for _, c := range []struct {
+		flags bpf.DatapathGenerationFlag
+		from  string
+		want  uint32
+	}{
+		{prefixes | hosts, "10.1.0.8:4000", 1},
+		{prefixes | hosts, "10.1.0.9:4000", 0},
+		{prefixes | hosts, "10.9.0.9:4000", 1},
+		{prefixes | hosts, "[fd09::9]:4000", 1},
+		{prefixes | hosts, "10.9.0.8:4000", 0},
+		{hosts, "10.9.0.9:4000", 1},
+		{hosts, "10.1.0.8:4000", 0},
+		{prefixes, "10.1.0.9:4000", 1},
+		{prefixes, "10.9.0.9:4000", 0},
+	} {
+		g.flags(bpf.DatapathGenerationFlagGENERATION_ENFORCES | c.flags)
+		to := "192.0.2.1:443"
+		if c.from[0] == '[' {
+			to = "[2001:db8::1]:443"
+		}
+		packet := bpftest.Connection(bpftest.TCP, netip.MustParseAddrPort(c.from), netip.MustParseAddrPort(to))
+		if got := g.Run(g.EgressForwarded, packet); got != c.want {
+			t.Errorf("flags %b, from %s: verdict %d, want %d", c.flags, c.from, got, c.want)
+		}
 	}
 }
 

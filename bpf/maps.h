@@ -42,6 +42,7 @@ MAP(patterns, BPF_MAP_TYPE_ARRAY, GENERATIONS *GENERAL_PATTERNS, enum general_li
 
 /* Who opens a connection. */
 TABLE(interfaces, 4096, __u32, struct interface_classes);
+TABLE(hosts, 65536, struct host_key, __u32);
 TABLE(workloads, 65536, struct workload_key, struct workload);
 MAP(cgroup_tables, BPF_MAP_TYPE_ARRAY, GENERATIONS, __u32, struct cgroup_table);
 TABLE(cgroups, 65536, struct cgroup_key, struct cgroup_node);
@@ -79,7 +80,7 @@ MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, COUNTER_MAX, enum counter, __u64);
 		__uint(pinning, LIBBPF_PIN_BY_NAME);                                               \
 	} map_name SEC(".maps")
 
-PREFIX_MAP(sources, 65536);	 /* class of a source address */
+PREFIX_MAP(sources, 65536);	 /* class of a prefix of source addresses */
 PREFIX_MAP(destinations, 65536); /* class of a destination address */
 
 struct {

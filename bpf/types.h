@@ -59,14 +59,15 @@ struct state {
 _Static_assert(sizeof(struct state) == 8, "state is one word");
 
 enum generation_flag {
-	GENERATION_ENFORCES = 1,	  /* a rule set is in force at all */
-	GENERATION_SOURCES = 2,		  /* some workload is selected by source address */
-	GENERATION_INTERFACES = 4,	  /* some workload is selected by interface */
-	GENERATION_DESTINATIONS = 8,	  /* some rule has a CIDR destination */
-	GENERATION_REFUSES = 16,	  /* some rule refuses questions */
-	GENERATION_USERS = 32,		  /* some workload is selected by user */
-	GENERATION_CGROUPS = 64,	  /* some workload is selected by control group or unit */
-	GENERATION_CGROUPS_ENFORCED = 128 /* by a policy in mode ENFORCE */
+	GENERATION_ENFORCES = 1,	   /* a rule set is in force at all */
+	GENERATION_SOURCES = 2,		   /* some workload is selected by a prefix of sources */
+	GENERATION_INTERFACES = 4,	   /* some workload is selected by interface */
+	GENERATION_DESTINATIONS = 8,	   /* some rule has a CIDR destination */
+	GENERATION_REFUSES = 16,	   /* some rule refuses questions */
+	GENERATION_USERS = 32,		   /* some workload is selected by user */
+	GENERATION_CGROUPS = 64,	   /* some workload is selected by control group or unit */
+	GENERATION_CGROUPS_ENFORCED = 128, /* by a policy in mode ENFORCE */
+	GENERATION_HOSTS = 256		   /* some workload is selected by one source address */
 };
 
 /* What holds for a generation as a whole: what may be passed over, and what every name matches. */
@@ -140,6 +141,14 @@ struct prefix_key {
 	struct address address;
 };
 _Static_assert(sizeof(struct prefix_key) == 24, "prefix_key has no hidden padding");
+
+/* Key of hosts: a source address that is named whole. No prefix is longer, so the trie is not
+ * asked. */
+struct host_key {
+	__u32 generation;
+	struct address address;
+};
+_Static_assert(sizeof(struct host_key) == 20, "host_key has no hidden padding");
 
 /* Class of an interface in each generation; 0: no workload selects by it. */
 struct interface_classes {
@@ -215,7 +224,8 @@ _Static_assert(sizeof(struct cgroup_known) == 40, "cgroup_known has no hidden pa
 
 enum workload_flag {
 	WORKLOAD_ENFORCED = 1, /* some policy in mode ENFORCE selects it */
-	WORKLOAD_AUDITED = 2   /* some policy in mode AUDIT selects it */
+	WORKLOAD_AUDITED = 2,  /* some policy in mode AUDIT selects it */
+	WORKLOAD_ANYWHERE = 4  /* it has rules without a destination */
 };
 
 /* A set of policies that select the same connections. */

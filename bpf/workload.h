@@ -23,6 +23,21 @@ static __always_inline __u32 classify(void *prefixes, __u32 generation,
 	return class ? *class : 0;
 }
 
+/* The class of a source: that of the address itself, or of its longest prefix. */
+static __always_inline __u32 classify_source(__u32 generation, const struct address *address,
+					     __u32 flags)
+{
+	struct host_key key = {.generation = generation, .address = *address};
+	__u32 *class;
+
+	if (flags & GENERATION_HOSTS) {
+		class = bpf_map_lookup_elem(&hosts, &key);
+		if (class)
+			return *class;
+	}
+	return flags & GENERATION_SOURCES ? classify(&sources, generation, address) : 0;
+}
+
 static __always_inline enum identity identify_forwarded(struct __sk_buff *skb,
 							const struct packet *packet, __u32 flags,
 							struct judgement *judgement)
@@ -34,8 +49,7 @@ static __always_inline enum identity identify_forwarded(struct __sk_buff *skb,
 	__u32 ifindex = skb->ifindex;
 	struct interface_classes *classes;
 
-	if (flags & GENERATION_SOURCES)
-		key.source = classify(&sources, key.generation, &packet->source);
+	key.source = classify_source(key.generation, &packet->source, flags);
 	if (flags & GENERATION_INTERFACES) {
 		classes = bpf_map_lookup_elem(&interfaces, &ifindex);
 		if (!classes)

@@ -28,6 +28,7 @@ const (
 	hotMapFlowClocks    = "flow_clocks"
 	hotMapFlowLimits    = "flow_limits"
 	hotMapGenerations   = "generations"
+	hotMapHosts         = "hosts"
 	hotMapInterfaces    = "interfaces"
 	hotMapLimits        = "limits"
 	hotMapMappings      = "mappings"
@@ -119,6 +120,7 @@ type hotMapSpecs struct {
 	FlowClocks    *ebpf.MapSpec `ebpf:"flow_clocks"`
 	FlowLimits    *ebpf.MapSpec `ebpf:"flow_limits"`
 	Generations   *ebpf.MapSpec `ebpf:"generations"`
+	Hosts         *ebpf.MapSpec `ebpf:"hosts"`
 	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
 	Limits        *ebpf.MapSpec `ebpf:"limits"`
 	Mappings      *ebpf.MapSpec `ebpf:"mappings"`
@@ -176,6 +178,7 @@ type hotMaps struct {
 	FlowClocks    *ebpf.Map `ebpf:"flow_clocks"`
 	FlowLimits    *ebpf.Map `ebpf:"flow_limits"`
 	Generations   *ebpf.Map `ebpf:"generations"`
+	Hosts         *ebpf.Map `ebpf:"hosts"`
 	Interfaces    *ebpf.Map `ebpf:"interfaces"`
 	Limits        *ebpf.Map `ebpf:"limits"`
 	Mappings      *ebpf.Map `ebpf:"mappings"`
@@ -209,6 +212,7 @@ func (m *hotMaps) Close() error {
 		m.FlowClocks,
 		m.FlowLimits,
 		m.Generations,
+		m.Hosts,
 		m.Interfaces,
 		m.Limits,
 		m.Mappings,

@@ -15,6 +15,7 @@ import (
 
 // generation is a rule set as the maps hold it under one generation, names and interfaces aside.
 type generation struct {
+	hosts        map[bpf.DatapathHostKey]uint32
 	sources      map[bpf.DatapathPrefixKey]uint32
 	destinations map[bpf.DatapathPrefixKey]uint32
 	workloads    map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload
@@ -25,15 +26,23 @@ type generation struct {
 
 // layOut translates the tables of a rule set into the records of one generation.
 func layOut(t *lower.Tables, number uint32) *generation {
+	hosts, sources := splitHosts(t.Sources)
 	g := &generation{
-		sources:      prefixes(t.Sources, number),
+		hosts:        hostKeys(hosts, number),
+		sources:      prefixes(sources, number),
 		destinations: prefixes(t.Destinations, number),
 		workloads:    make(map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload, len(t.Workloads)),
 		verdicts:     make(map[bpf.DatapathVerdictKey]bpf.DatapathVerdict, len(t.Verdicts)),
 		cgroups:      layOutCgroups(&t.Cgroups, number),
 		flags: bpf.DatapathGenerationFlags{
-			Flags: flags(t.Flags), Every: uint32(t.Patterns.Every), List: t.Patterns.List,
+			Flags: flags(t.Flags, len(hosts) > 0, len(sources) > 0), Every: uint32(t.Patterns.Every), List: t.Patterns.List,
 		},
+	}
+	anywhere := map[uint32]bool{}
+	for key := range t.Verdicts {
+		if key.Kind == lower.AnyDestination {
+			anywhere[key.Workload] = true
+		}
 	}
 	for key, w := range t.Workloads {
 		origin := bpf.DatapathOriginORIGIN_FORWARDED
@@ -47,6 +56,9 @@ func layOut(t *lower.Tables, number uint32) *generation {
 		if w.Audited {
 			flags |= bpf.DatapathWorkloadFlagWORKLOAD_AUDITED
 		}
+		if anywhere[w.ID] {
+			flags |= bpf.DatapathWorkloadFlagWORKLOAD_ANYWHERE
+		}
 		g.workloads[bpf.DatapathWorkloadKey{
 			Generation: number, Origin: origin, Source: uint32(key.Source), Interface: uint32(key.Interface),
 		}] = bpf.DatapathWorkload{Id: w.ID, Flags: flags}
@@ -57,10 +69,11 @@ func layOut(t *lower.Tables, number uint32) *generation {
 	return g
 }
 
-func flags(f lower.Flags) (flags bpf.DatapathGenerationFlag) {
+func flags(f lower.Flags, hosts, sources bool) (flags bpf.DatapathGenerationFlag) {
 	for flag, set := range map[bpf.DatapathGenerationFlag]bool{
 		bpf.DatapathGenerationFlagGENERATION_ENFORCES:     f.Enforces,
-		bpf.DatapathGenerationFlagGENERATION_SOURCES:      f.Sources,
+		bpf.DatapathGenerationFlagGENERATION_HOSTS:        hosts,
+		bpf.DatapathGenerationFlagGENERATION_SOURCES:      sources,
 		bpf.DatapathGenerationFlagGENERATION_INTERFACES:   f.Interfaces,
 		bpf.DatapathGenerationFlagGENERATION_DESTINATIONS: f.Destinations,
 		bpf.DatapathGenerationFlagGENERATION_REFUSES:      f.Refuses,
@@ -74,6 +87,26 @@ func flags(f lower.Flags) (flags bpf.DatapathGenerationFlag) {
 		}
 	}
 	return flags
+}
+
+// splitHosts takes apart what is one address and what is more.
+func splitHosts(classes []lower.PrefixClass) (hosts, sources []lower.PrefixClass) {
+	for _, c := range classes {
+		if c.Prefix.IsSingleIP() {
+			hosts = append(hosts, c)
+		} else {
+			sources = append(sources, c)
+		}
+	}
+	return hosts, sources
+}
+
+func hostKeys(classes []lower.PrefixClass, number uint32) map[bpf.DatapathHostKey]uint32 {
+	keys := make(map[bpf.DatapathHostKey]uint32, len(classes))
+	for _, c := range classes {
+		keys[bpf.DatapathHostKey{Generation: number, Address: address(c.Prefix.Addr())}] = uint32(c.Class)
+	}
+	return keys
 }
 
 func prefixes(classes []lower.PrefixClass, number uint32) map[bpf.DatapathPrefixKey]uint32 {
@@ -138,6 +171,11 @@ func verdictEntry(e lower.Entry) bpf.DatapathVerdictEntry {
 func (k *kernel) readGeneration(number uint32) (*generation, error) {
 	g := &generation{}
 	var err error
+	if g.hosts, err = readMap(k.Hosts, func(key bpf.DatapathHostKey) bool {
+		return key.Generation == number
+	}, uint32(0)); err != nil {
+		return nil, err
+	}
 	if g.sources, err = readMap(k.Sources, prefixOf(number), uint32(0)); err != nil {
 		return nil, err
 	}
@@ -184,6 +222,9 @@ func readMap[K comparable, V any](m *ebpf.Map, keep func(K) bool, value V) (map[
 
 // writeGeneration makes the maps hold want under the generation where they held have.
 func (k *kernel) writeGeneration(number uint32, have, want *generation) error {
+	if err := writeMap(k.Hosts, have.hosts, want.hosts); err != nil {
+		return err
+	}
 	if err := writeMap(k.Sources, have.sources, want.sources); err != nil {
 		return err
 	}

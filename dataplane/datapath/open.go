@@ -216,7 +216,7 @@ func (k *kernel) takeMaps(c *ebpf.Collection) {
 		bpf.DatapathMapNameCells: &k.NameCells, bpf.DatapathMapNameIndex: &k.NameIndex,
 		bpf.DatapathMapPatterns: &k.Patterns, bpf.DatapathMapQuestions: &k.Questions, bpf.DatapathMapRuleSets: &k.RuleSets,
 		bpf.DatapathMapSettings: &k.Settings,
-		bpf.DatapathMapSources:  &k.Sources, bpf.DatapathMapState: &k.State,
+		bpf.DatapathMapHosts:    &k.Hosts, bpf.DatapathMapSources: &k.Sources, bpf.DatapathMapState: &k.State,
 		bpf.DatapathMapVerdicts: &k.Verdicts, bpf.DatapathMapWorkloads: &k.Workloads,
 	} {
 		*to = c.DetachMap(name)
