@@ -26,6 +26,9 @@ type Maps interface {
 	Holds(rules *ruleset.RuleSet) (bool, error)
 }
 
+// Missing ends what Hooks.Ensure says of a chain or jump that was not there.
+const Missing = "was missing"
+
 // Hooks is the part of the node's packet filter that calls the programs.
 type Hooks interface {
 	// Ensure makes the chains, rules and jumps what they should be, and names what it had to mend;

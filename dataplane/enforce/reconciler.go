@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -202,6 +204,9 @@ func (r *Reconciler) ensure(ctx context.Context, next *State) {
 		next.Mended += uint64(len(mended))
 		r.log.Warn("packet filter rules mended", "mended", mended)
 	}
+	if len(mended) > 0 && (r.stood || slices.ContainsFunc(mended, func(what string) bool { return strings.HasSuffix(what, Missing) })) {
+		r.distrust()
+	}
 	if err != nil {
 		err = fmt.Errorf("ensure packet filter rules: %w", err)
 	}
@@ -240,17 +245,28 @@ func (r *Reconciler) save(next *State) {
 	}
 }
 
+// distrust has all connections judged: what was opened while rules were gone was judged by nobody.
+func (r *Reconciler) distrust() {
+	if r.have.applied == nil {
+		return
+	}
+	r.cutter.change(&ruleset.RuleSet{}, r.before)
+	r.keep(r.saver.RetainAny)
+}
+
 // retain keeps what was in force, since connections may be open by it: the agent may end before they are
 // cut.
 func (r *Reconciler) retain() {
-	r.retained = true
-	var err error
 	if r.have.saved != nil && r.have.saved.Rules == r.before {
-		err = r.saver.Retain()
+		r.keep(r.saver.Retain)
 	} else {
-		err = r.saver.RetainAny()
+		r.keep(r.saver.RetainAny)
 	}
-	if err != nil {
+}
+
+func (r *Reconciler) keep(retain func() error) {
+	r.retained = true
+	if err := retain(); err != nil {
 		r.log.Warn("rule set before not kept: should the agent end now, connections may stay open that are no longer allowed", "err", err)
 	}
 }

@@ -30,8 +30,18 @@ func start(t *testing.T, saved *enforce.Revision) node {
 	return startFrom(t, enforcetest.NewMaps(10), enforce.Saved{Revision: saved})
 }
 
+// startFrom starts on hooks that stand.
 func startFrom(t *testing.T, maps *enforcetest.Maps, saved enforce.Saved) node {
-	n := node{maps: maps, hooks: enforcetest.NewHooks(), saver: &enforcetest.Saver{}, table: enforcetest.NewConntrack()}
+	t.Helper()
+	hooks := enforcetest.NewHooks()
+	if _, err := hooks.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return startOn(t, maps, hooks, saved)
+}
+
+func startOn(t *testing.T, maps *enforcetest.Maps, hooks *enforcetest.Hooks, saved enforce.Saved) node {
+	n := node{maps: maps, hooks: hooks, saver: &enforcetest.Saver{}, table: enforcetest.NewConntrack()}
 	n.Reconciler = enforce.NewReconciler(n.maps, n.hooks, n.table, n.saver, slog.New(slog.DiscardHandler))
 	n.Start(t.Context(), saved)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -144,6 +154,42 @@ func TestHooksAreMendedAndCounted(t *testing.T) {
 		if state := n.reached(); !n.hooks.Stand() || state.Mended != 1 {
 			t.Errorf("3 s later: stand %v, mended %d; want true, 1", n.hooks.Stand(), state.Mended)
 		}
+	})
+}
+
+// TestConnectionsAreJudgedOnceRulesStandAgain: nobody judged what was opened while rules were gone.
+func TestConnectionsAreJudgedOnceRulesStandAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := start(t, nil)
+		rules := revision(1, 1)
+		n.Want(rules)
+		walked := len(n.walks())
+		n.hooks.Break()
+		time.Sleep(3 * time.Second)
+		walks := n.walks()
+		if len(walks) != walked+1 {
+			t.Fatalf("%d walks, want %d", len(walks), walked+1)
+		}
+		expectWalk(t, walks[walked], rules.Rules, &ruleset.RuleSet{})
+		if left := n.saver.Retained(); len(left) != 0 {
+			t.Errorf("%d rule sets are retained", len(left))
+		}
+	})
+}
+
+// TestConnectionsAreJudgedAfterAStartWithoutRules: somebody took them away while there was no agent.
+func TestConnectionsAreJudgedAfterAStartWithoutRules(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		saved, maps := revision(1, 1), enforcetest.NewMaps(10)
+		if err := maps.Apply(t.Context(), saved.Rules); err != nil {
+			t.Fatal(err)
+		}
+		n := startOn(t, maps, enforcetest.NewHooks(), enforce.Saved{Revision: saved})
+		walks := n.walks()
+		if len(walks) != 1 {
+			t.Fatalf("%d walks, want 1", len(walks))
+		}
+		expectWalk(t, walks[0], saved.Rules, &ruleset.RuleSet{})
 	})
 }
 

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/nameward/nameward/dataplane/enforce"
 )
 
 // table is what is wanted in one iptables table.
@@ -46,7 +48,7 @@ func (t *table) faults(have listing) []string {
 		rules, exists := have[c.name]
 		switch {
 		case !exists:
-			faults = append(faults, "chain "+c.name+" was missing")
+			faults = append(faults, "chain "+c.name+" "+enforce.Missing)
 		case !c.holds(rules):
 			faults = append(faults, "chain "+c.name+" was changed")
 		}
@@ -55,7 +57,7 @@ func (t *table) faults(have listing) []string {
 		switch jumps := have.jumps(j.hook); {
 		case j.stands(have, jumps):
 		case len(jumps) == 0:
-			faults = append(faults, "jump from "+j.hook+" was missing")
+			faults = append(faults, "jump from "+j.hook+" "+enforce.Missing)
 		default:
 			faults = append(faults, "jump from "+j.hook+" was not the first rule, and the only one of its kind")
 		}
