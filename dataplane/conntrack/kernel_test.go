@@ -78,15 +78,23 @@ func (m *machine) Name(address netip.Addr, name domain.Name) {
 
 func (m *machine) Open(c ruleset.Connection) {
 	m.t.Helper()
-	if err := m.native.execute(messageNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, made(c)); err != nil {
+	m.open(c, tcpEstablished)
+}
+
+func (m *machine) open(c ruleset.Connection, tcpState uint8) {
+	m.t.Helper()
+	if err := m.native.execute(messageNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, made(c, tcpState)); err != nil {
 		m.t.Fatal(err)
 	}
 }
 
-const sourcePort = 40000
+const (
+	sourcePort     = 40000
+	tcpEstablished = 3
+)
 
-// made is an established connection.
-func made(c ruleset.Connection) []byte {
+// made is a connection, of TCP in a state.
+func made(c ruleset.Connection, tcpState uint8) []byte {
 	from, to := netip.AddrPortFrom(c.Source, sourcePort), netip.AddrPortFrom(c.Destination, c.Port)
 	family := uint8(unix.AF_INET)
 	if c.Source.Is6() {
@@ -99,8 +107,7 @@ func made(c ruleset.Connection) []byte {
 	const seenReply, assured = 1 << 1, 1 << 2
 	b = appendAttribute(b, attrStatus, binary.BigEndian.AppendUint32(nil, statusConfirmed|seenReply|assured))
 	if c.Protocol == ruleset.TCP {
-		const established = 3
-		state := appendAttribute(nil, attrTCPState, []byte{established})
+		state := appendAttribute(nil, attrTCPState, []byte{tcpState})
 		b = appendAttribute(b, attrProtoInfo|unix.NLA_F_NESTED, appendAttribute(nil, attrTCP|unix.NLA_F_NESTED, state))
 	}
 	return b
@@ -136,6 +143,21 @@ func TestConntrackOfTheKernelBeforeTheRules(t *testing.T) {
 	enforcetest.TestConntrack(t, func(t *testing.T) enforcetest.ConntrackSubject {
 		return &older{machine: newMachine(t, false)}
 	})
+}
+
+// TestConnectionsThatAreOverAreForgotten: made anew, they would let new ones on the same ports pass.
+func TestConnectionsThatAreOverAreForgotten(t *testing.T) {
+	m := newMachine(t, false)
+	c := tcp("10.1.2.3", "198.51.100.1", 443)
+	m.open(c, tcpTimeWait)
+	askForLabels(t)
+	count, err := m.Cut(t.Context(), []*ruleset.RuleSet{{}}, rulesFor(fromCIDRs("10.1.0.0/16"), "192.0.2.0/24"))
+	if err != nil || count != (enforce.CutCount{}) {
+		t.Errorf("got %+v, %v, want nothing that is missed", count, err)
+	}
+	if _, _, exists := m.labels(c); exists {
+		t.Error("the connection is still there")
+	}
 }
 
 // older is a machine whose rules come after its connections.

@@ -97,7 +97,7 @@ func TestRelatedConnections(t *testing.T) {
 	master := nameTuple(netip.MustParseAddrPort("10.1.2.3:40000"), netip.MustParseAddrPort("198.51.100.1:21"), unix.IPPROTO_TCP)
 	related := func(c ruleset.Connection) {
 		t.Helper()
-		if err := m.native.execute(messageNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, appendAttribute(made(c), attrMaster|unix.NLA_F_NESTED, master)); err != nil {
+		if err := m.native.execute(messageNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, appendAttribute(made(c, tcpEstablished), attrMaster|unix.NLA_F_NESTED, master)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -146,9 +146,12 @@ const replacements = 16
 // that ask for one. A connection that is not translated is made anew in the same breath, with a label: else a packet
 // of the other side could come first, and the kernel would take it for a connection that was opened from
 // there. A packet of the other side of one that is translated does not find its way back.
+//
+// One that is over is not made anew: what is made has not seen the end, and the kernel would let a new connection
+// on the same ports pass as this one.
 func (t *kernelTable) replace(e *entry) error {
 	gone := t.execute(messageDelete, 0, append(e.name(), e.idRaw...))
-	if gone != nil || e.translated() || e.master != nil {
+	if gone != nil || e.translated() || e.master != nil || e.over() {
 		return gone
 	}
 	var err error
