@@ -83,7 +83,7 @@ static long commit_pair(__u32 index, struct walk *walk)
 	address = &s->event_addresses[of];
 	if (s->sets[set].names <= address->names)
 		add_match_set(&address->address, s->sets[set].match_set, s->response.expires_at,
-			      s->response.now_ns);
+			      s->response.now_ns, ADDING_ANSWER);
 	s->commit_set = set + 1;
 	if (s->commit_set == s->set_count) {
 		s->commit_set = 0;

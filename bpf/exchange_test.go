@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/miekg/dns"
 
 	"github.com/nameward/nameward/bpf"
@@ -26,10 +27,10 @@ type exchange struct {
 	resolver netip.AddrPort
 }
 
-func newExchange(t testing.TB) *exchange {
+func newExchange(t testing.TB, options ...func(*ebpf.CollectionSpec)) *exchange {
 	t.Helper()
 	e := &exchange{
-		Datapath: bpftest.Load(t, 1024),
+		Datapath: bpftest.Load(t, 1024, options...),
 		t:        t,
 		client:   netip.MustParseAddrPort("10.1.0.7:40000"),
 		resolver: netip.MustParseAddrPort("10.0.0.53:53"),

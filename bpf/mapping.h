@@ -51,8 +51,15 @@ static __always_inline enum insertion take(struct mapping_key *key, struct mappi
 	return INSERTION_LOST;
 }
 
+/* Who adds a match set. */
+enum adding {
+	ADDING_ANSWER, /* somebody is about to connect to the address */
+	ADDING_AGENT
+};
+
 /* Adds to one page, which exists, or is made. Gives an enum insertion; verified once, by itself. */
-__attribute__((noinline)) int insert_in_page(struct mapping_key *of, __u64 wanted, __u64 now_ns)
+__attribute__((noinline)) int insert_in_page(struct mapping_key *of, __u64 wanted, __u64 now_ns,
+					     enum adding who)
 {
 	__u64 *unused = NULL, was = 0;
 	struct mapping_key key;
@@ -69,8 +76,10 @@ __attribute__((noinline)) int insert_in_page(struct mapping_key *of, __u64 wante
 			return INSERTION_LOST;
 		count(COUNTER_MAPPING_CREATED);
 		/* A look marks it as used: else a full map gives it up before all that was used
-		   at some time, and the application has not even connected. */
-		bpf_map_lookup_elem(&mappings, &key);
+		   at some time, and the application has not even connected. What the agent adds,
+		   thousands at a time, is not to push that out. */
+		if (who == ADDING_ANSWER)
+			bpf_map_lookup_elem(&mappings, &key);
 		return INSERTION_DONE;
 	}
 	for (int i = 0; i < MAPPING_SLOTS; i++) {
@@ -150,7 +159,7 @@ __attribute__((noinline)) int evict(struct mapping_key *of, __u64 wanted)
  * harm.
  */
 __attribute__((noinline)) int add_match_set(struct address *address, __u32 match_set,
-					    __u64 expires_at, __u64 now_ns)
+					    __u64 expires_at, __u64 now_ns, enum adding who)
 {
 	__u64 wanted = expires_at << MAPPING_MATCH_SET_BITS | (match_set & SLOT_MATCH_SET);
 	struct mapping_key key = {};
@@ -161,7 +170,7 @@ __attribute__((noinline)) int add_match_set(struct address *address, __u32 match
 	key.address = *address;
 	/* Turns beyond the number of pages are for races that other CPUs won. */
 	for (int i = 0; i < 2 * MAPPING_PAGES; i++) {
-		result = insert_in_page(&key, wanted, now_ns);
+		result = insert_in_page(&key, wanted, now_ns, who);
 		if (result == INSERTION_DONE)
 			return 0;
 		if (result == INSERTION_LOST)

@@ -1,6 +1,7 @@
 package bpf_test
 
 import (
+	"fmt"
 	"net/netip"
 	"sync"
 	"testing"
@@ -45,27 +46,38 @@ func TestMappingsAreProlongedNeverShortened(t *testing.T) {
 }
 
 // In a full map what gives way is what was not used for longest, not what is too new to have been used: every
-// address is connected to a moment after it was learned.
+// address is connected to a moment after it was learned. The agent adds thousands meanwhile, as it does when
+// rules change.
 func TestFreshMappingsStayInAFullMap(t *testing.T) {
-	const capacity, inFlight = 4096, 16
-	d := bpftest.Load(t, 1, func(spec *ebpf.CollectionSpec) { spec.Maps[bpf.DatapathMapMappings].MaxEntries = capacity })
+	const capacity, rounds, inFlight = 4096, 8, 16
+	e := newExchange(t, func(spec *ebpf.CollectionSpec) { spec.Maps[bpf.DatapathMapMappings].MaxEntries = capacity })
 	hour := after(t, time.Hour)
-	entry := func(i int) bpf.DatapathRemapEntry {
-		return remapEntry(netip.AddrFrom4([4]byte{198, 18 + byte(i>>16), byte(i >> 8), byte(i)}), 1, hour)
+	agentAdds := func(round int) {
+		entries := make([]bpf.DatapathRemapEntry, len(bpf.DatapathRemapRequest{}.Entries))
+		for n := 0; n < capacity; n += len(entries) {
+			for i := range entries {
+				entries[i] = remapEntry(netip.AddrFrom4([4]byte{203, byte(round), byte((n + i) >> 8), byte(n + i)}), apiSet, hour)
+			}
+			e.Remap(entries...)
+		}
 	}
+	agentAdds(0)
 	gone := 0
-	for i := range 4 * capacity {
-		d.Remap(entry(i))
-		if used := i - inFlight; used >= 0 {
-			created := d.Counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED)
-			d.Remap(entry(used))
-			if d.Counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED) > created {
+	for round := range rounds {
+		var fresh []netip.Addr
+		for i := range inFlight {
+			fresh = append(fresh, netip.AddrFrom4([4]byte{198, 18, byte(round), byte(i + 1)}))
+			e.resolve("api.example.com", fmt.Sprintf("api.example.com 300 IN A %v", fresh[i]))
+		}
+		agentAdds(round + 1)
+		for _, address := range fresh {
+			if len(e.Learned(address)) == 0 {
 				gone++
 			}
 		}
 	}
 	if gone > 0 {
-		t.Errorf("%d of %d addresses were gone before they could be connected to", gone, 4*capacity)
+		t.Errorf("%d of %d addresses were gone before they could be connected to", gone, rounds*inFlight)
 	}
 }
 

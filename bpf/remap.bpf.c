@@ -24,7 +24,8 @@ __attribute__((noinline)) int remap_one(struct remap_entry *entry, __u64 now_ns)
 		key.page = entry->match_set;
 		return !collect_page(&key, entry->expires_at);
 	default:
-		return add_match_set(&address, entry->match_set, entry->expires_at, now_ns);
+		return add_match_set(&address, entry->match_set, entry->expires_at, now_ns,
+				     ADDING_AGENT);
 	}
 }
 
