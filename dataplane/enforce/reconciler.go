@@ -200,13 +200,7 @@ func (r *Reconciler) apply(ctx context.Context, want *Revision, next *State) {
 func (r *Reconciler) ensure(ctx context.Context, next *State) {
 	mended, err := r.hooks.Ensure(ctx)
 	r.have.hooksAt = time.Now().Add(hooksInterval)
-	if len(mended) > 0 && r.stood {
-		next.Mended += uint64(len(mended))
-		r.log.Warn("packet filter rules mended", "mended", mended)
-	}
-	if len(mended) > 0 && (r.stood || slices.ContainsFunc(mended, func(what string) bool { return strings.HasSuffix(what, Missing) })) {
-		r.distrust()
-	}
+	r.mended(mended, next)
 	if err != nil {
 		err = fmt.Errorf("ensure packet filter rules: %w", err)
 	}
@@ -244,6 +238,19 @@ func (r *Reconciler) save(next *State) {
 		next.SaveErr = err
 	}
 }
+
+// mended tells what had to be mended. The first time that is what was not there yet, or is of another release.
+func (r *Reconciler) mended(mended []string, next *State) {
+	if len(mended) > 0 && r.stood {
+		next.Mended += uint64(len(mended))
+		r.log.Warn("packet filter rules mended", "mended", mended)
+	}
+	if len(mended) > 0 && r.stood || slices.ContainsFunc(mended, isMissing) {
+		r.distrust()
+	}
+}
+
+func isMissing(mended string) bool { return strings.HasSuffix(mended, Missing) }
 
 // distrust has all connections judged: what was opened while rules were gone was judged by nobody.
 func (r *Reconciler) distrust() {
