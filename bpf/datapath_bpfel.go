@@ -550,7 +550,7 @@ type DatapathSettings struct {
 	MaxTtlNs         uint64
 	TtlGraceNs       uint64
 	NextMatchSet     uint64
-	IndexMask        uint32
+	IndexBuckets     uint32
 	AddressesPerName uint32
 }
 

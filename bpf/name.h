@@ -272,6 +272,14 @@ __attribute__((noinline)) int note_cell(struct scratch *s, __u32 cell, __u32 lab
 	return s->match_set || s->list;
 }
 
+/* The bucket that a hash leads to, or a later one; the first comes behind the last. */
+static __always_inline __u32 bucket_of(const struct settings *set, __u64 hash, __u32 probe)
+{
+	__u32 bucket = ((hash & ~0U) * set->index_buckets >> 32) + probe;
+
+	return bucket < set->index_buckets ? bucket : bucket - set->index_buckets;
+}
+
 /*
  * Whether the suffix that begins with `label` is known, of the name that was read last, at `place`;
  * then its match set and list are noted.
@@ -294,7 +302,7 @@ __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32
 		struct name_bucket *slots;
 		bool full = true;
 
-		bucket = ((__u32)suffix + i) & set->index_mask;
+		bucket = bucket_of(set, suffix, i);
 		slots = bpf_map_lookup_elem(&name_index, &bucket);
 		if (!slots)
 			return 0;
@@ -318,7 +326,7 @@ __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32
 /* Prefetches where the name that was read last is looked up first. */
 static __always_inline void prefetch_suffix(const struct scratch *s, const struct settings *set)
 {
-	__u32 bucket = (__u32)s->hash & set->index_mask;
+	__u32 bucket = bucket_of(set, s->hash, 0);
 	struct name_bucket *slots = bpf_map_lookup_elem(&name_index, &bucket);
 
 	if (slots)

@@ -14,7 +14,7 @@
 #define NAME_CELL_TEXT 40     /* bytes of a name in its first cell */
 #define NAME_CELL_BYTES 64
 #define BUCKET_SLOTS 8	       /* index slots in a cache line */
-#define BUCKET_PROBES 4	       /* neighbouring buckets that a slot may be in */
+#define BUCKET_PROBES 8	       /* neighbouring buckets that a slot may be in */
 #define MAPPING_SLOTS 4	       /* match sets in one page of a mapping */
 #define VERDICT_ENTRIES 10     /* ordered rules in one page of a verdict */
 #define QUESTION_SLOTS 8       /* questions in one bucket */
@@ -43,7 +43,7 @@ struct settings {
 	__u64 max_ttl_ns;
 	__u64 ttl_grace_ns;
 	__u64 next_match_set;	  /* the agent's: ids below were given out at some time */
-	__u32 index_mask;	  /* buckets of name_index - 1; a power of two less one */
+	__u32 index_buckets;	  /* buckets of name_index */
 	__u32 addresses_per_name; /* of one response; ANSWER_ADDRESSES at most */
 };
 _Static_assert(sizeof(struct settings) == 80, "settings has no hidden padding");

@@ -39,7 +39,7 @@ type Datapath struct {
 	names  *names
 }
 
-// Load gives a test a collection of its own with room for `buckets` buckets of names, a power of two, and
+// Load gives a test a collection of its own with room for `buckets` buckets of names, and
 // nothing in its maps. Options may change its spec before it is loaded. Without any it may have been that of
 // a test that has ended.
 func Load(t testing.TB, buckets uint32, options ...func(*ebpf.CollectionSpec)) *Datapath {
@@ -120,7 +120,7 @@ func (d *Datapath) Settings(edit func(*bpf.DatapathSettings)) {
 		MinTtlNs:         uint64(MinTTL),
 		MaxTtlNs:         uint64(MaxTTL),
 		TtlGraceNs:       uint64(Grace),
-		IndexMask:        d.names.buckets - 1,
+		IndexBuckets:     d.names.buckets,
 		AddressesPerName: uint32(len(bpf.DatapathScratch{}.EventAddresses)),
 	}
 	edit(&settings)

@@ -131,9 +131,9 @@ func (n *names) add(wire []byte) uint32 {
 
 func (n *names) link(hash uint64, cell uint32) {
 	n.datapath.t.Helper()
-	const probes = 4
+	const probes = 8
 	for probe := range uint32(probes) {
-		at := (uint32(hash) + probe) & (n.buckets - 1)
+		at := (uint32(uint64(uint32(hash))*uint64(n.buckets)>>32) + probe) % n.buckets
 		bucket := n.index[at]
 		if bucket == nil {
 			bucket = &bpf.DatapathNameBucket{}

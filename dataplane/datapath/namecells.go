@@ -94,7 +94,7 @@ func (x *nameIndex) take(bucket uint32, slot uint64, raw []rawCell) bool {
 			Exact: lower.MatchSet(record.Exact[i]), Below: lower.MatchSet(record.Below[i]), List: record.List[i],
 		}
 	}
-	if (hash^slot)&^slotCellMask != 0 || (bucket-e.home)&x.mask() >= bucketProbes || x.lookup(name, hash) != nil {
+	if (hash^slot)&^slotCellMask != 0 || x.distance(e.home, bucket) >= bucketProbes || x.lookup(name, hash) != nil {
 		return false
 	}
 	x.own(e, e)

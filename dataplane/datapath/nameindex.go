@@ -13,7 +13,7 @@ import (
 
 const (
 	bucketSlots  = 8 // as the array in name_bucket; the compiler checks it
-	bucketProbes = 4 // BUCKET_PROBES
+	bucketProbes = 8 // BUCKET_PROBES
 
 	slotCellMask = 1<<24 - 1 // the low bits of a slot: cell + 1; above is the tag
 
@@ -87,7 +87,7 @@ func (x *nameIndex) lookup(name string, hash uint64) *nameEntry {
 // place returns where the slot of an entry is.
 func (x *nameIndex) place(e *nameEntry) (bucket uint32, slot int) {
 	for probe := range uint32(bucketProbes) {
-		bucket = (e.home + probe) & x.mask()
+		bucket = x.behind(e.home, probe)
 		for slot, content := range x.buckets[bucket].Slots {
 			if content&slotCellMask == uint64(e.cell)+1 {
 				return bucket, slot
@@ -147,11 +147,20 @@ func (x *nameIndex) freeSlot(hash uint64) (bucket uint32, slot int, ok bool) {
 	return 0, 0, false
 }
 
+// bucket is that which a hash leads to, or a later one.
 func (x *nameIndex) bucket(hash uint64, probe uint32) uint32 {
-	return (uint32(hash) + probe) & x.mask() //nolint:gosec // the low bits
+	return x.behind(uint32(uint64(uint32(hash))*uint64(len(x.buckets))>>32), probe) //nolint:gosec // the low bits; below the buckets
 }
 
-func (x *nameIndex) mask() uint32 { return uint32(len(x.buckets) - 1) } //nolint:gosec // a power of two
+// behind is so many buckets behind another. The first comes behind the last.
+func (x *nameIndex) behind(bucket, ahead uint32) uint32 {
+	return (bucket + ahead) % uint32(len(x.buckets))
+} //nolint:gosec // fewer than 2^32
+
+// distance is how far behind one bucket another is.
+func (x *nameIndex) distance(bucket, other uint32) uint32 {
+	return x.behind(other, uint32(len(x.buckets))-bucket) //nolint:gosec // as above
+}
 
 // allocate gives an entry its cells, in a row.
 func (x *nameIndex) allocate(e *nameEntry) bool {
@@ -203,13 +212,13 @@ func (x *nameIndex) remove(e *nameEntry) []uint32 {
 // overflow finds the slot of a name in a later bucket that could be in this one.
 func (x *nameIndex) overflow(bucket uint32) (from uint32, slot int, found bool) {
 	for ahead := uint32(1); ahead < bucketProbes; ahead++ {
-		from = (bucket + ahead) & x.mask()
+		from = x.behind(bucket, ahead)
 		for i, content := range x.buckets[from].Slots {
 			if content == 0 {
 				continue
 			}
 			e := x.owners[content&slotCellMask-1]
-			if distance := (from - e.home) & x.mask(); distance >= ahead {
+			if x.distance(e.home, from) >= ahead {
 				return from, i, true
 			}
 		}

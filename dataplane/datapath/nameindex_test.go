@@ -22,7 +22,7 @@ func find(key bpf.HashKey, buckets []bpf.DatapathNameBucket, name string) (cell 
 	hash := key.SuffixHashes(wireText(name))[0]
 	for probe := range uint32(bucketProbes) {
 		full := true
-		for _, slot := range buckets[(uint32(hash)+probe)&uint32(len(buckets)-1)].Slots {
+		for _, slot := range buckets[(uint32(uint64(uint32(hash))*uint64(len(buckets))>>32)+probe)%uint32(len(buckets))].Slots {
 			if slot == 0 {
 				full = false
 			} else if (slot^hash)>>24 == 0 {
@@ -40,8 +40,9 @@ func find(key bpf.HashKey, buckets []bpf.DatapathNameBucket, name string) (cell 
 // bucket, each name that is in it is found.
 func TestEveryNameIsFoundWhileOthersComeAndGo(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		x := newNameIndex(testKey, 8, 80)
-		written := make([]bpf.DatapathNameBucket, 8)
+		const buckets = 9 // more than a hash leads to
+		x := newNameIndex(testKey, buckets, 80)
+		written := make([]bpf.DatapathNameBucket, buckets)
 		check := func() {
 			for e := range x.all() {
 				if cell, found := find(testKey, written, e.name); !found || cell != e.cell {

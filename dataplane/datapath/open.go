@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
@@ -112,13 +111,12 @@ func size(spec *ebpf.CollectionSpec, cfg Config) (unpinned []string, err error) 
 	return unpinned, nil
 }
 
-// nameCells makes a quarter more cells than names: for long names, and for those of two rule sets at once.
-func nameCells(patterns uint32) uint32 { return min(patterns+patterns/4+64, slotCellMask) }
+// nameCells makes a fifth more cells than names: for long names, and for those of two rule sets at once.
+func nameCells(patterns uint32) uint32 { return min(patterns+patterns/32*7+64, slotCellMask) }
 
-// indexBuckets makes three times as many slots as there can be names, or more. With half as many, the buckets
-// that the hash of some name may lead to are full long before the cells are taken: in every other node before
-// there are as many names as patterns.
-func indexBuckets(patterns uint32) uint32 { return max(powerOfTwo(patterns)/2, 64) }
+// indexBuckets makes 2.7 slots for each pattern, so that the buckets which the hash of a name may lead to are not
+// full before the cells are: of 2,000 tables that were filled none was, of 300 with 2.2 slots five.
+func indexBuckets(patterns uint32) uint32 { return max(patterns/80*27, 64) }
 
 // questionBuckets makes room for a quarter more questions than are to be outstanding: then each finds a
 // place in its two buckets.
@@ -131,9 +129,6 @@ func questionBuckets(queries uint32) uint32 {
 func answerBuckets(mappings uint32) uint32 {
 	return max(mappings/uint32(len(bpf.DatapathAnswerBucket{}.Slots)), 256) //nolint:gosec // a few
 }
-
-// powerOfTwo rounds up.
-func powerOfTwo(n uint32) uint32 { return 1 << bits.Len32(max(n, 1)-1) }
 
 func (k *kernel) load(spec *ebpf.CollectionSpec, unpinned []string, cfg Config) error {
 	if err := k.adoptPrograms(spec, cfg); err != nil {
@@ -265,7 +260,7 @@ func (k *kernel) initialise(cfg Config) error {
 		}
 		s.NextMatchSet = 1
 	}
-	s.IndexMask = k.NameIndex.MaxEntries() - 1
+	s.IndexBuckets = k.NameIndex.MaxEntries()
 	s.AddressesPerName = cfg.MaxAddressesPerName
 	s.QueryTimeoutNs = uint64(cfg.QueryTimeout) //nolint:gosec // checked by whoever configures
 	s.MinTtlNs = uint64(cfg.MinTTL)             //nolint:gosec // see above
