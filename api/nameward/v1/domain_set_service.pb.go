@@ -800,7 +800,9 @@ type ListDomainsRequest struct {
 	// At most so many. 0 means 1,000; more than 10,000 counts as 10,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the page before; empty for the first page.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// A domain name: only the patterns that match it. Empty means all.
+	Matching      string `protobuf:"bytes,4,opt,name=matching,proto3" json:"matching,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -852,6 +854,13 @@ func (x *ListDomainsRequest) GetPageSize() int32 {
 func (x *ListDomainsRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListDomainsRequest) GetMatching() string {
+	if x != nil {
+		return x.Matching
 	}
 	return ""
 }
@@ -984,12 +993,13 @@ const file_nameward_v1_domain_set_service_proto_rawDesc = "" +
 	"domain_set\x18\x01 \x01(\v2\x16.nameward.v1.DomainSetR\tdomainSet\x12\x1f\n" +
 	"\vadded_count\x18\x02 \x01(\x05R\n" +
 	"addedCount\x12#\n" +
-	"\rremoved_count\x18\x03 \x01(\x05R\fremovedCount\"\xa6\x01\n" +
+	"\rremoved_count\x18\x03 \x01(\x05R\fremovedCount\"\xc2\x01\n" +
 	"\x12ListDomainsRequest\x12K\n" +
 	"\x04name\x18\x01 \x01(\tB7\xbaH4r220^domainSets/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$R\x04name\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"k\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x1a\n" +
+	"\bmatching\x18\x04 \x01(\tR\bmatching\"k\n" +
 	"\x13ListDomainsResponse\x12\x18\n" +
 	"\adomains\x18\x01 \x03(\tR\adomains\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x12\n" +

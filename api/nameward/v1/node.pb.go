@@ -22,6 +22,71 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How a node does: of those that hold, the first in this order.
+type NodeStatus_State int32
+
+const (
+	// Not said.
+	NodeStatus_STATE_UNSPECIFIED NodeStatus_State = 0
+	// It could not apply the rule set that it should have: `last_error` says why.
+	NodeStatus_FAILED NodeStatus_State = 1
+	// Its agent is not connected: it enforces what it last got.
+	NodeStatus_DISCONNECTED NodeStatus_State = 2
+	// It will have the rule set that it should have soon.
+	NodeStatus_BEHIND NodeStatus_State = 3
+	// It has it, and something else is the matter: `degraded` says what.
+	NodeStatus_DEGRADED NodeStatus_State = 4
+	// It has the rule set that it should have, and all is well.
+	NodeStatus_CURRENT NodeStatus_State = 5
+)
+
+// Enum value maps for NodeStatus_State.
+var (
+	NodeStatus_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "FAILED",
+		2: "DISCONNECTED",
+		3: "BEHIND",
+		4: "DEGRADED",
+		5: "CURRENT",
+	}
+	NodeStatus_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"FAILED":            1,
+		"DISCONNECTED":      2,
+		"BEHIND":            3,
+		"DEGRADED":          4,
+		"CURRENT":           5,
+	}
+)
+
+func (x NodeStatus_State) Enum() *NodeStatus_State {
+	p := new(NodeStatus_State)
+	*p = x
+	return p
+}
+
+func (x NodeStatus_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NodeStatus_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_nameward_v1_node_proto_enumTypes[0].Descriptor()
+}
+
+func (NodeStatus_State) Type() protoreflect.EnumType {
+	return &file_nameward_v1_node_proto_enumTypes[0]
+}
+
+func (x NodeStatus_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NodeStatus_State.Descriptor instead.
+func (NodeStatus_State) EnumDescriptor() ([]byte, []int) {
+	return file_nameward_v1_node_proto_rawDescGZIP(), []int{1, 0}
+}
+
 // One machine (one network namespace) that an agent enforces on.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -123,6 +188,8 @@ type NodeStatus struct {
 	Addresses []string `protobuf:"bytes,16,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// The node has more addresses than are listed.
 	MoreAddresses bool `protobuf:"varint,17,opt,name=more_addresses,json=moreAddresses,proto3" json:"more_addresses,omitempty"`
+	// All of the above in a word. Unset in what an agent says of itself.
+	State         NodeStatus_State `protobuf:"varint,18,opt,name=state,proto3,enum=nameward.v1.NodeStatus_State" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +343,13 @@ func (x *NodeStatus) GetMoreAddresses() bool {
 	return false
 }
 
+func (x *NodeStatus) GetState() NodeStatus_State {
+	if x != nil {
+		return x.State
+	}
+	return NodeStatus_STATE_UNSPECIFIED
+}
+
 var File_nameward_v1_node_proto protoreflect.FileDescriptor
 
 const file_nameward_v1_node_proto_rawDesc = "" +
@@ -287,7 +361,7 @@ const file_nameward_v1_node_proto_rawDesc = "" +
 	"\x06status\x18\x03 \x01(\v2\x17.nameward.v1.NodeStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9e\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\a\n" +
 	"\n" +
 	"NodeStatus\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12#\n" +
@@ -309,10 +383,20 @@ const file_nameward_v1_node_proto_rawDesc = "" +
 	"\x11trusted_resolvers\x18\x0e \x03(\tR\x10trustedResolvers\x12%\n" +
 	"\x0epolicy_servers\x18\x0f \x03(\tR\rpolicyServers\x12\x1c\n" +
 	"\taddresses\x18\x10 \x03(\tR\taddresses\x12%\n" +
-	"\x0emore_addresses\x18\x11 \x01(\bR\rmoreAddresses\x1a;\n" +
+	"\x0emore_addresses\x18\x11 \x01(\bR\rmoreAddresses\x123\n" +
+	"\x05state\x18\x12 \x01(\x0e2\x1d.nameward.v1.NodeStatus.StateR\x05state\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01B9Z7github.com/nameward/nameward/api/nameward/v1;namewardv1b\x06proto3"
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"c\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x01\x12\x10\n" +
+	"\fDISCONNECTED\x10\x02\x12\n" +
+	"\n" +
+	"\x06BEHIND\x10\x03\x12\f\n" +
+	"\bDEGRADED\x10\x04\x12\v\n" +
+	"\aCURRENT\x10\x05B9Z7github.com/nameward/nameward/api/nameward/v1;namewardv1b\x06proto3"
 
 var (
 	file_nameward_v1_node_proto_rawDescOnce sync.Once
@@ -326,26 +410,29 @@ func file_nameward_v1_node_proto_rawDescGZIP() []byte {
 	return file_nameward_v1_node_proto_rawDescData
 }
 
+var file_nameward_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_nameward_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_nameward_v1_node_proto_goTypes = []any{
-	(*Node)(nil),                  // 0: nameward.v1.Node
-	(*NodeStatus)(nil),            // 1: nameward.v1.NodeStatus
-	nil,                           // 2: nameward.v1.Node.LabelsEntry
-	nil,                           // 3: nameward.v1.NodeStatus.CountersEntry
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(NodeStatus_State)(0),         // 0: nameward.v1.NodeStatus.State
+	(*Node)(nil),                  // 1: nameward.v1.Node
+	(*NodeStatus)(nil),            // 2: nameward.v1.NodeStatus
+	nil,                           // 3: nameward.v1.Node.LabelsEntry
+	nil,                           // 4: nameward.v1.NodeStatus.CountersEntry
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 }
 var file_nameward_v1_node_proto_depIdxs = []int32{
-	2, // 0: nameward.v1.Node.labels:type_name -> nameward.v1.Node.LabelsEntry
-	1, // 1: nameward.v1.Node.status:type_name -> nameward.v1.NodeStatus
-	4, // 2: nameward.v1.NodeStatus.last_contact_time:type_name -> google.protobuf.Timestamp
-	4, // 3: nameward.v1.NodeStatus.wanted_time:type_name -> google.protobuf.Timestamp
-	4, // 4: nameward.v1.NodeStatus.applied_time:type_name -> google.protobuf.Timestamp
-	3, // 5: nameward.v1.NodeStatus.counters:type_name -> nameward.v1.NodeStatus.CountersEntry
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	3, // 0: nameward.v1.Node.labels:type_name -> nameward.v1.Node.LabelsEntry
+	2, // 1: nameward.v1.Node.status:type_name -> nameward.v1.NodeStatus
+	5, // 2: nameward.v1.NodeStatus.last_contact_time:type_name -> google.protobuf.Timestamp
+	5, // 3: nameward.v1.NodeStatus.wanted_time:type_name -> google.protobuf.Timestamp
+	5, // 4: nameward.v1.NodeStatus.applied_time:type_name -> google.protobuf.Timestamp
+	4, // 5: nameward.v1.NodeStatus.counters:type_name -> nameward.v1.NodeStatus.CountersEntry
+	0, // 6: nameward.v1.NodeStatus.state:type_name -> nameward.v1.NodeStatus.State
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_nameward_v1_node_proto_init() }
@@ -358,13 +445,14 @@ func file_nameward_v1_node_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nameward_v1_node_proto_rawDesc), len(file_nameward_v1_node_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_nameward_v1_node_proto_goTypes,
 		DependencyIndexes: file_nameward_v1_node_proto_depIdxs,
+		EnumInfos:         file_nameward_v1_node_proto_enumTypes,
 		MessageInfos:      file_nameward_v1_node_proto_msgTypes,
 	}.Build()
 	File_nameward_v1_node_proto = out.File

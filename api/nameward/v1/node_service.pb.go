@@ -10,6 +10,7 @@ import (
 	_ "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	emptypb "google.golang.org/protobuf/types/known/emptypb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -21,6 +22,59 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// What happened to a node.
+type WatchNodesResponse_Change int32
+
+const (
+	// Nothing: the end of the snapshot.
+	WatchNodesResponse_CHANGE_UNSPECIFIED WatchNodesResponse_Change = 0
+	// It is as given.
+	WatchNodesResponse_PUT WatchNodesResponse_Change = 1
+	// It is gone, or matches no longer.
+	WatchNodesResponse_DELETE WatchNodesResponse_Change = 2
+)
+
+// Enum value maps for WatchNodesResponse_Change.
+var (
+	WatchNodesResponse_Change_name = map[int32]string{
+		0: "CHANGE_UNSPECIFIED",
+		1: "PUT",
+		2: "DELETE",
+	}
+	WatchNodesResponse_Change_value = map[string]int32{
+		"CHANGE_UNSPECIFIED": 0,
+		"PUT":                1,
+		"DELETE":             2,
+	}
+)
+
+func (x WatchNodesResponse_Change) Enum() *WatchNodesResponse_Change {
+	p := new(WatchNodesResponse_Change)
+	*p = x
+	return p
+}
+
+func (x WatchNodesResponse_Change) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WatchNodesResponse_Change) Descriptor() protoreflect.EnumDescriptor {
+	return file_nameward_v1_node_service_proto_enumTypes[0].Descriptor()
+}
+
+func (WatchNodesResponse_Change) Type() protoreflect.EnumType {
+	return &file_nameward_v1_node_service_proto_enumTypes[0]
+}
+
+func (x WatchNodesResponse_Change) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WatchNodesResponse_Change.Descriptor instead.
+func (WatchNodesResponse_Change) EnumDescriptor() ([]byte, []int) {
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{5, 0}
+}
 
 // Why a connection passes whatever the policies say.
 type ExplainConnectionResponse_AlwaysAllowed int32
@@ -67,11 +121,11 @@ func (x ExplainConnectionResponse_AlwaysAllowed) String() string {
 }
 
 func (ExplainConnectionResponse_AlwaysAllowed) Descriptor() protoreflect.EnumDescriptor {
-	return file_nameward_v1_node_service_proto_enumTypes[0].Descriptor()
+	return file_nameward_v1_node_service_proto_enumTypes[1].Descriptor()
 }
 
 func (ExplainConnectionResponse_AlwaysAllowed) Type() protoreflect.EnumType {
-	return &file_nameward_v1_node_service_proto_enumTypes[0]
+	return &file_nameward_v1_node_service_proto_enumTypes[1]
 }
 
 func (x ExplainConnectionResponse_AlwaysAllowed) Number() protoreflect.EnumNumber {
@@ -80,7 +134,7 @@ func (x ExplainConnectionResponse_AlwaysAllowed) Number() protoreflect.EnumNumbe
 
 // Deprecated: Use ExplainConnectionResponse_AlwaysAllowed.Descriptor instead.
 func (ExplainConnectionResponse_AlwaysAllowed) EnumDescriptor() ([]byte, []int) {
-	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{4, 0}
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // What became of a policy or a rule.
@@ -144,11 +198,11 @@ func (x RuleEvaluation_Outcome) String() string {
 }
 
 func (RuleEvaluation_Outcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_nameward_v1_node_service_proto_enumTypes[1].Descriptor()
+	return file_nameward_v1_node_service_proto_enumTypes[2].Descriptor()
 }
 
 func (RuleEvaluation_Outcome) Type() protoreflect.EnumType {
-	return &file_nameward_v1_node_service_proto_enumTypes[1]
+	return &file_nameward_v1_node_service_proto_enumTypes[2]
 }
 
 func (x RuleEvaluation_Outcome) Number() protoreflect.EnumNumber {
@@ -157,7 +211,7 @@ func (x RuleEvaluation_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RuleEvaluation_Outcome.Descriptor instead.
 func (RuleEvaluation_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{7, 0}
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // Request of GetNode.
@@ -212,7 +266,9 @@ type ListNodesRequest struct {
 	// At most so many. 0 means 100; more than 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the page before; empty for the first page.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Which nodes. Absent means all.
+	Filter        *NodeFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,6 +317,77 @@ func (x *ListNodesRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListNodesRequest) GetFilter() *NodeFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+// Selects nodes. A node must match every field that is set.
+type NodeFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Labels that the node has, with these values.
+	MatchLabels map[string]string `protobuf:"bytes,1,rep,name=match_labels,json=matchLabels,proto3" json:"match_labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How the node does.
+	State NodeStatus_State `protobuf:"varint,2,opt,name=state,proto3,enum=nameward.v1.NodeStatus_State" json:"state,omitempty"`
+	// A policy that applies to the node, `policies/{policy}`, as it is when the request comes.
+	Policy        string `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeFilter) Reset() {
+	*x = NodeFilter{}
+	mi := &file_nameward_v1_node_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeFilter) ProtoMessage() {}
+
+func (x *NodeFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_node_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeFilter.ProtoReflect.Descriptor instead.
+func (*NodeFilter) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NodeFilter) GetMatchLabels() map[string]string {
+	if x != nil {
+		return x.MatchLabels
+	}
+	return nil
+}
+
+func (x *NodeFilter) GetState() NodeStatus_State {
+	if x != nil {
+		return x.State
+	}
+	return NodeStatus_STATE_UNSPECIFIED
+}
+
+func (x *NodeFilter) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
 // Response of ListNodes.
 type ListNodesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -274,7 +401,7 @@ type ListNodesResponse struct {
 
 func (x *ListNodesResponse) Reset() {
 	*x = ListNodesResponse{}
-	mi := &file_nameward_v1_node_service_proto_msgTypes[2]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +413,7 @@ func (x *ListNodesResponse) String() string {
 func (*ListNodesResponse) ProtoMessage() {}
 
 func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_node_service_proto_msgTypes[2]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +426,7 @@ func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
 func (*ListNodesResponse) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{2}
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListNodesResponse) GetNodes() []*Node {
@@ -312,6 +439,349 @@ func (x *ListNodesResponse) GetNodes() []*Node {
 func (x *ListNodesResponse) GetNextPageToken() string {
 	if x != nil {
 		return x.NextPageToken
+	}
+	return ""
+}
+
+// Request of WatchNodes.
+type WatchNodesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which nodes. Absent means all. A node that no longer matches is told as gone.
+	Filter        *NodeFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchNodesRequest) Reset() {
+	*x = WatchNodesRequest{}
+	mi := &file_nameward_v1_node_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchNodesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchNodesRequest) ProtoMessage() {}
+
+func (x *WatchNodesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_node_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchNodesRequest.ProtoReflect.Descriptor instead.
+func (*WatchNodesRequest) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WatchNodesRequest) GetFilter() *NodeFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+// Response of WatchNodes: one change, or the end of the snapshot.
+type WatchNodesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happened. Unset in the response that ends the snapshot.
+	Change WatchNodesResponse_Change `protobuf:"varint,1,opt,name=change,proto3,enum=nameward.v1.WatchNodesResponse_Change" json:"change,omitempty"`
+	// The node. For DELETE only its name.
+	Node *Node `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// What was sent so far is every node that matched when the watch began.
+	Synced        bool `protobuf:"varint,3,opt,name=synced,proto3" json:"synced,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchNodesResponse) Reset() {
+	*x = WatchNodesResponse{}
+	mi := &file_nameward_v1_node_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchNodesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchNodesResponse) ProtoMessage() {}
+
+func (x *WatchNodesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_node_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchNodesResponse.ProtoReflect.Descriptor instead.
+func (*WatchNodesResponse) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WatchNodesResponse) GetChange() WatchNodesResponse_Change {
+	if x != nil {
+		return x.Change
+	}
+	return WatchNodesResponse_CHANGE_UNSPECIFIED
+}
+
+func (x *WatchNodesResponse) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *WatchNodesResponse) GetSynced() bool {
+	if x != nil {
+		return x.Synced
+	}
+	return false
+}
+
+// Request of DeleteNode.
+type DeleteNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name, `nodes/{node}`.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Succeed when there is no such node.
+	AllowMissing bool `protobuf:"varint,2,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
+	// Check the request, but forget nothing.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteNodeRequest) Reset() {
+	*x = DeleteNodeRequest{}
+	mi := &file_nameward_v1_node_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteNodeRequest) ProtoMessage() {}
+
+func (x *DeleteNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_node_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteNodeRequest.ProtoReflect.Descriptor instead.
+func (*DeleteNodeRequest) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DeleteNodeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteNodeRequest) GetAllowMissing() bool {
+	if x != nil {
+		return x.AllowMissing
+	}
+	return false
+}
+
+func (x *DeleteNodeRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// Request of GetRuleSet.
+type GetRuleSetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node, `nodes/{node}`. One of `node` and `labels` must be set, but on the agent's own socket, where
+	// it may be empty.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Labels of a node that need not exist.
+	Labels        map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRuleSetRequest) Reset() {
+	*x = GetRuleSetRequest{}
+	mi := &file_nameward_v1_node_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRuleSetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRuleSetRequest) ProtoMessage() {}
+
+func (x *GetRuleSetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_node_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRuleSetRequest.ProtoReflect.Descriptor instead.
+func (*GetRuleSetRequest) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetRuleSetRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *GetRuleSetRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+// Response of GetRuleSet.
+type GetRuleSetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Content id of the rule set, in hexadecimal: equal ids are equal rule sets.
+	RuleSetId string `protobuf:"bytes,1,opt,name=rule_set_id,json=ruleSetId,proto3" json:"rule_set_id,omitempty"`
+	// From the agent the revision that it has in force. From the server that at which a policy or a domain set last
+	// changed: the rule set is what they make of it.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The policies that apply, in order of evaluation, as a node gets them: patterns in canonical form, without
+	// selector, description, etag and times. Disabled ones are no part of it.
+	Policies []*Policy `protobuf:"bytes,3,rep,name=policies,proto3" json:"policies,omitempty"`
+	// The domain sets that their rules name, in order of their names, without description, etag and times; with their
+	// domains when there are at most 10,000: `domain_count` says how many there are, and ListDomains of the server
+	// reads them.
+	DomainSets []*DomainSet `protobuf:"bytes,4,rep,name=domain_sets,json=domainSets,proto3" json:"domain_sets,omitempty"`
+	// The node has this rule set in force, as far as is known.
+	InForce bool `protobuf:"varint,5,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	// Content id of the rule set that the node has in force, in hexadecimal; empty when it is not known.
+	AppliedRuleSetId string `protobuf:"bytes,6,opt,name=applied_rule_set_id,json=appliedRuleSetId,proto3" json:"applied_rule_set_id,omitempty"`
+	// The revision that the node has in force.
+	AppliedRevision uint64 `protobuf:"varint,7,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
+	// Why the node could not apply what it was sent; empty when it could.
+	LastError     string `protobuf:"bytes,8,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRuleSetResponse) Reset() {
+	*x = GetRuleSetResponse{}
+	mi := &file_nameward_v1_node_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRuleSetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRuleSetResponse) ProtoMessage() {}
+
+func (x *GetRuleSetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_node_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRuleSetResponse.ProtoReflect.Descriptor instead.
+func (*GetRuleSetResponse) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetRuleSetResponse) GetRuleSetId() string {
+	if x != nil {
+		return x.RuleSetId
+	}
+	return ""
+}
+
+func (x *GetRuleSetResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GetRuleSetResponse) GetPolicies() []*Policy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *GetRuleSetResponse) GetDomainSets() []*DomainSet {
+	if x != nil {
+		return x.DomainSets
+	}
+	return nil
+}
+
+func (x *GetRuleSetResponse) GetInForce() bool {
+	if x != nil {
+		return x.InForce
+	}
+	return false
+}
+
+func (x *GetRuleSetResponse) GetAppliedRuleSetId() string {
+	if x != nil {
+		return x.AppliedRuleSetId
+	}
+	return ""
+}
+
+func (x *GetRuleSetResponse) GetAppliedRevision() uint64 {
+	if x != nil {
+		return x.AppliedRevision
+	}
+	return 0
+}
+
+func (x *GetRuleSetResponse) GetLastError() string {
+	if x != nil {
+		return x.LastError
 	}
 	return ""
 }
@@ -346,7 +816,7 @@ type ExplainConnectionRequest struct {
 
 func (x *ExplainConnectionRequest) Reset() {
 	*x = ExplainConnectionRequest{}
-	mi := &file_nameward_v1_node_service_proto_msgTypes[3]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +828,7 @@ func (x *ExplainConnectionRequest) String() string {
 func (*ExplainConnectionRequest) ProtoMessage() {}
 
 func (x *ExplainConnectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_node_service_proto_msgTypes[3]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,7 +841,7 @@ func (x *ExplainConnectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainConnectionRequest.ProtoReflect.Descriptor instead.
 func (*ExplainConnectionRequest) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{3}
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExplainConnectionRequest) GetNode() string {
@@ -477,7 +947,7 @@ type ExplainConnectionResponse struct {
 
 func (x *ExplainConnectionResponse) Reset() {
 	*x = ExplainConnectionResponse{}
-	mi := &file_nameward_v1_node_service_proto_msgTypes[4]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +959,7 @@ func (x *ExplainConnectionResponse) String() string {
 func (*ExplainConnectionResponse) ProtoMessage() {}
 
 func (x *ExplainConnectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_node_service_proto_msgTypes[4]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +972,7 @@ func (x *ExplainConnectionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainConnectionResponse.ProtoReflect.Descriptor instead.
 func (*ExplainConnectionResponse) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{4}
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExplainConnectionResponse) GetVerdict() Verdict {
@@ -653,7 +1123,7 @@ type AddressVerdict struct {
 
 func (x *AddressVerdict) Reset() {
 	*x = AddressVerdict{}
-	mi := &file_nameward_v1_node_service_proto_msgTypes[5]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +1135,7 @@ func (x *AddressVerdict) String() string {
 func (*AddressVerdict) ProtoMessage() {}
 
 func (x *AddressVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_node_service_proto_msgTypes[5]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +1148,7 @@ func (x *AddressVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressVerdict.ProtoReflect.Descriptor instead.
 func (*AddressVerdict) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{5}
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AddressVerdict) GetAddress() string {
@@ -774,7 +1244,7 @@ type QuestionVerdict struct {
 
 func (x *QuestionVerdict) Reset() {
 	*x = QuestionVerdict{}
-	mi := &file_nameward_v1_node_service_proto_msgTypes[6]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +1256,7 @@ func (x *QuestionVerdict) String() string {
 func (*QuestionVerdict) ProtoMessage() {}
 
 func (x *QuestionVerdict) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_node_service_proto_msgTypes[6]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +1269,7 @@ func (x *QuestionVerdict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuestionVerdict.ProtoReflect.Descriptor instead.
 func (*QuestionVerdict) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{6}
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *QuestionVerdict) GetRefused() bool {
@@ -878,7 +1348,7 @@ type RuleEvaluation struct {
 
 func (x *RuleEvaluation) Reset() {
 	*x = RuleEvaluation{}
-	mi := &file_nameward_v1_node_service_proto_msgTypes[7]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +1360,7 @@ func (x *RuleEvaluation) String() string {
 func (*RuleEvaluation) ProtoMessage() {}
 
 func (x *RuleEvaluation) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_node_service_proto_msgTypes[7]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +1373,7 @@ func (x *RuleEvaluation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleEvaluation.ProtoReflect.Descriptor instead.
 func (*RuleEvaluation) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{7}
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RuleEvaluation) GetPolicy() string {
@@ -987,7 +1457,7 @@ type DestinationMatch struct {
 
 func (x *DestinationMatch) Reset() {
 	*x = DestinationMatch{}
-	mi := &file_nameward_v1_node_service_proto_msgTypes[8]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1469,7 @@ func (x *DestinationMatch) String() string {
 func (*DestinationMatch) ProtoMessage() {}
 
 func (x *DestinationMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_node_service_proto_msgTypes[8]
+	mi := &file_nameward_v1_node_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1482,7 @@ func (x *DestinationMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestinationMatch.ProtoReflect.Descriptor instead.
 func (*DestinationMatch) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{8}
+	return file_nameward_v1_node_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DestinationMatch) GetPattern() string {
@@ -1047,16 +1517,57 @@ var File_nameward_v1_node_service_proto protoreflect.FileDescriptor
 
 const file_nameward_v1_node_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1enameward/v1/node_service.proto\x12\vnameward.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16nameward/v1/node.proto\x1a\x1dnameward/v1/observation.proto\x1a\x18nameward/v1/policy.proto\"c\n" +
+	"\x1enameward/v1/node_service.proto\x12\vnameward.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1cnameward/v1/domain_set.proto\x1a\x16nameward/v1/node.proto\x1a\x1dnameward/v1/observation.proto\x1a\x18nameward/v1/policy.proto\"c\n" +
 	"\x0eGetNodeRequest\x12Q\n" +
-	"\x04name\x18\x01 \x01(\tB=\xbaH:r826^nodes/[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?$R\x04name\"W\n" +
+	"\x04name\x18\x01 \x01(\tB=\xbaH:r826^nodes/[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?$R\x04name\"\x88\x01\n" +
 	"\x10ListNodesRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"d\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12/\n" +
+	"\x06filter\x18\x03 \x01(\v2\x17.nameward.v1.NodeFilterR\x06filter\"\xaa\x02\n" +
+	"\n" +
+	"NodeFilter\x12K\n" +
+	"\fmatch_labels\x18\x01 \x03(\v2(.nameward.v1.NodeFilter.MatchLabelsEntryR\vmatchLabels\x12=\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1d.nameward.v1.NodeStatus.StateB\b\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12P\n" +
+	"\x06policy\x18\x03 \x01(\tB8\xbaH5\xd8\x01\x01r02.^policies/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$R\x06policy\x1a>\n" +
+	"\x10MatchLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"d\n" +
 	"\x11ListNodesResponse\x12'\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x11.nameward.v1.NodeR\x05nodes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe3\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"D\n" +
+	"\x11WatchNodesRequest\x12/\n" +
+	"\x06filter\x18\x01 \x01(\v2\x17.nameward.v1.NodeFilterR\x06filter\"\xca\x01\n" +
+	"\x12WatchNodesResponse\x12>\n" +
+	"\x06change\x18\x01 \x01(\x0e2&.nameward.v1.WatchNodesResponse.ChangeR\x06change\x12%\n" +
+	"\x04node\x18\x02 \x01(\v2\x11.nameward.v1.NodeR\x04node\x12\x16\n" +
+	"\x06synced\x18\x03 \x01(\bR\x06synced\"5\n" +
+	"\x06Change\x12\x16\n" +
+	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\a\n" +
+	"\x03PUT\x10\x01\x12\n" +
+	"\n" +
+	"\x06DELETE\x10\x02\"\xb0\x01\n" +
+	"\x11DeleteNodeRequest\x12Q\n" +
+	"\x04name\x18\x01 \x01(\tB=\xbaH:r826^nodes/[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?$R\x04name\x12#\n" +
+	"\rallow_missing\x18\x02 \x01(\bR\fallowMissing\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"\xe8\x01\n" +
+	"\x11GetRuleSetRequest\x12T\n" +
+	"\x04node\x18\x01 \x01(\tB@\xbaH=\xd8\x01\x01r826^nodes/[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?$R\x04node\x12B\n" +
+	"\x06labels\x18\x02 \x03(\v2*.nameward.v1.GetRuleSetRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xce\x02\n" +
+	"\x12GetRuleSetResponse\x12\x1e\n" +
+	"\vrule_set_id\x18\x01 \x01(\tR\truleSetId\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12/\n" +
+	"\bpolicies\x18\x03 \x03(\v2\x13.nameward.v1.PolicyR\bpolicies\x127\n" +
+	"\vdomain_sets\x18\x04 \x03(\v2\x16.nameward.v1.DomainSetR\n" +
+	"domainSets\x12\x19\n" +
+	"\bin_force\x18\x05 \x01(\bR\ainForce\x12-\n" +
+	"\x13applied_rule_set_id\x18\x06 \x01(\tR\x10appliedRuleSetId\x12)\n" +
+	"\x10applied_revision\x18\a \x01(\x04R\x0fappliedRevision\x12\x1d\n" +
+	"\n" +
+	"last_error\x18\b \x01(\tR\tlastError\"\xe3\x03\n" +
 	"\x18ExplainConnectionRequest\x12T\n" +
 	"\x04node\x18\x01 \x01(\tB@\xbaH=\xd8\x01\x01r826^nodes/[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?$R\x04node\x12I\n" +
 	"\x06labels\x18\x02 \x03(\v21.nameward.v1.ExplainConnectionRequest.LabelsEntryR\x06labels\x12\x1a\n" +
@@ -1144,10 +1655,16 @@ const file_nameward_v1_node_service_proto_rawDesc = "" +
 	"\n" +
 	"domain_set\x18\x02 \x01(\tR\tdomainSet\x12\x16\n" +
 	"\x06domain\x18\x03 \x01(\tR\x06domain\x12\x12\n" +
-	"\x04cidr\x18\x04 \x01(\tR\x04cidr2\xf8\x01\n" +
+	"\x04cidr\x18\x04 \x01(\tR\x04cidr2\xde\x03\n" +
 	"\vNodeService\x129\n" +
 	"\aGetNode\x12\x1b.nameward.v1.GetNodeRequest\x1a\x11.nameward.v1.Node\x12J\n" +
-	"\tListNodes\x12\x1d.nameward.v1.ListNodesRequest\x1a\x1e.nameward.v1.ListNodesResponse\x12b\n" +
+	"\tListNodes\x12\x1d.nameward.v1.ListNodesRequest\x1a\x1e.nameward.v1.ListNodesResponse\x12O\n" +
+	"\n" +
+	"WatchNodes\x12\x1e.nameward.v1.WatchNodesRequest\x1a\x1f.nameward.v1.WatchNodesResponse0\x01\x12D\n" +
+	"\n" +
+	"DeleteNode\x12\x1e.nameward.v1.DeleteNodeRequest\x1a\x16.google.protobuf.Empty\x12M\n" +
+	"\n" +
+	"GetRuleSet\x12\x1e.nameward.v1.GetRuleSetRequest\x1a\x1f.nameward.v1.GetRuleSetResponse\x12b\n" +
 	"\x11ExplainConnection\x12%.nameward.v1.ExplainConnectionRequest\x1a&.nameward.v1.ExplainConnectionResponseB9Z7github.com/nameward/nameward/api/nameward/v1;namewardv1b\x06proto3"
 
 var (
@@ -1162,58 +1679,86 @@ func file_nameward_v1_node_service_proto_rawDescGZIP() []byte {
 	return file_nameward_v1_node_service_proto_rawDescData
 }
 
-var file_nameward_v1_node_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_nameward_v1_node_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_nameward_v1_node_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_nameward_v1_node_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_nameward_v1_node_service_proto_goTypes = []any{
-	(ExplainConnectionResponse_AlwaysAllowed)(0), // 0: nameward.v1.ExplainConnectionResponse.AlwaysAllowed
-	(RuleEvaluation_Outcome)(0),                  // 1: nameward.v1.RuleEvaluation.Outcome
-	(*GetNodeRequest)(nil),                       // 2: nameward.v1.GetNodeRequest
-	(*ListNodesRequest)(nil),                     // 3: nameward.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),                    // 4: nameward.v1.ListNodesResponse
-	(*ExplainConnectionRequest)(nil),             // 5: nameward.v1.ExplainConnectionRequest
-	(*ExplainConnectionResponse)(nil),            // 6: nameward.v1.ExplainConnectionResponse
-	(*AddressVerdict)(nil),                       // 7: nameward.v1.AddressVerdict
-	(*QuestionVerdict)(nil),                      // 8: nameward.v1.QuestionVerdict
-	(*RuleEvaluation)(nil),                       // 9: nameward.v1.RuleEvaluation
-	(*DestinationMatch)(nil),                     // 10: nameward.v1.DestinationMatch
-	nil,                                          // 11: nameward.v1.ExplainConnectionRequest.LabelsEntry
-	(*Node)(nil),                                 // 12: nameward.v1.Node
-	(Protocol)(0),                                // 13: nameward.v1.Protocol
-	(Verdict)(0),                                 // 14: nameward.v1.Verdict
-	(*Mapping)(nil),                              // 15: nameward.v1.Mapping
-	(Rule_Action)(0),                             // 16: nameward.v1.Rule.Action
-	(Policy_Mode)(0),                             // 17: nameward.v1.Policy.Mode
+	(WatchNodesResponse_Change)(0),               // 0: nameward.v1.WatchNodesResponse.Change
+	(ExplainConnectionResponse_AlwaysAllowed)(0), // 1: nameward.v1.ExplainConnectionResponse.AlwaysAllowed
+	(RuleEvaluation_Outcome)(0),                  // 2: nameward.v1.RuleEvaluation.Outcome
+	(*GetNodeRequest)(nil),                       // 3: nameward.v1.GetNodeRequest
+	(*ListNodesRequest)(nil),                     // 4: nameward.v1.ListNodesRequest
+	(*NodeFilter)(nil),                           // 5: nameward.v1.NodeFilter
+	(*ListNodesResponse)(nil),                    // 6: nameward.v1.ListNodesResponse
+	(*WatchNodesRequest)(nil),                    // 7: nameward.v1.WatchNodesRequest
+	(*WatchNodesResponse)(nil),                   // 8: nameward.v1.WatchNodesResponse
+	(*DeleteNodeRequest)(nil),                    // 9: nameward.v1.DeleteNodeRequest
+	(*GetRuleSetRequest)(nil),                    // 10: nameward.v1.GetRuleSetRequest
+	(*GetRuleSetResponse)(nil),                   // 11: nameward.v1.GetRuleSetResponse
+	(*ExplainConnectionRequest)(nil),             // 12: nameward.v1.ExplainConnectionRequest
+	(*ExplainConnectionResponse)(nil),            // 13: nameward.v1.ExplainConnectionResponse
+	(*AddressVerdict)(nil),                       // 14: nameward.v1.AddressVerdict
+	(*QuestionVerdict)(nil),                      // 15: nameward.v1.QuestionVerdict
+	(*RuleEvaluation)(nil),                       // 16: nameward.v1.RuleEvaluation
+	(*DestinationMatch)(nil),                     // 17: nameward.v1.DestinationMatch
+	nil,                                          // 18: nameward.v1.NodeFilter.MatchLabelsEntry
+	nil,                                          // 19: nameward.v1.GetRuleSetRequest.LabelsEntry
+	nil,                                          // 20: nameward.v1.ExplainConnectionRequest.LabelsEntry
+	(NodeStatus_State)(0),                        // 21: nameward.v1.NodeStatus.State
+	(*Node)(nil),                                 // 22: nameward.v1.Node
+	(*Policy)(nil),                               // 23: nameward.v1.Policy
+	(*DomainSet)(nil),                            // 24: nameward.v1.DomainSet
+	(Protocol)(0),                                // 25: nameward.v1.Protocol
+	(Verdict)(0),                                 // 26: nameward.v1.Verdict
+	(*Mapping)(nil),                              // 27: nameward.v1.Mapping
+	(Rule_Action)(0),                             // 28: nameward.v1.Rule.Action
+	(Policy_Mode)(0),                             // 29: nameward.v1.Policy.Mode
+	(*emptypb.Empty)(nil),                        // 30: google.protobuf.Empty
 }
 var file_nameward_v1_node_service_proto_depIdxs = []int32{
-	12, // 0: nameward.v1.ListNodesResponse.nodes:type_name -> nameward.v1.Node
-	11, // 1: nameward.v1.ExplainConnectionRequest.labels:type_name -> nameward.v1.ExplainConnectionRequest.LabelsEntry
-	13, // 2: nameward.v1.ExplainConnectionRequest.protocol:type_name -> nameward.v1.Protocol
-	14, // 3: nameward.v1.ExplainConnectionResponse.verdict:type_name -> nameward.v1.Verdict
-	9,  // 4: nameward.v1.ExplainConnectionResponse.evaluations:type_name -> nameward.v1.RuleEvaluation
-	15, // 5: nameward.v1.ExplainConnectionResponse.mappings:type_name -> nameward.v1.Mapping
-	14, // 6: nameward.v1.ExplainConnectionResponse.audit_verdict:type_name -> nameward.v1.Verdict
-	0,  // 7: nameward.v1.ExplainConnectionResponse.always_allowed:type_name -> nameward.v1.ExplainConnectionResponse.AlwaysAllowed
-	7,  // 8: nameward.v1.ExplainConnectionResponse.addresses:type_name -> nameward.v1.AddressVerdict
-	8,  // 9: nameward.v1.ExplainConnectionResponse.question:type_name -> nameward.v1.QuestionVerdict
-	15, // 10: nameward.v1.ExplainConnectionResponse.ended_mappings:type_name -> nameward.v1.Mapping
-	14, // 11: nameward.v1.AddressVerdict.verdict:type_name -> nameward.v1.Verdict
-	14, // 12: nameward.v1.AddressVerdict.audit_verdict:type_name -> nameward.v1.Verdict
-	0,  // 13: nameward.v1.AddressVerdict.always_allowed:type_name -> nameward.v1.ExplainConnectionResponse.AlwaysAllowed
-	16, // 14: nameward.v1.RuleEvaluation.action:type_name -> nameward.v1.Rule.Action
-	17, // 15: nameward.v1.RuleEvaluation.mode:type_name -> nameward.v1.Policy.Mode
-	1,  // 16: nameward.v1.RuleEvaluation.outcome:type_name -> nameward.v1.RuleEvaluation.Outcome
-	10, // 17: nameward.v1.RuleEvaluation.match:type_name -> nameward.v1.DestinationMatch
-	2,  // 18: nameward.v1.NodeService.GetNode:input_type -> nameward.v1.GetNodeRequest
-	3,  // 19: nameward.v1.NodeService.ListNodes:input_type -> nameward.v1.ListNodesRequest
-	5,  // 20: nameward.v1.NodeService.ExplainConnection:input_type -> nameward.v1.ExplainConnectionRequest
-	12, // 21: nameward.v1.NodeService.GetNode:output_type -> nameward.v1.Node
-	4,  // 22: nameward.v1.NodeService.ListNodes:output_type -> nameward.v1.ListNodesResponse
-	6,  // 23: nameward.v1.NodeService.ExplainConnection:output_type -> nameward.v1.ExplainConnectionResponse
-	21, // [21:24] is the sub-list for method output_type
-	18, // [18:21] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	5,  // 0: nameward.v1.ListNodesRequest.filter:type_name -> nameward.v1.NodeFilter
+	18, // 1: nameward.v1.NodeFilter.match_labels:type_name -> nameward.v1.NodeFilter.MatchLabelsEntry
+	21, // 2: nameward.v1.NodeFilter.state:type_name -> nameward.v1.NodeStatus.State
+	22, // 3: nameward.v1.ListNodesResponse.nodes:type_name -> nameward.v1.Node
+	5,  // 4: nameward.v1.WatchNodesRequest.filter:type_name -> nameward.v1.NodeFilter
+	0,  // 5: nameward.v1.WatchNodesResponse.change:type_name -> nameward.v1.WatchNodesResponse.Change
+	22, // 6: nameward.v1.WatchNodesResponse.node:type_name -> nameward.v1.Node
+	19, // 7: nameward.v1.GetRuleSetRequest.labels:type_name -> nameward.v1.GetRuleSetRequest.LabelsEntry
+	23, // 8: nameward.v1.GetRuleSetResponse.policies:type_name -> nameward.v1.Policy
+	24, // 9: nameward.v1.GetRuleSetResponse.domain_sets:type_name -> nameward.v1.DomainSet
+	20, // 10: nameward.v1.ExplainConnectionRequest.labels:type_name -> nameward.v1.ExplainConnectionRequest.LabelsEntry
+	25, // 11: nameward.v1.ExplainConnectionRequest.protocol:type_name -> nameward.v1.Protocol
+	26, // 12: nameward.v1.ExplainConnectionResponse.verdict:type_name -> nameward.v1.Verdict
+	16, // 13: nameward.v1.ExplainConnectionResponse.evaluations:type_name -> nameward.v1.RuleEvaluation
+	27, // 14: nameward.v1.ExplainConnectionResponse.mappings:type_name -> nameward.v1.Mapping
+	26, // 15: nameward.v1.ExplainConnectionResponse.audit_verdict:type_name -> nameward.v1.Verdict
+	1,  // 16: nameward.v1.ExplainConnectionResponse.always_allowed:type_name -> nameward.v1.ExplainConnectionResponse.AlwaysAllowed
+	14, // 17: nameward.v1.ExplainConnectionResponse.addresses:type_name -> nameward.v1.AddressVerdict
+	15, // 18: nameward.v1.ExplainConnectionResponse.question:type_name -> nameward.v1.QuestionVerdict
+	27, // 19: nameward.v1.ExplainConnectionResponse.ended_mappings:type_name -> nameward.v1.Mapping
+	26, // 20: nameward.v1.AddressVerdict.verdict:type_name -> nameward.v1.Verdict
+	26, // 21: nameward.v1.AddressVerdict.audit_verdict:type_name -> nameward.v1.Verdict
+	1,  // 22: nameward.v1.AddressVerdict.always_allowed:type_name -> nameward.v1.ExplainConnectionResponse.AlwaysAllowed
+	28, // 23: nameward.v1.RuleEvaluation.action:type_name -> nameward.v1.Rule.Action
+	29, // 24: nameward.v1.RuleEvaluation.mode:type_name -> nameward.v1.Policy.Mode
+	2,  // 25: nameward.v1.RuleEvaluation.outcome:type_name -> nameward.v1.RuleEvaluation.Outcome
+	17, // 26: nameward.v1.RuleEvaluation.match:type_name -> nameward.v1.DestinationMatch
+	3,  // 27: nameward.v1.NodeService.GetNode:input_type -> nameward.v1.GetNodeRequest
+	4,  // 28: nameward.v1.NodeService.ListNodes:input_type -> nameward.v1.ListNodesRequest
+	7,  // 29: nameward.v1.NodeService.WatchNodes:input_type -> nameward.v1.WatchNodesRequest
+	9,  // 30: nameward.v1.NodeService.DeleteNode:input_type -> nameward.v1.DeleteNodeRequest
+	10, // 31: nameward.v1.NodeService.GetRuleSet:input_type -> nameward.v1.GetRuleSetRequest
+	12, // 32: nameward.v1.NodeService.ExplainConnection:input_type -> nameward.v1.ExplainConnectionRequest
+	22, // 33: nameward.v1.NodeService.GetNode:output_type -> nameward.v1.Node
+	6,  // 34: nameward.v1.NodeService.ListNodes:output_type -> nameward.v1.ListNodesResponse
+	8,  // 35: nameward.v1.NodeService.WatchNodes:output_type -> nameward.v1.WatchNodesResponse
+	30, // 36: nameward.v1.NodeService.DeleteNode:output_type -> google.protobuf.Empty
+	11, // 37: nameward.v1.NodeService.GetRuleSet:output_type -> nameward.v1.GetRuleSetResponse
+	13, // 38: nameward.v1.NodeService.ExplainConnection:output_type -> nameward.v1.ExplainConnectionResponse
+	33, // [33:39] is the sub-list for method output_type
+	27, // [27:33] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_nameward_v1_node_service_proto_init() }
@@ -1221,6 +1766,7 @@ func file_nameward_v1_node_service_proto_init() {
 	if File_nameward_v1_node_service_proto != nil {
 		return
 	}
+	file_nameward_v1_domain_set_proto_init()
 	file_nameward_v1_node_proto_init()
 	file_nameward_v1_observation_proto_init()
 	file_nameward_v1_policy_proto_init()
@@ -1229,8 +1775,8 @@ func file_nameward_v1_node_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nameward_v1_node_service_proto_rawDesc), len(file_nameward_v1_node_service_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   10,
+			NumEnums:      3,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

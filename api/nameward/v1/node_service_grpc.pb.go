@@ -11,6 +11,7 @@ import (
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
+	emptypb "google.golang.org/protobuf/types/known/emptypb"
 )
 
 // This is a compile-time assertion to ensure that this generated file
@@ -21,6 +22,9 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	NodeService_GetNode_FullMethodName           = "/nameward.v1.NodeService/GetNode"
 	NodeService_ListNodes_FullMethodName         = "/nameward.v1.NodeService/ListNodes"
+	NodeService_WatchNodes_FullMethodName        = "/nameward.v1.NodeService/WatchNodes"
+	NodeService_DeleteNode_FullMethodName        = "/nameward.v1.NodeService/DeleteNode"
+	NodeService_GetRuleSet_FullMethodName        = "/nameward.v1.NodeService/GetRuleSet"
 	NodeService_ExplainConnection_FullMethodName = "/nameward.v1.NodeService/ExplainConnection"
 )
 
@@ -34,6 +38,16 @@ type NodeServiceClient interface {
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*Node, error)
 	// Lists nodes in order of their names, a page at a time.
 	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
+	// Streams nodes: first each that there is (PUT), then one response with `synced`, then each that changes, as it is
+	// then: of a node that changes faster than it can be told, steps are left out, never the last. The stream ends with
+	// UNAVAILABLE when the server stops; a new watch begins with a snapshot.
+	WatchNodes(ctx context.Context, in *WatchNodesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchNodesResponse], error)
+	// Forgets a node that will not come back, with its mappings and flow events. FAILED_PRECONDITION while its agent is
+	// connected; one that connects later is known again.
+	DeleteNode(ctx context.Context, in *DeleteNodeRequest, opts ...grpc.CallOption) (*emptypb.Empty, error)
+	// Reads the rule set that a node should have, and says whether that is the one it has. Also of labels, for a node
+	// that need not exist. NOT_FOUND when the node never connected.
+	GetRuleSet(ctx context.Context, in *GetRuleSetRequest, opts ...grpc.CallOption) (*GetRuleSetResponse, error)
 	// Evaluates a connection under the rules that a node should have, with the mappings that it reported,
 	// and says which policy and rule decide, why each other one does not, and through which mappings. A node
 	// that never connected is a fault of the field, like every other: all faults come at once.
@@ -68,6 +82,45 @@ func (c *nodeServiceClient) ListNodes(ctx context.Context, in *ListNodesRequest,
 	return out, nil
 }
 
+func (c *nodeServiceClient) WatchNodes(ctx context.Context, in *WatchNodesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchNodesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[0], NodeService_WatchNodes_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchNodesRequest, WatchNodesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_WatchNodesClient = grpc.ServerStreamingClient[WatchNodesResponse]
+
+func (c *nodeServiceClient) DeleteNode(ctx context.Context, in *DeleteNodeRequest, opts ...grpc.CallOption) (*emptypb.Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(emptypb.Empty)
+	err := c.cc.Invoke(ctx, NodeService_DeleteNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) GetRuleSet(ctx context.Context, in *GetRuleSetRequest, opts ...grpc.CallOption) (*GetRuleSetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRuleSetResponse)
+	err := c.cc.Invoke(ctx, NodeService_GetRuleSet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *nodeServiceClient) ExplainConnection(ctx context.Context, in *ExplainConnectionRequest, opts ...grpc.CallOption) (*ExplainConnectionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ExplainConnectionResponse)
@@ -88,6 +141,16 @@ type NodeServiceServer interface {
 	GetNode(context.Context, *GetNodeRequest) (*Node, error)
 	// Lists nodes in order of their names, a page at a time.
 	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
+	// Streams nodes: first each that there is (PUT), then one response with `synced`, then each that changes, as it is
+	// then: of a node that changes faster than it can be told, steps are left out, never the last. The stream ends with
+	// UNAVAILABLE when the server stops; a new watch begins with a snapshot.
+	WatchNodes(*WatchNodesRequest, grpc.ServerStreamingServer[WatchNodesResponse]) error
+	// Forgets a node that will not come back, with its mappings and flow events. FAILED_PRECONDITION while its agent is
+	// connected; one that connects later is known again.
+	DeleteNode(context.Context, *DeleteNodeRequest) (*emptypb.Empty, error)
+	// Reads the rule set that a node should have, and says whether that is the one it has. Also of labels, for a node
+	// that need not exist. NOT_FOUND when the node never connected.
+	GetRuleSet(context.Context, *GetRuleSetRequest) (*GetRuleSetResponse, error)
 	// Evaluates a connection under the rules that a node should have, with the mappings that it reported,
 	// and says which policy and rule decide, why each other one does not, and through which mappings. A node
 	// that never connected is a fault of the field, like every other: all faults come at once.
@@ -107,6 +170,15 @@ func (UnimplementedNodeServiceServer) GetNode(context.Context, *GetNodeRequest) 
 }
 func (UnimplementedNodeServiceServer) ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListNodes not implemented")
+}
+func (UnimplementedNodeServiceServer) WatchNodes(*WatchNodesRequest, grpc.ServerStreamingServer[WatchNodesResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchNodes not implemented")
+}
+func (UnimplementedNodeServiceServer) DeleteNode(context.Context, *DeleteNodeRequest) (*emptypb.Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteNode not implemented")
+}
+func (UnimplementedNodeServiceServer) GetRuleSet(context.Context, *GetRuleSetRequest) (*GetRuleSetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRuleSet not implemented")
 }
 func (UnimplementedNodeServiceServer) ExplainConnection(context.Context, *ExplainConnectionRequest) (*ExplainConnectionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExplainConnection not implemented")
@@ -168,6 +240,53 @@ func _NodeService_ListNodes_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_WatchNodes_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchNodesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NodeServiceServer).WatchNodes(m, &grpc.GenericServerStream[WatchNodesRequest, WatchNodesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_WatchNodesServer = grpc.ServerStreamingServer[WatchNodesResponse]
+
+func _NodeService_DeleteNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).DeleteNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_DeleteNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).DeleteNode(ctx, req.(*DeleteNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_GetRuleSet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRuleSetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).GetRuleSet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_GetRuleSet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).GetRuleSet(ctx, req.(*GetRuleSetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _NodeService_ExplainConnection_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExplainConnectionRequest)
 	if err := dec(in); err != nil {
@@ -202,10 +321,24 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _NodeService_ListNodes_Handler,
 		},
 		{
+			MethodName: "DeleteNode",
+			Handler:    _NodeService_DeleteNode_Handler,
+		},
+		{
+			MethodName: "GetRuleSet",
+			Handler:    _NodeService_GetRuleSet_Handler,
+		},
+		{
 			MethodName: "ExplainConnection",
 			Handler:    _NodeService_ExplainConnection_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchNodes",
+			Handler:       _NodeService_WatchNodes_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "nameward/v1/node_service.proto",
 }

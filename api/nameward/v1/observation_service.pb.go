@@ -83,7 +83,10 @@ type MappingFilter struct {
 	// An address, or addresses in CIDR form.
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// The node, `nodes/{node}`.
-	Node          string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	// A policy, `policies/{policy}`: the name asked or one of its aliases matches a domain pattern of one of its rules,
+	// of their domain sets too, as they are when the request comes.
+	Policy        string `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -135,6 +138,13 @@ func (x *MappingFilter) GetAddress() string {
 func (x *MappingFilter) GetNode() string {
 	if x != nil {
 		return x.Node
+	}
+	return ""
+}
+
+func (x *MappingFilter) GetPolicy() string {
+	if x != nil {
+		return x.Policy
 	}
 	return ""
 }
@@ -684,11 +694,12 @@ var File_nameward_v1_observation_service_proto protoreflect.FileDescriptor
 
 const file_nameward_v1_observation_service_proto_rawDesc = "" +
 	"\n" +
-	"%nameward/v1/observation_service.proto\x12\vnameward.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dnameward/v1/observation.proto\x1a\x18nameward/v1/policy.proto\"U\n" +
+	"%nameward/v1/observation_service.proto\x12\vnameward.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1dnameward/v1/observation.proto\x1a\x18nameward/v1/policy.proto\"\xa7\x01\n" +
 	"\rMappingFilter\x12\x16\n" +
 	"\x06domain\x18\x01 \x01(\tR\x06domain\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\tR\x04node\"\x8e\x01\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12P\n" +
+	"\x06policy\x18\x04 \x01(\tB8\xbaH5\xd8\x01\x01r02.^policies/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$R\x06policy\"\x8e\x01\n" +
 	"\x13ListMappingsRequest\x122\n" +
 	"\x06filter\x18\x01 \x01(\v2\x1a.nameward.v1.MappingFilterR\x06filter\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\x1d\n" +

@@ -74,7 +74,7 @@ func (x WatchPoliciesResponse_Change) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchPoliciesResponse_Change.Descriptor instead.
 func (WatchPoliciesResponse_Change) EnumDescriptor() ([]byte, []int) {
-	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{7, 0}
+	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // Request of CreatePolicy.
@@ -193,7 +193,9 @@ type ListPoliciesRequest struct {
 	// At most so many. 0 means 100; more than 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the page before; empty for the first page.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Which policies. Absent means all.
+	Filter        *PolicyFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +244,86 @@ func (x *ListPoliciesRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListPoliciesRequest) GetFilter() *PolicyFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+// Selects policies. A policy must match every field that is set.
+type PolicyFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A domain set that one of its rules names, `domainSets/{domain_set}`.
+	DomainSet string `protobuf:"bytes,1,opt,name=domain_set,json=domainSet,proto3" json:"domain_set,omitempty"`
+	// A node to which it applies, `nodes/{node}`. One in mode DISABLED applies to none.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// A domain name that a pattern of one of its rules matches, of their domain sets too.
+	Domain string `protobuf:"bytes,3,opt,name=domain,proto3" json:"domain,omitempty"`
+	// The mode. ENFORCE is also that of a policy which does not say one.
+	Mode          Policy_Mode `protobuf:"varint,4,opt,name=mode,proto3,enum=nameward.v1.Policy_Mode" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyFilter) Reset() {
+	*x = PolicyFilter{}
+	mi := &file_nameward_v1_policy_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyFilter) ProtoMessage() {}
+
+func (x *PolicyFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_nameward_v1_policy_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyFilter.ProtoReflect.Descriptor instead.
+func (*PolicyFilter) Descriptor() ([]byte, []int) {
+	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PolicyFilter) GetDomainSet() string {
+	if x != nil {
+		return x.DomainSet
+	}
+	return ""
+}
+
+func (x *PolicyFilter) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PolicyFilter) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *PolicyFilter) GetMode() Policy_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Policy_MODE_UNSPECIFIED
+}
+
 // Response of ListPolicies.
 type ListPoliciesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -255,7 +337,7 @@ type ListPoliciesResponse struct {
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_nameward_v1_policy_service_proto_msgTypes[3]
+	mi := &file_nameward_v1_policy_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +349,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_policy_service_proto_msgTypes[3]
+	mi := &file_nameward_v1_policy_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +362,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{3}
+	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListPoliciesResponse) GetPolicies() []*Policy {
@@ -314,7 +396,7 @@ type UpdatePolicyRequest struct {
 
 func (x *UpdatePolicyRequest) Reset() {
 	*x = UpdatePolicyRequest{}
-	mi := &file_nameward_v1_policy_service_proto_msgTypes[4]
+	mi := &file_nameward_v1_policy_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +408,7 @@ func (x *UpdatePolicyRequest) String() string {
 func (*UpdatePolicyRequest) ProtoMessage() {}
 
 func (x *UpdatePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_policy_service_proto_msgTypes[4]
+	mi := &file_nameward_v1_policy_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +421,7 @@ func (x *UpdatePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePolicyRequest.ProtoReflect.Descriptor instead.
 func (*UpdatePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{4}
+	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UpdatePolicyRequest) GetPolicy() *Policy {
@@ -387,7 +469,7 @@ type DeletePolicyRequest struct {
 
 func (x *DeletePolicyRequest) Reset() {
 	*x = DeletePolicyRequest{}
-	mi := &file_nameward_v1_policy_service_proto_msgTypes[5]
+	mi := &file_nameward_v1_policy_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -399,7 +481,7 @@ func (x *DeletePolicyRequest) String() string {
 func (*DeletePolicyRequest) ProtoMessage() {}
 
 func (x *DeletePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_policy_service_proto_msgTypes[5]
+	mi := &file_nameward_v1_policy_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -412,7 +494,7 @@ func (x *DeletePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePolicyRequest.ProtoReflect.Descriptor instead.
 func (*DeletePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{5}
+	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DeletePolicyRequest) GetName() string {
@@ -454,7 +536,7 @@ type WatchPoliciesRequest struct {
 
 func (x *WatchPoliciesRequest) Reset() {
 	*x = WatchPoliciesRequest{}
-	mi := &file_nameward_v1_policy_service_proto_msgTypes[6]
+	mi := &file_nameward_v1_policy_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +548,7 @@ func (x *WatchPoliciesRequest) String() string {
 func (*WatchPoliciesRequest) ProtoMessage() {}
 
 func (x *WatchPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_policy_service_proto_msgTypes[6]
+	mi := &file_nameward_v1_policy_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +561,7 @@ func (x *WatchPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*WatchPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{6}
+	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchPoliciesRequest) GetResumeToken() string {
@@ -508,7 +590,7 @@ type WatchPoliciesResponse struct {
 
 func (x *WatchPoliciesResponse) Reset() {
 	*x = WatchPoliciesResponse{}
-	mi := &file_nameward_v1_policy_service_proto_msgTypes[7]
+	mi := &file_nameward_v1_policy_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +602,7 @@ func (x *WatchPoliciesResponse) String() string {
 func (*WatchPoliciesResponse) ProtoMessage() {}
 
 func (x *WatchPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_nameward_v1_policy_service_proto_msgTypes[7]
+	mi := &file_nameward_v1_policy_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +615,7 @@ func (x *WatchPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*WatchPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{7}
+	return file_nameward_v1_policy_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WatchPoliciesResponse) GetChange() WatchPoliciesResponse_Change {
@@ -581,11 +663,18 @@ const file_nameward_v1_policy_service_proto_rawDesc = "" +
 	"\x06policy\x18\x02 \x01(\v2\x13.nameward.v1.PolicyB\x06\xbaH\x03\xc8\x01\x01R\x06policy\x12#\n" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"]\n" +
 	"\x10GetPolicyRequest\x12I\n" +
-	"\x04name\x18\x01 \x01(\tB5\xbaH2r02.^policies/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$R\x04name\"Z\n" +
+	"\x04name\x18\x01 \x01(\tB5\xbaH2r02.^policies/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$R\x04name\"\x8d\x01\n" +
 	"\x13ListPoliciesRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"o\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x121\n" +
+	"\x06filter\x18\x03 \x01(\v2\x19.nameward.v1.PolicyFilterR\x06filter\"\x8f\x02\n" +
+	"\fPolicyFilter\x12Y\n" +
+	"\n" +
+	"domain_set\x18\x01 \x01(\tB:\xbaH7\xd8\x01\x01r220^domainSets/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$R\tdomainSet\x12T\n" +
+	"\x04node\x18\x02 \x01(\tB@\xbaH=\xd8\x01\x01r826^nodes/[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?$R\x04node\x12\x16\n" +
+	"\x06domain\x18\x03 \x01(\tR\x06domain\x126\n" +
+	"\x04mode\x18\x04 \x01(\x0e2\x18.nameward.v1.Policy.ModeB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04mode\"o\n" +
 	"\x14ListPoliciesResponse\x12/\n" +
 	"\bpolicies\x18\x01 \x03(\v2\x13.nameward.v1.PolicyR\bpolicies\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8d\x02\n" +
@@ -635,45 +724,49 @@ func file_nameward_v1_policy_service_proto_rawDescGZIP() []byte {
 }
 
 var file_nameward_v1_policy_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_nameward_v1_policy_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_nameward_v1_policy_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_nameward_v1_policy_service_proto_goTypes = []any{
 	(WatchPoliciesResponse_Change)(0), // 0: nameward.v1.WatchPoliciesResponse.Change
 	(*CreatePolicyRequest)(nil),       // 1: nameward.v1.CreatePolicyRequest
 	(*GetPolicyRequest)(nil),          // 2: nameward.v1.GetPolicyRequest
 	(*ListPoliciesRequest)(nil),       // 3: nameward.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil),      // 4: nameward.v1.ListPoliciesResponse
-	(*UpdatePolicyRequest)(nil),       // 5: nameward.v1.UpdatePolicyRequest
-	(*DeletePolicyRequest)(nil),       // 6: nameward.v1.DeletePolicyRequest
-	(*WatchPoliciesRequest)(nil),      // 7: nameward.v1.WatchPoliciesRequest
-	(*WatchPoliciesResponse)(nil),     // 8: nameward.v1.WatchPoliciesResponse
-	(*Policy)(nil),                    // 9: nameward.v1.Policy
-	(*fieldmaskpb.FieldMask)(nil),     // 10: google.protobuf.FieldMask
-	(*emptypb.Empty)(nil),             // 11: google.protobuf.Empty
+	(*PolicyFilter)(nil),              // 4: nameward.v1.PolicyFilter
+	(*ListPoliciesResponse)(nil),      // 5: nameward.v1.ListPoliciesResponse
+	(*UpdatePolicyRequest)(nil),       // 6: nameward.v1.UpdatePolicyRequest
+	(*DeletePolicyRequest)(nil),       // 7: nameward.v1.DeletePolicyRequest
+	(*WatchPoliciesRequest)(nil),      // 8: nameward.v1.WatchPoliciesRequest
+	(*WatchPoliciesResponse)(nil),     // 9: nameward.v1.WatchPoliciesResponse
+	(*Policy)(nil),                    // 10: nameward.v1.Policy
+	(Policy_Mode)(0),                  // 11: nameward.v1.Policy.Mode
+	(*fieldmaskpb.FieldMask)(nil),     // 12: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),             // 13: google.protobuf.Empty
 }
 var file_nameward_v1_policy_service_proto_depIdxs = []int32{
-	9,  // 0: nameward.v1.CreatePolicyRequest.policy:type_name -> nameward.v1.Policy
-	9,  // 1: nameward.v1.ListPoliciesResponse.policies:type_name -> nameward.v1.Policy
-	9,  // 2: nameward.v1.UpdatePolicyRequest.policy:type_name -> nameward.v1.Policy
-	10, // 3: nameward.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
-	0,  // 4: nameward.v1.WatchPoliciesResponse.change:type_name -> nameward.v1.WatchPoliciesResponse.Change
-	9,  // 5: nameward.v1.WatchPoliciesResponse.policy:type_name -> nameward.v1.Policy
-	1,  // 6: nameward.v1.PolicyService.CreatePolicy:input_type -> nameward.v1.CreatePolicyRequest
-	2,  // 7: nameward.v1.PolicyService.GetPolicy:input_type -> nameward.v1.GetPolicyRequest
-	3,  // 8: nameward.v1.PolicyService.ListPolicies:input_type -> nameward.v1.ListPoliciesRequest
-	5,  // 9: nameward.v1.PolicyService.UpdatePolicy:input_type -> nameward.v1.UpdatePolicyRequest
-	6,  // 10: nameward.v1.PolicyService.DeletePolicy:input_type -> nameward.v1.DeletePolicyRequest
-	7,  // 11: nameward.v1.PolicyService.WatchPolicies:input_type -> nameward.v1.WatchPoliciesRequest
-	9,  // 12: nameward.v1.PolicyService.CreatePolicy:output_type -> nameward.v1.Policy
-	9,  // 13: nameward.v1.PolicyService.GetPolicy:output_type -> nameward.v1.Policy
-	4,  // 14: nameward.v1.PolicyService.ListPolicies:output_type -> nameward.v1.ListPoliciesResponse
-	9,  // 15: nameward.v1.PolicyService.UpdatePolicy:output_type -> nameward.v1.Policy
-	11, // 16: nameward.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
-	8,  // 17: nameward.v1.PolicyService.WatchPolicies:output_type -> nameward.v1.WatchPoliciesResponse
-	12, // [12:18] is the sub-list for method output_type
-	6,  // [6:12] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	10, // 0: nameward.v1.CreatePolicyRequest.policy:type_name -> nameward.v1.Policy
+	4,  // 1: nameward.v1.ListPoliciesRequest.filter:type_name -> nameward.v1.PolicyFilter
+	11, // 2: nameward.v1.PolicyFilter.mode:type_name -> nameward.v1.Policy.Mode
+	10, // 3: nameward.v1.ListPoliciesResponse.policies:type_name -> nameward.v1.Policy
+	10, // 4: nameward.v1.UpdatePolicyRequest.policy:type_name -> nameward.v1.Policy
+	12, // 5: nameward.v1.UpdatePolicyRequest.update_mask:type_name -> google.protobuf.FieldMask
+	0,  // 6: nameward.v1.WatchPoliciesResponse.change:type_name -> nameward.v1.WatchPoliciesResponse.Change
+	10, // 7: nameward.v1.WatchPoliciesResponse.policy:type_name -> nameward.v1.Policy
+	1,  // 8: nameward.v1.PolicyService.CreatePolicy:input_type -> nameward.v1.CreatePolicyRequest
+	2,  // 9: nameward.v1.PolicyService.GetPolicy:input_type -> nameward.v1.GetPolicyRequest
+	3,  // 10: nameward.v1.PolicyService.ListPolicies:input_type -> nameward.v1.ListPoliciesRequest
+	6,  // 11: nameward.v1.PolicyService.UpdatePolicy:input_type -> nameward.v1.UpdatePolicyRequest
+	7,  // 12: nameward.v1.PolicyService.DeletePolicy:input_type -> nameward.v1.DeletePolicyRequest
+	8,  // 13: nameward.v1.PolicyService.WatchPolicies:input_type -> nameward.v1.WatchPoliciesRequest
+	10, // 14: nameward.v1.PolicyService.CreatePolicy:output_type -> nameward.v1.Policy
+	10, // 15: nameward.v1.PolicyService.GetPolicy:output_type -> nameward.v1.Policy
+	5,  // 16: nameward.v1.PolicyService.ListPolicies:output_type -> nameward.v1.ListPoliciesResponse
+	10, // 17: nameward.v1.PolicyService.UpdatePolicy:output_type -> nameward.v1.Policy
+	13, // 18: nameward.v1.PolicyService.DeletePolicy:output_type -> google.protobuf.Empty
+	9,  // 19: nameward.v1.PolicyService.WatchPolicies:output_type -> nameward.v1.WatchPoliciesResponse
+	14, // [14:20] is the sub-list for method output_type
+	8,  // [8:14] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_nameward_v1_policy_service_proto_init() }
@@ -688,7 +781,7 @@ func file_nameward_v1_policy_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nameward_v1_policy_service_proto_rawDesc), len(file_nameward_v1_policy_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -394,12 +394,14 @@ const file_nameward_agent_v1_local_service_proto_rawDesc = "" +
 	"\rlive_mappings\x18\x04 \x01(\x04R\fliveMappings\x12\x1a\n" +
 	"\bdegraded\x18\x05 \x03(\tR\bdegraded\x129\n" +
 	"\n" +
-	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime2\xda\x03\n" +
+	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime2\xa9\x04\n" +
 	"\fLocalService\x12V\n" +
 	"\tGetStatus\x12#.nameward.agent.v1.GetStatusRequest\x1a$.nameward.agent.v1.GetStatusResponse\x12S\n" +
 	"\fListMappings\x12 .nameward.v1.ListMappingsRequest\x1a!.nameward.v1.ListMappingsResponse\x12Y\n" +
 	"\x0eListFlowEvents\x12\".nameward.v1.ListFlowEventsRequest\x1a#.nameward.v1.ListFlowEventsResponse\x12^\n" +
-	"\vWatchEvents\x12%.nameward.agent.v1.WatchEventsRequest\x1a&.nameward.agent.v1.WatchEventsResponse0\x01\x12b\n" +
+	"\vWatchEvents\x12%.nameward.agent.v1.WatchEventsRequest\x1a&.nameward.agent.v1.WatchEventsResponse0\x01\x12M\n" +
+	"\n" +
+	"GetRuleSet\x12\x1e.nameward.v1.GetRuleSetRequest\x1a\x1f.nameward.v1.GetRuleSetResponse\x12b\n" +
 	"\x11ExplainConnection\x12%.nameward.v1.ExplainConnectionRequest\x1a&.nameward.v1.ExplainConnectionResponseB<Z:github.com/nameward/nameward/api/nameward/agent/v1;agentv1b\x06proto3"
 
 var (
@@ -430,10 +432,12 @@ var file_nameward_agent_v1_local_service_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),        // 10: google.protobuf.Timestamp
 	(*v1.ListMappingsRequest)(nil),       // 11: nameward.v1.ListMappingsRequest
 	(*v1.ListFlowEventsRequest)(nil),     // 12: nameward.v1.ListFlowEventsRequest
-	(*v1.ExplainConnectionRequest)(nil),  // 13: nameward.v1.ExplainConnectionRequest
-	(*v1.ListMappingsResponse)(nil),      // 14: nameward.v1.ListMappingsResponse
-	(*v1.ListFlowEventsResponse)(nil),    // 15: nameward.v1.ListFlowEventsResponse
-	(*v1.ExplainConnectionResponse)(nil), // 16: nameward.v1.ExplainConnectionResponse
+	(*v1.GetRuleSetRequest)(nil),         // 13: nameward.v1.GetRuleSetRequest
+	(*v1.ExplainConnectionRequest)(nil),  // 14: nameward.v1.ExplainConnectionRequest
+	(*v1.ListMappingsResponse)(nil),      // 15: nameward.v1.ListMappingsResponse
+	(*v1.ListFlowEventsResponse)(nil),    // 16: nameward.v1.ListFlowEventsResponse
+	(*v1.GetRuleSetResponse)(nil),        // 17: nameward.v1.GetRuleSetResponse
+	(*v1.ExplainConnectionResponse)(nil), // 18: nameward.v1.ExplainConnectionResponse
 }
 var file_nameward_agent_v1_local_service_proto_depIdxs = []int32{
 	0,  // 0: nameward.agent.v1.WatchEventsRequest.kinds:type_name -> nameward.agent.v1.WatchEventsRequest.Kind
@@ -448,14 +452,16 @@ var file_nameward_agent_v1_local_service_proto_depIdxs = []int32{
 	11, // 9: nameward.agent.v1.LocalService.ListMappings:input_type -> nameward.v1.ListMappingsRequest
 	12, // 10: nameward.agent.v1.LocalService.ListFlowEvents:input_type -> nameward.v1.ListFlowEventsRequest
 	1,  // 11: nameward.agent.v1.LocalService.WatchEvents:input_type -> nameward.agent.v1.WatchEventsRequest
-	13, // 12: nameward.agent.v1.LocalService.ExplainConnection:input_type -> nameward.v1.ExplainConnectionRequest
-	4,  // 13: nameward.agent.v1.LocalService.GetStatus:output_type -> nameward.agent.v1.GetStatusResponse
-	14, // 14: nameward.agent.v1.LocalService.ListMappings:output_type -> nameward.v1.ListMappingsResponse
-	15, // 15: nameward.agent.v1.LocalService.ListFlowEvents:output_type -> nameward.v1.ListFlowEventsResponse
-	2,  // 16: nameward.agent.v1.LocalService.WatchEvents:output_type -> nameward.agent.v1.WatchEventsResponse
-	16, // 17: nameward.agent.v1.LocalService.ExplainConnection:output_type -> nameward.v1.ExplainConnectionResponse
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
+	13, // 12: nameward.agent.v1.LocalService.GetRuleSet:input_type -> nameward.v1.GetRuleSetRequest
+	14, // 13: nameward.agent.v1.LocalService.ExplainConnection:input_type -> nameward.v1.ExplainConnectionRequest
+	4,  // 14: nameward.agent.v1.LocalService.GetStatus:output_type -> nameward.agent.v1.GetStatusResponse
+	15, // 15: nameward.agent.v1.LocalService.ListMappings:output_type -> nameward.v1.ListMappingsResponse
+	16, // 16: nameward.agent.v1.LocalService.ListFlowEvents:output_type -> nameward.v1.ListFlowEventsResponse
+	2,  // 17: nameward.agent.v1.LocalService.WatchEvents:output_type -> nameward.agent.v1.WatchEventsResponse
+	17, // 18: nameward.agent.v1.LocalService.GetRuleSet:output_type -> nameward.v1.GetRuleSetResponse
+	18, // 19: nameward.agent.v1.LocalService.ExplainConnection:output_type -> nameward.v1.ExplainConnectionResponse
+	14, // [14:20] is the sub-list for method output_type
+	8,  // [8:14] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name

@@ -24,6 +24,7 @@ const (
 	LocalService_ListMappings_FullMethodName      = "/nameward.agent.v1.LocalService/ListMappings"
 	LocalService_ListFlowEvents_FullMethodName    = "/nameward.agent.v1.LocalService/ListFlowEvents"
 	LocalService_WatchEvents_FullMethodName       = "/nameward.agent.v1.LocalService/WatchEvents"
+	LocalService_GetRuleSet_FullMethodName        = "/nameward.agent.v1.LocalService/GetRuleSet"
 	LocalService_ExplainConnection_FullMethodName = "/nameward.agent.v1.LocalService/ExplainConnection"
 )
 
@@ -43,6 +44,8 @@ type LocalServiceClient interface {
 	// with `synced`, then each that is new, prolonged or seen again. That a mapping ended is not said: it says until
 	// when it lives. A reader that is slow gets the newest state of each, not every step.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
+	// Reads the rule set in force. FAILED_PRECONDITION while there is none.
+	GetRuleSet(ctx context.Context, in *v1.GetRuleSetRequest, opts ...grpc.CallOption) (*v1.GetRuleSetResponse, error)
 	// Evaluates a connection under the rule set in force, with the live mappings.
 	ExplainConnection(ctx context.Context, in *v1.ExplainConnectionRequest, opts ...grpc.CallOption) (*v1.ExplainConnectionResponse, error)
 }
@@ -104,6 +107,16 @@ func (c *localServiceClient) WatchEvents(ctx context.Context, in *WatchEventsReq
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type LocalService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
 
+func (c *localServiceClient) GetRuleSet(ctx context.Context, in *v1.GetRuleSetRequest, opts ...grpc.CallOption) (*v1.GetRuleSetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.GetRuleSetResponse)
+	err := c.cc.Invoke(ctx, LocalService_GetRuleSet_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *localServiceClient) ExplainConnection(ctx context.Context, in *v1.ExplainConnectionRequest, opts ...grpc.CallOption) (*v1.ExplainConnectionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(v1.ExplainConnectionResponse)
@@ -130,6 +143,8 @@ type LocalServiceServer interface {
 	// with `synced`, then each that is new, prolonged or seen again. That a mapping ended is not said: it says until
 	// when it lives. A reader that is slow gets the newest state of each, not every step.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
+	// Reads the rule set in force. FAILED_PRECONDITION while there is none.
+	GetRuleSet(context.Context, *v1.GetRuleSetRequest) (*v1.GetRuleSetResponse, error)
 	// Evaluates a connection under the rule set in force, with the live mappings.
 	ExplainConnection(context.Context, *v1.ExplainConnectionRequest) (*v1.ExplainConnectionResponse, error)
 	mustEmbedUnimplementedLocalServiceServer()
@@ -153,6 +168,9 @@ func (UnimplementedLocalServiceServer) ListFlowEvents(context.Context, *v1.ListF
 }
 func (UnimplementedLocalServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
+}
+func (UnimplementedLocalServiceServer) GetRuleSet(context.Context, *v1.GetRuleSetRequest) (*v1.GetRuleSetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRuleSet not implemented")
 }
 func (UnimplementedLocalServiceServer) ExplainConnection(context.Context, *v1.ExplainConnectionRequest) (*v1.ExplainConnectionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExplainConnection not implemented")
@@ -243,6 +261,24 @@ func _LocalService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type LocalService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
 
+func _LocalService_GetRuleSet_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.GetRuleSetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServiceServer).GetRuleSet(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LocalService_GetRuleSet_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServiceServer).GetRuleSet(ctx, req.(*v1.GetRuleSetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _LocalService_ExplainConnection_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(v1.ExplainConnectionRequest)
 	if err := dec(in); err != nil {
@@ -279,6 +315,10 @@ var LocalService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListFlowEvents",
 			Handler:    _LocalService_ListFlowEvents_Handler,
+		},
+		{
+			MethodName: "GetRuleSet",
+			Handler:    _LocalService_GetRuleSet_Handler,
 		},
 		{
 			MethodName: "ExplainConnection",
