@@ -71,8 +71,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 
 	server := newGRPCServer(requests, validator)
 	registerRules(server, policies, adminLog, stopping)
-	namewardv1.RegisterNodeServiceServer(server, adminserver.NewNodeService(policies, mappings, agents, adminLog))
-	namewardv1.RegisterObservationServiceServer(server, adminserver.NewObservationService(mappings, flows, adminLog, stopping))
+	namewardv1.RegisterNodeServiceServer(server, adminserver.NewNodeService(policies, mappings, flows, agents, adminLog, stopping))
+	namewardv1.RegisterObservationServiceServer(server, adminserver.NewObservationService(policies, mappings, flows, adminLog, stopping))
 	agentv1.RegisterSyncServiceServer(server, agents)
 	healthServer := registerHealth(server)
 	reflection.Register(server)

@@ -171,7 +171,7 @@ func server(t *testing.T, messages []*namewardv1.Policy, mappings []observe.Mapp
 	}); err != nil {
 		t.Fatal(err)
 	}
-	return served{adminserver.NewNodeService(s, ingested(t, id, mappings, at), nil, slog.New(slog.DiscardHandler)), id, rules}
+	return served{adminserver.NewNodeService(s, ingested(t, id, mappings, at), nil, nil, slog.New(slog.DiscardHandler), nil), id, rules}
 }
 
 // sameTimes lets times be a little apart: both sides translate from the clock that never steps, each at

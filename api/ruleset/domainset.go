@@ -136,6 +136,29 @@ func (s DomainSet) Match(name domain.Name) (domain.Pattern, bool) {
 	return domain.Pattern{}, false
 }
 
+// Matching returns every pattern of the set that matches the name, sorted by its text.
+func (s DomainSet) Matching(name domain.Name) []domain.Pattern {
+	found := []domain.Pattern{}
+	add := func(text string) {
+		if i, ok := s.find(text); ok && s.Domains[i].Match(name) {
+			found = append(found, s.Domains[i])
+		}
+	}
+	add("*")
+	add(name.String())
+	for rest, below := name.String(), true; below; {
+		if _, rest, below = strings.Cut(rest, "."); below {
+			add("*." + rest)
+		}
+	}
+	for _, pattern := range s.contents().general {
+		if pattern.Match(name) {
+			found = append(found, pattern)
+		}
+	}
+	return sorted(found, comparePatterns)
+}
+
 func (s DomainSet) find(text string) (int, bool) {
 	return slices.BinarySearchFunc(s.Domains, text, func(p domain.Pattern, text string) int { return cmp.Compare(p.String(), text) })
 }

@@ -593,3 +593,38 @@ func TestNoSetIsLargerThanAnyMayBe(t *testing.T) {
 		t.Errorf("message = %q, want the set and the limit", message)
 	}
 }
+
+func TestDomainsThatMatchAName(t *testing.T) {
+	s := start(t)
+	domains := []string{"*", "*.com", "*.example.com", "a.example.com", "a*.example.com", "b.example.com", "*.a.example.com", "www.*.com"}
+	if _, err := s.sets.CreateDomainSet(t.Context(), &namewardv1.CreateDomainSetRequest{
+		DomainSetId: "set", DomainSet: &namewardv1.DomainSet{Domains: domains},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"A.example.com.":  "* *.com *.example.com a*.example.com a.example.com",
+		"www.x.com":       "* *.com www.*.com",
+		"x.a.example.com": "* *.a.example.com *.com *.example.com",
+		"com":             "*",
+	} {
+		var got []string
+		for request := (&namewardv1.ListDomainsRequest{Name: "domainSets/set", Matching: name, PageSize: 2}); ; {
+			page, err := s.sets.ListDomains(t.Context(), request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, page.GetDomains()...)
+			if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+				break
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: got %v, want %s", name, got, want)
+		}
+	}
+	_, err := s.sets.ListDomains(t.Context(), &namewardv1.ListDomainsRequest{Name: "domainSets/set", Matching: "*.com", PageSize: -1})
+	if found := violations(t, err); found["matching"] == "" || found["page_size"] == "" {
+		t.Errorf("violations = %v", found)
+	}
+}

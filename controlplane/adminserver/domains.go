@@ -2,11 +2,13 @@ package adminserver
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
 	"github.com/nameward/nameward/api/domain"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/policy"
 	"github.com/nameward/nameward/controlplane/store"
 )
@@ -77,7 +79,7 @@ func (s *DomainSetService) edit(ctx context.Context, name, etag string, edits ma
 
 // ListDomains lists the domains of a set.
 func (s *DomainSetService) ListDomains(_ context.Context, request *namewardv1.ListDomainsRequest) (*namewardv1.ListDomainsResponse, error) {
-	after, err := parsePageToken(domainsOf(request.GetName()), request.GetPageToken())
+	after, matching, err := parseListDomains(request)
 	if err != nil {
 		return nil, toStatus(s.log, err)
 	}
@@ -86,6 +88,9 @@ func (s *DomainSetService) ListDomains(_ context.Context, request *namewardv1.Li
 		return nil, toStatus(s.log, err)
 	}
 	domains := set.Domains
+	if !matching.IsZero() {
+		domains = set.Matching(matching)
+	}
 	at, found := slices.BinarySearchFunc(domains, after, func(p domain.Pattern, text string) int { return strings.Compare(p.String(), text) })
 	if found {
 		at++
@@ -97,6 +102,18 @@ func (s *DomainSetService) ListDomains(_ context.Context, request *namewardv1.Li
 		response.NextPageToken = pageToken(domainsOf(set.Name), response.GetDomains()[size-1])
 	}
 	return response, nil
+}
+
+// parseListDomains returns behind which domain the page begins, and the name that is to match.
+func parseListDomains(request *namewardv1.ListDomainsRequest) (after string, matching domain.Name, err error) {
+	after, err = parsePageToken(domainsOf(request.GetName()), request.GetPageToken())
+	if text := request.GetMatching(); text != "" {
+		var nameErr error
+		if matching, nameErr = domain.ParseName(text); nameErr != nil {
+			err = errors.Join(err, &ruleset.FieldError{Field: "matching", Value: text, Reason: nameErr.Error()})
+		}
+	}
+	return after, matching, err
 }
 
 // domainsOf is the collection of the domains of a set, for page tokens.

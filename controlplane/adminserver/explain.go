@@ -41,15 +41,7 @@ func (s *NodeService) ExplainConnection(_ context.Context, request *namewardv1.E
 // parseExplain reads what of a request does not depend on the nodes that there are.
 func parseExplain(request *namewardv1.ExplainConnectionRequest) (explain.Question, error) {
 	question, err := explain.Parse(request)
-	switch {
-	case request.GetNode() != "" && len(request.GetLabels()) > 0:
-		err = errors.Join(&ruleset.FieldError{
-			Field: "labels", Value: labelsText(request.GetLabels()), Reason: "a node has its own labels: set one of `node` and `labels`",
-		}, err)
-	case request.GetNode() == "" && len(request.GetLabels()) == 0:
-		err = errors.Join(&ruleset.FieldError{Field: "node", Reason: "whose rules? Set one of `node` and `labels`"}, err)
-	}
-	return question, err
+	return question, errors.Join(checkWhose(request.GetNode(), request.GetLabels()), err)
 }
 
 // facts returns what is known of a node, or of one that has these labels.

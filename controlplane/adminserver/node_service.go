@@ -2,9 +2,11 @@ package adminserver
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/node"
@@ -21,8 +23,10 @@ type NodeService struct {
 
 	store    *store.Store
 	mappings *ingest.Table
+	flows    *ingest.Flows
 	wanted   Wanted
 	log      *slog.Logger
+	stopping <-chan struct{}
 }
 
 // Wanted knows when the status of every node says what the policies of this moment want of it.
@@ -31,9 +35,9 @@ type Wanted interface {
 	AwaitWanted(ctx context.Context)
 }
 
-// NewNodeService returns the service.
-func NewNodeService(s *store.Store, mappings *ingest.Table, wanted Wanted, log *slog.Logger) *NodeService {
-	return &NodeService{store: s, mappings: mappings, wanted: wanted, log: log}
+// NewNodeService returns the service. When stopping closes, its streams end with UNAVAILABLE.
+func NewNodeService(s *store.Store, mappings *ingest.Table, flows *ingest.Flows, wanted Wanted, log *slog.Logger, stopping <-chan struct{}) *NodeService {
+	return &NodeService{store: s, mappings: mappings, flows: flows, wanted: wanted, log: log, stopping: stopping}
 }
 
 // GetNode reads a node.
@@ -50,10 +54,11 @@ func (s *NodeService) GetNode(ctx context.Context, request *namewardv1.GetNodeRe
 func (s *NodeService) ListNodes(ctx context.Context, request *namewardv1.ListNodesRequest) (*namewardv1.ListNodesResponse, error) {
 	s.wanted.AwaitWanted(ctx)
 	after, err := parsePageToken(nodesCollection, request.GetPageToken())
-	if err != nil {
+	keep, filterErr := nodeFilter(s.store, request.GetFilter())
+	if err := errors.Join(err, filterErr); err != nil {
 		return nil, toStatus(s.log, err)
 	}
-	nodes, more, err := s.store.ListNodes(after, pageSize(request.GetPageSize()))
+	nodes, more, err := s.store.ListNodes(after, pageSize(request.GetPageSize()), keep)
 	if err != nil {
 		return nil, toStatus(s.log, err)
 	}
@@ -72,6 +77,26 @@ func (s *NodeService) ListNodes(ctx context.Context, request *namewardv1.ListNod
 		response.NextPageToken = pageToken(nodesCollection, after)
 	}
 	return response, nil
+}
+
+// DeleteNode forgets a node.
+func (s *NodeService) DeleteNode(ctx context.Context, request *namewardv1.DeleteNodeRequest) (*emptypb.Empty, error) {
+	n, err := s.find("name", request.GetName())
+	if err == nil && request.GetValidateOnly() {
+		err = n.CheckDeletion()
+	} else if err == nil {
+		err = s.store.DeleteNode(ctx, n.ID, func() {
+			s.mappings.Forget(n.ID)
+			s.flows.Forget(n.ID)
+		})
+	}
+	if errors.Is(err, store.ErrNotFound) && request.GetAllowMissing() {
+		err = nil
+	}
+	if err != nil {
+		return nil, toStatus(s.log, err)
+	}
+	return &emptypb.Empty{}, nil
 }
 
 // find returns the node of a resource name that the request has in field.

@@ -17,6 +17,7 @@ import (
 	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/ingest"
+	"github.com/nameward/nameward/controlplane/store"
 )
 
 const mappingsCollection = "mappings"
@@ -25,6 +26,7 @@ const mappingsCollection = "mappings"
 type ObservationService struct {
 	namewardv1.UnimplementedObservationServiceServer
 
+	store    *store.Store
 	mappings *ingest.Table
 	flows    *ingest.Flows
 	log      *slog.Logger
@@ -32,15 +34,15 @@ type ObservationService struct {
 }
 
 // NewObservationService returns the service. When stopping closes, its streams end with UNAVAILABLE.
-func NewObservationService(mappings *ingest.Table, flows *ingest.Flows, log *slog.Logger, stopping <-chan struct{}) *ObservationService {
-	return &ObservationService{mappings: mappings, flows: flows, log: log, stopping: stopping}
+func NewObservationService(s *store.Store, mappings *ingest.Table, flows *ingest.Flows, log *slog.Logger, stopping <-chan struct{}) *ObservationService {
+	return &ObservationService{store: s, mappings: mappings, flows: flows, log: log, stopping: stopping}
 }
 
 // ListMappings lists live mappings. A page goes on where the one before ended, whatever came or went
 // meanwhile.
 func (s *ObservationService) ListMappings(_ context.Context, request *namewardv1.ListMappingsRequest) (*namewardv1.ListMappingsResponse, error) {
 	filter, after, err := parseListMappings(request)
-	if err != nil {
+	if err := errors.Join(err, s.ofPolicy(&filter, request.GetFilter().GetPolicy())); err != nil {
 		return nil, toStatus(s.log, err)
 	}
 	mappings, more := s.mappings.List(filter, after, pageSize(request.GetPageSize()), time.Now())
@@ -68,10 +70,25 @@ func parseListMappings(request *namewardv1.ListMappingsRequest) (ingest.Filter, 
 	return filter, after, errors.Join(filterErr, tokenErr)
 }
 
+// ofPolicy makes a filter select the mappings by which a policy's rules match, "" for no policy.
+func (s *ObservationService) ofPolicy(filter *ingest.Filter, name string) error {
+	if name == "" {
+		return nil
+	}
+	p, err := policyOf(s.store, "filter.policy", name)
+	if err != nil {
+		return err
+	}
+	snapshot, _, _ := s.store.Snapshot()
+	rules := rulesOf(snapshot, p)
+	filter.Covered = func(name domain.Name) bool { return rules.Covers(p.Rules, name) }
+	return nil
+}
+
 // WatchMappings streams mappings: what lives, then what changes.
 func (s *ObservationService) WatchMappings(request *namewardv1.WatchMappingsRequest, stream grpc.ServerStreamingServer[namewardv1.WatchMappingsResponse]) error {
 	filter, err := ingest.ParseFilter(request.GetFilter())
-	if err != nil {
+	if err := errors.Join(err, s.ofPolicy(&filter, request.GetFilter().GetPolicy())); err != nil {
 		return toStatus(s.log, err)
 	}
 	ctx, release := untilStopping(stream.Context(), s.stopping)

@@ -368,3 +368,73 @@ func BenchmarkUpdatePolicy(b *testing.B) {
 		}
 	}
 }
+
+func TestPoliciesAreFiltered(t *testing.T) {
+	s := start(t)
+	id, err := node.ParseID("n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.store.RegisterNode(t.Context(), store.Node{ID: id, Labels: map[string]string{"role": "web"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.sets.CreateDomainSet(t.Context(), &namewardv1.CreateDomainSetRequest{
+		DomainSetId: "set", DomainSet: &namewardv1.DomainSet{Domains: []string{"*.set.example", "b*.example"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	rule := func(r *namewardv1.Rule) []*namewardv1.Rule {
+		r.Action = namewardv1.Rule_ALLOW
+		return []*namewardv1.Rule{r}
+	}
+	selector := func(role string) *namewardv1.NodeSelector {
+		return &namewardv1.NodeSelector{MatchLabels: map[string]string{"role": role}}
+	}
+	for id, p := range map[string]*namewardv1.Policy{
+		"all": {Rules: rule(&namewardv1.Rule{Domains: []string{"a.example"}})},
+		"db":  {NodeSelector: selector("db"), Rules: rule(&namewardv1.Rule{DomainSets: []string{"domainSets/set"}})},
+		"off": {Mode: namewardv1.Policy_DISABLED, NodeSelector: selector("web"), Rules: rule(&namewardv1.Rule{Domains: []string{"*.example"}})},
+		"web": {Mode: namewardv1.Policy_ENFORCE, NodeSelector: selector("web"), Rules: rule(&namewardv1.Rule{Cidrs: []string{"10.0.0.0/8"}})},
+	} {
+		if _, err := s.CreatePolicy(t.Context(), &namewardv1.CreatePolicyRequest{PolicyId: id, Policy: p}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		filter *namewardv1.PolicyFilter
+		want   string
+	}{
+		{&namewardv1.PolicyFilter{}, "all db off web"},
+		{&namewardv1.PolicyFilter{DomainSet: "domainSets/set"}, "db"},
+		{&namewardv1.PolicyFilter{DomainSet: "domainSets/none"}, ""},
+		{&namewardv1.PolicyFilter{Node: "nodes/n"}, "all web"},
+		{&namewardv1.PolicyFilter{Domain: "A.Example."}, "all off"},
+		{&namewardv1.PolicyFilter{Domain: "x.set.example"}, "db off"},
+		{&namewardv1.PolicyFilter{Domain: "bx.example"}, "db off"},
+		{&namewardv1.PolicyFilter{Mode: namewardv1.Policy_ENFORCE}, "all db web"},
+		{&namewardv1.PolicyFilter{Mode: namewardv1.Policy_DISABLED, Domain: "b.example"}, "off"},
+	} {
+		var got []string
+		for request := (&namewardv1.ListPoliciesRequest{PageSize: 1, Filter: test.filter}); ; {
+			page, err := s.ListPolicies(t.Context(), request)
+			if err != nil {
+				t.Fatalf("%v: %v", test.filter, err)
+			}
+			for _, p := range page.GetPolicies() {
+				got = append(got, strings.TrimPrefix(p.GetName(), "policies/"))
+			}
+			if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+				break
+			}
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%v: got %v, want %s", test.filter, got, test.want)
+		}
+	}
+	_, err = s.ListPolicies(t.Context(), &namewardv1.ListPoliciesRequest{PageToken: "x", Filter: &namewardv1.PolicyFilter{Node: "nodes/nobody", Domain: "a..b"}})
+	for _, field := range []string{"page_token", "filter.node", "filter.domain"} {
+		if violations(t, err)[field] == "" {
+			t.Errorf("%v does not name %s", err, field)
+		}
+	}
+}

@@ -53,6 +53,7 @@ func verdicts() []verdict {
 		{store.ErrNotFound, codes.NotFound, "NOT_FOUND"},
 		{store.ErrExists, codes.AlreadyExists, "ALREADY_EXISTS"},
 		{store.ErrStale, codes.Aborted, "STALE_ETAG"},
+		{store.ErrConnected, codes.FailedPrecondition, "CONNECTED"},
 		{errStopping, codes.Unavailable, "STOPPING"},
 		{errTooSlow, codes.ResourceExhausted, "TOO_SLOW"},
 		{errCapacity, codes.ResourceExhausted, "CAPACITY_EXCEEDED"},

@@ -14,6 +14,7 @@ import (
 	"github.com/nameward/nameward/api/flow"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/ingest"
 	"github.com/nameward/nameward/controlplane/policy"
 )
 
@@ -109,13 +110,17 @@ func handlerFaults(request proto.Message) error {
 	case *namewardv1.ListDomainSetsRequest:
 		_, err = parsePageToken(domainSetsCollection, r.GetPageToken())
 	case *namewardv1.ListDomainsRequest:
-		_, err = parsePageToken(domainsOf(r.GetName()), r.GetPageToken())
+		_, _, err = parseListDomains(r)
 	case *namewardv1.ListNodesRequest:
 		_, err = parsePageToken(nodesCollection, r.GetPageToken())
 	case *namewardv1.ListMappingsRequest:
 		_, _, err = parseListMappings(r)
 	case *namewardv1.ListFlowEventsRequest:
 		_, _, err = parseListFlowEvents(r)
+	case *namewardv1.WatchMappingsRequest:
+		_, err = ingest.ParseFilter(r.GetFilter())
+	case *namewardv1.GetRuleSetRequest:
+		err = checkWhose(r.GetNode(), r.GetLabels())
 	case *namewardv1.WatchFlowEventsRequest:
 		_, err = flow.ParseFilter("filter", r.GetFilter())
 	default:

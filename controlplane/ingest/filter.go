@@ -3,6 +3,7 @@ package ingest
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/nameward/nameward/api/domain"
@@ -18,6 +19,8 @@ type Filter struct {
 	// Addresses contains the address.
 	Addresses netip.Prefix
 	Node      node.ID
+	// Covered is true of the name asked or of one of its aliases. It is called under the table's lock.
+	Covered func(domain.Name) bool
 }
 
 // ParseFilter checks a filter. An error joins a *ruleset.FieldError for every fault, with paths from the
@@ -70,17 +73,13 @@ func (f Filter) Match(m *Mapping) bool {
 	if f.Addresses.IsValid() && !f.Addresses.Contains(m.Address) {
 		return false
 	}
-	return f.Domain == domain.Pattern{} || f.matchNames(m)
+	if (f.Domain != domain.Pattern{}) && !m.anyName(f.Domain.Match) {
+		return false
+	}
+	return f.Covered == nil || m.anyName(f.Covered)
 }
 
-func (f Filter) matchNames(m *Mapping) bool {
-	if f.Domain.Match(m.Domain) {
-		return true
-	}
-	for _, alias := range m.Chain {
-		if f.Domain.Match(alias) {
-			return true
-		}
-	}
-	return false
+// anyName reports whether the test is true of the name asked or of one of its aliases.
+func (m *Mapping) anyName(test func(domain.Name) bool) bool {
+	return test(m.Domain) || slices.ContainsFunc(m.Chain, test)
 }

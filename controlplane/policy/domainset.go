@@ -18,7 +18,7 @@ const (
 	// MaxDomains bounds the domains of a set, and so what one set costs the server in memory.
 	MaxDomains = 1 << 20
 	// MaxInlineDomains is how many domains a DomainSet message has at most.
-	MaxInlineDomains = 10_000
+	MaxInlineDomains = ruleset.MaxInlineDomains
 )
 
 // DomainSet is a named list of domain patterns that the rules of policies share. It is immutable: holders

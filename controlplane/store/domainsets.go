@@ -38,7 +38,7 @@ func findDomainSet(txn *memdb.Txn, name string) (*policy.DomainSet, error) {
 // ListDomainSets returns up to limit sets whose names come after the given one, in order of the names, and
 // whether there are more.
 func (s *Store) ListDomainSets(after string, limit int) (sets []*policy.DomainSet, more bool, err error) {
-	return listAfter[*policy.DomainSet](s.db.Txn(false), tableDomainSets, after, limit)
+	return listAfter[*policy.DomainSet](s.db.Txn(false), tableDomainSets, after, limit, nil)
 }
 
 // PutDomainSet makes or replaces a domain set and returns it as stored, with its new etag and times. It

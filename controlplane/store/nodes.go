@@ -85,7 +85,24 @@ func (n *Node) Message() *namewardv1.Node {
 		status.Addresses = append(status.Addresses, text)
 	}
 	status.MoreAddresses = n.Status.MoreAddresses
+	status.State = n.State()
 	return message
+}
+
+// State says in a word how the node does.
+func (n *Node) State() namewardv1.NodeStatus_State {
+	switch status := &n.Status; {
+	case status.LastError != "":
+		return namewardv1.NodeStatus_FAILED
+	case !status.Connected:
+		return namewardv1.NodeStatus_DISCONNECTED
+	case status.AppliedRevision < status.WantedRevision:
+		return namewardv1.NodeStatus_BEHIND
+	case len(status.Degraded) > 0:
+		return namewardv1.NodeStatus_DEGRADED
+	default:
+		return namewardv1.NodeStatus_CURRENT
+	}
 }
 
 // durable returns what of the node is kept on disk.
@@ -129,10 +146,10 @@ func findNode(txn *memdb.Txn, id node.ID) (*Node, error) {
 	return n, nil
 }
 
-// ListNodes returns up to limit nodes whose ids come after the given one, in order of the ids, and whether
-// there are more.
-func (s *Store) ListNodes(after string, limit int) (nodes []*Node, more bool, err error) {
-	return listAfter[*Node](s.db.Txn(false), tableNodes, after, limit)
+// ListNodes returns up to limit nodes whose ids come after the given one and that keep, if it is not nil, accepts,
+// in order of the ids, and whether there are more.
+func (s *Store) ListNodes(after string, limit int, keep func(*Node) bool) (nodes []*Node, more bool, err error) {
+	return listAfter(s.db.Txn(false), tableNodes, after, limit, keep)
 }
 
 // Nodes returns every node in order of the ids, and a channel that closes when any of them changes, its

@@ -84,7 +84,7 @@ func TestNodeStatus(t *testing.T) {
 		Name: "nodes/lab", Labels: map[string]string{"role": "web"},
 		Status: &namewardv1.NodeStatus{
 			AgentVersion: "1", Kernel: "6.1", IptablesBackend: "nft", Connected: true,
-			LastContactTime: timestamppb.New(before), LastError: "map is full", Counters: map[string]uint64{"verdicts_deny": 3},
+			State: namewardv1.NodeStatus_FAILED, LastContactTime: timestamppb.New(before), LastError: "map is full", Counters: map[string]uint64{"verdicts_deny": 3},
 		},
 	}
 	if diff := cmp.Diff(want, nodes[0].Message(), protocmp.Transform()); diff != "" {
@@ -111,11 +111,11 @@ func TestListNodes(t *testing.T) {
 	for _, name := range []string{"c", "a", "b"} {
 		register(t, s, name, "6.1")
 	}
-	first, more, err := s.ListNodes("", 2)
+	first, more, err := s.ListNodes("", 2, nil)
 	if err != nil || !more || len(first) != 2 || first[1].ID.String() != "b" {
 		t.Fatalf("first page = %v, more %t, %v, want a, b and more", first, more, err)
 	}
-	second, more, err := s.ListNodes("b", 2)
+	second, more, err := s.ListNodes("b", 2, nil)
 	if err != nil || more || len(second) != 1 || second[0].ID.String() != "c" {
 		t.Errorf("second page = %v, more %t, %v, want c alone", second, more, err)
 	}

@@ -75,13 +75,14 @@ func (s *Store) lookUp(name string) (*policy.Policy, error) {
 	return p, nil
 }
 
-// ListPolicies returns up to limit policies whose names come after the given one, in order of the names,
-// and whether there are more.
-func (s *Store) ListPolicies(after string, limit int) (policies []*policy.Policy, more bool, err error) {
-	return listAfter[*policy.Policy](s.db.Txn(false), tablePolicies, after, limit)
+// ListPolicies returns up to limit policies whose names come after the given one and that keep, if it is not nil,
+// accepts, in order of the names, and whether there are more.
+func (s *Store) ListPolicies(after string, limit int, keep func(*policy.Policy) bool) (policies []*policy.Policy, more bool, err error) {
+	return listAfter(s.db.Txn(false), tablePolicies, after, limit, keep)
 }
 
-func listAfter[T any](txn *memdb.Txn, table, after string, limit int) (list []T, more bool, err error) {
+// listAfter keeps all where keep is nil.
+func listAfter[T any](txn *memdb.Txn, table, after string, limit int, keep func(T) bool) (list []T, more bool, err error) {
 	// One more zero byte makes a bound right behind the key of `after`.
 	objects, err := txn.LowerBound(table, indexID, after+"\x00")
 	if after == "" {
@@ -91,10 +92,14 @@ func listAfter[T any](txn *memdb.Txn, table, after string, limit int) (list []T,
 		return nil, false, fmt.Errorf("list %s: %w", table, err)
 	}
 	for object := objects.Next(); object != nil; object = objects.Next() {
+		item := object.(T) // the index refuses other types
+		if keep != nil && !keep(item) {
+			continue
+		}
 		if len(list) == limit {
 			return list, true, nil
 		}
-		list = append(list, object.(T)) // the index refuses other types
+		list = append(list, item)
 	}
 	return list, false, nil
 }

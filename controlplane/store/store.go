@@ -26,9 +26,11 @@ var (
 	ErrExists = errors.New("already exists")
 	// ErrStale says that the object is not the one that the etag stands for.
 	ErrStale = errors.New("has changed since it was read: the etag is stale")
+	// ErrConnected says that a node cannot be forgotten now.
+	ErrConnected = errors.New("its agent is connected: it can be deleted when that is stopped")
 )
 
-// ResourceError is ErrNotFound, ErrExists or ErrStale, and the resource that it is about.
+// ResourceError is one of the errors above, and the resource that it is about.
 type ResourceError struct {
 	// Name is the resource name, as in `policies/web`.
 	Name string

@@ -52,8 +52,14 @@ func (s *Server) ExplainConnection(_ context.Context, request *namewardv1.Explai
 	return answer, lookUpErr
 }
 
+// about is a request that may say which node it is about.
+type about interface {
+	GetNode() string
+	GetLabels() map[string]string
+}
+
 // otherNode returns the faults of a request that is not about this node.
-func (s *Server) otherNode(request *namewardv1.ExplainConnectionRequest) error {
+func (s *Server) otherNode(request about) error {
 	var errs []error
 	if text := request.GetNode(); text != "" {
 		if id, err := node.ParseResourceName(text); err != nil || id != s.node {

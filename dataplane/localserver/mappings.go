@@ -13,6 +13,7 @@ import (
 	"github.com/nameward/nameward/api/domain"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/dataplane/observe"
 )
 
@@ -76,9 +77,30 @@ func (s *Server) filter(path string, message *namewardv1.MappingFilter) (func(*o
 		}
 		keep = append(keep, func(*observe.Mapping) bool { return id == s.node })
 	}
+	if text := message.GetPolicy(); text != "" {
+		covered := s.coveredBy(text)
+		if covered == nil {
+			errs = append(errs, fieldError(path+".policy", text, "is no policy of the rule set in force"))
+		}
+		keep = append(keep, func(m *observe.Mapping) bool { return covered(m.Domain) || slices.ContainsFunc(m.Chain, covered) })
+	}
 	return func(m *observe.Mapping) bool {
 		return !slices.ContainsFunc(keep, func(k func(*observe.Mapping) bool) bool { return !k(m) })
 	}, errors.Join(errs...)
+}
+
+// coveredBy returns whether a pattern of a policy's rules matches a name, or one of their domain sets; nil when the
+// rule set in force does not have the policy.
+func (s *Server) coveredBy(policy string) func(domain.Name) bool {
+	rules := s.agent.Rules()
+	if rules == nil {
+		return nil
+	}
+	at := slices.IndexFunc(rules.Policies, func(p ruleset.Policy) bool { return p.Name == policy })
+	if at < 0 {
+		return nil
+	}
+	return func(name domain.Name) bool { return rules.Covers(rules.Policies[at], name) }
 }
 
 func parsePrefix(text string) (netip.Prefix, error) {

@@ -1,0 +1,86 @@
+package adminserver
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/nameward/nameward/api/domain"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/compile"
+	"github.com/nameward/nameward/controlplane/policy"
+	"github.com/nameward/nameward/controlplane/store"
+)
+
+// policyFilter returns what selects policies; nil for all. An error joins a *ruleset.FieldError for every fault.
+func policyFilter(s *store.Store, message *namewardv1.PolicyFilter) (func(*policy.Policy) bool, error) {
+	var tests []func(*policy.Policy) bool
+	var faults []error
+	if name := message.GetDomainSet(); name != "" {
+		tests = append(tests, func(p *policy.Policy) bool { return p.Names(name) })
+	}
+	if text := message.GetNode(); text != "" {
+		labels, err := labelsOf(s, "filter.node", text)
+		faults = append(faults, err)
+		tests = append(tests, func(p *policy.Policy) bool { return p.Rules.Mode != ruleset.Disabled && p.Selects(labels) })
+	}
+	if text := message.GetDomain(); text != "" {
+		name, err := domain.ParseName(text)
+		if err != nil {
+			faults = append(faults, &ruleset.FieldError{Field: "filter.domain", Value: text, Reason: err.Error()})
+		}
+		snapshot, _, _ := s.Snapshot()
+		tests = append(tests, func(p *policy.Policy) bool { return covers(snapshot, p, name) })
+	}
+	if mode := message.GetMode(); mode != namewardv1.Policy_MODE_UNSPECIFIED {
+		tests = append(tests, func(p *policy.Policy) bool { return p.Rules.Mode.ToProto() == mode })
+	}
+	return all(tests), errors.Join(faults...)
+}
+
+// all returns what passes every test; nil when there is none.
+func all[T any](tests []func(T) bool) func(T) bool {
+	if len(tests) == 0 {
+		return nil
+	}
+	return func(item T) bool {
+		return !slices.ContainsFunc(tests, func(test func(T) bool) bool { return !test(item) })
+	}
+}
+
+// labelsOf returns the labels of a node that a field of a request names.
+func labelsOf(s *store.Store, field, name string) (map[string]string, error) {
+	id, err := node.ParseResourceName(name)
+	if err != nil {
+		return nil, &ruleset.FieldError{Field: field, Value: name, Reason: err.Error()}
+	}
+	n, err := s.Node(id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, &ruleset.FieldError{Field: field, Value: name, Reason: "no such node has ever connected"}
+	}
+	if err != nil {
+		return nil, err //nolint:wrapcheck // names the resource
+	}
+	return n.Labels, nil
+}
+
+// policyOf returns the policy that a field of a request names.
+func policyOf(s *store.Store, field, name string) (*policy.Policy, error) {
+	p, err := s.Policy(name)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, &ruleset.FieldError{Field: field, Value: name, Reason: "no such policy exists"}
+	}
+	return p, err //nolint:wrapcheck // names the resource
+}
+
+// covers reports whether a pattern of one of the policy's rules matches the name, or one of their domain sets.
+func covers(snapshot policy.Snapshot, p *policy.Policy, name domain.Name) bool {
+	return rulesOf(snapshot, p).Covers(p.Rules, name)
+}
+
+// rulesOf returns the rule set of one policy.
+func rulesOf(snapshot policy.Snapshot, p *policy.Policy) *ruleset.RuleSet {
+	alone := []*policy.Policy{p}
+	return compile.Rules(alone, snapshot.DomainSetsOf(alone))
+}

@@ -1,0 +1,64 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/controlplane/storage"
+)
+
+// DeleteNode forgets a node; ErrNotFound when there is none, ErrConnected while its agent is connected. gone is called
+// when that is durable, before the node can be registered again. An agent that connects at the same moment finds its
+// node unknown, which ends its stream, and registers with the next.
+func (s *Store) DeleteNode(ctx context.Context, id node.ID, gone func()) error {
+	for {
+		current, err := s.Node(id)
+		if err != nil {
+			return err
+		}
+		if err := current.CheckDeletion(); err != nil {
+			return err
+		}
+		operation := storage.Operation{Key: id.ResourceName(), Expected: storage.ExpectRevision(current.revision)}
+		err = s.backend.Commit(ctx, []storage.Operation{operation}, func(revision uint64) {
+			s.dropNode(id, revision)
+			gone()
+		})
+		switch {
+		case errors.Is(err, storage.ErrConflict):
+			continue
+		case err != nil:
+			return fmt.Errorf("commit deletion of %s: %w", id.ResourceName(), err)
+		default:
+			return nil
+		}
+	}
+}
+
+// CheckDeletion returns ErrConnected for a node that cannot be forgotten now.
+func (n *Node) CheckDeletion() error {
+	if n.Status.Connected {
+		return &ResourceError{Name: n.ID.ResourceName(), Err: ErrConnected}
+	}
+	return nil
+}
+
+// dropNode makes a deletion visible.
+func (s *Store) dropNode(id node.ID, revision uint64) {
+	txn := s.db.Txn(true)
+	defer txn.Abort()
+	// The status may have been replaced since the deletion was asked for.
+	current, err := findNode(txn, id)
+	if err == nil && current != nil {
+		err = txn.Delete(tableNodes, current)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("read model refused revision %d: %v", revision, err)) // the schema does not fit
+	}
+	txn.Commit()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.revision = revision
+}
