@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
@@ -62,7 +63,7 @@ func (p *program) apply(ctx context.Context, paths []string, dryRun bool) error 
 	}
 	defer connection.Close()
 	manifests, unread := p.readManifests(paths)
-	a := &applier{namewardv1.NewPolicyServiceClient(connection), namewardv1.NewDomainSetServiceClient(connection)}
+	a := newApplier(connection)
 	// What could be read is checked in any case: the operator shall mend all of the files at once.
 	plans, err := a.plan(ctx, manifests)
 	if err := errors.Join(unread, err); err != nil {
@@ -123,6 +124,10 @@ func (p plan) rank() int {
 type applier struct {
 	policies namewardv1.PolicyServiceClient
 	sets     namewardv1.DomainSetServiceClient
+}
+
+func newApplier(connection *grpc.ClientConn) *applier {
+	return &applier{namewardv1.NewPolicyServiceClient(connection), namewardv1.NewDomainSetServiceClient(connection)}
 }
 
 // plan lets the server check each manifest. The faults of all documents come at once, a stale etag among

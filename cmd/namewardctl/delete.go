@@ -15,14 +15,18 @@ func (p *program) deleteCommand() *cobra.Command {
 	var ignoreMissing bool
 	command := &cobra.Command{
 		Use:   "delete NAME...",
-		Short: "Delete policies and domain sets",
+		Short: "Delete policies and domain sets, and forget nodes",
 		Long: `delete deletes policies and domain sets, in the order given, each by its name. A domain set that
-policies name is not deleted.`,
+policies name is not deleted. A node that will not come back is forgotten, with its mappings and
+denied connections; not while its agent is connected.`,
 		Example: `  namewardctl delete policies/web-egress policies/audit-first
-  namewardctl delete domainSets/saas`,
+  namewardctl delete domainSets/saas
+  namewardctl delete nodes/build-7`,
 		Args: cobra.ArbitraryArgs,
+
+		ValidArgsFunction: p.completeNames(policiesCollection, domainSetsCollection, nodesCollection),
 		RunE: func(command *cobra.Command, args []string) error {
-			names, err := parseNames(args, policiesCollection, domainSetsCollection)
+			names, err := parseNames(args, policiesCollection, domainSetsCollection, nodesCollection)
 			if err != nil {
 				return usageError{err}
 			}
@@ -47,9 +51,14 @@ policies name is not deleted.`,
 }
 
 func deleteResource(ctx context.Context, connection *grpc.ClientConn, name resourceName, ignoreMissing bool) (err error) {
-	if name.collection == domainSetsCollection {
+	switch name.collection {
+	case domainSetsCollection:
 		request := &namewardv1.DeleteDomainSetRequest{Name: name.String(), AllowMissing: ignoreMissing}
 		_, err = namewardv1.NewDomainSetServiceClient(connection).DeleteDomainSet(ctx, request)
+		return err
+	case nodesCollection:
+		request := &namewardv1.DeleteNodeRequest{Name: name.String(), AllowMissing: ignoreMissing}
+		_, err = namewardv1.NewNodeServiceClient(connection).DeleteNode(ctx, request)
 		return err
 	}
 	request := &namewardv1.DeletePolicyRequest{Name: name.String(), AllowMissing: ignoreMissing}

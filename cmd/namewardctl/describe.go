@@ -20,6 +20,8 @@ be applied again.`,
   namewardctl describe domainSets/saas
   namewardctl describe nodes/lab`,
 		Args: cobra.ArbitraryArgs,
+
+		ValidArgsFunction: p.completeNames(policiesCollection, domainSetsCollection, nodesCollection),
 		RunE: func(command *cobra.Command, args []string) error {
 			names, err := parseNames(args, policiesCollection, domainSetsCollection, nodesCollection)
 			if err != nil {
@@ -74,7 +76,7 @@ func (p *program) describeOne(ctx context.Context, name resourceName) (proto.Mes
 		users, err := p.usersOf(ctx, name.String())
 		return set, p.describeDomainSet(set, users), err
 	}
-	nodes, err := p.listNodes(ctx, []string{name.String()})
+	nodes, err := p.listNodes(ctx, []string{name.String()}, filter{})
 	if err != nil {
 		return nil, "", err
 	}

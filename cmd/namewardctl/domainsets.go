@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -58,14 +57,8 @@ func (p *program) wholeDomainSet(ctx context.Context, name string) (*namewardv1.
 
 // usersOf returns the names of the policies that name a domain set.
 func (p *program) usersOf(ctx context.Context, domainSet string) ([]string, error) {
-	policies, err := p.listPolicies(ctx, nil)
-	var users []string
-	for _, policy := range policies {
-		if slices.ContainsFunc(policy.GetRules(), func(rule *namewardv1.Rule) bool { return slices.Contains(rule.GetDomainSets(), domainSet) }) {
-			users = append(users, policy.GetName())
-		}
-	}
-	return users, err
+	policies, err := p.selectPolicies(ctx, nil, &namewardv1.PolicyFilter{DomainSet: domainSet})
+	return namesOf(policies), err
 }
 
 func (p *program) domainSetsTable(sets []*namewardv1.DomainSet) *table {

@@ -55,6 +55,8 @@ of them are. It exits with 0 for ALLOW and 3 for DENY.`,
 	flags.StringVar(&q.protocol, "protocol", "TCP", "TCP, UDP, SCTP or ICMP")
 	flags.Uint16Var(&q.port, "port", 0, "destination port; ICMP has none")
 	flags.Uint16Var(&q.sourcePort, "source-port", 0, "port that it comes from, which tells a DHCP client")
+	p.completeFlag(command, "node", nodesCollection)
+	p.completeValues(command, "protocol", "TCP", "UDP", "SCTP", "ICMP")
 	p.options.bindOutput(command)
 	return command
 }

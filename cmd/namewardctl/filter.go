@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -9,42 +11,73 @@ import (
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
 
-// filter is the part of the command line that selects mappings and flow events.
+// filter is the part of the command line that selects what is listed or watched.
 type filter struct {
-	domain, address, node  string
-	workload, policy, mode string // of flow events alone
+	domain, address, node, workload, policy, mode, state, domainSet string
+	labels                                                          map[string]string
 }
 
+// bind declares what selects any kind of resource.
 func (f *filter) bind(flags *pflag.FlagSet) {
-	flags.StringVar(&f.domain, "domain", "", "mappings and flows: a name or pattern that a name of the address matches")
+	flags.StringVar(&f.domain, "domain", "", "mappings and flows: a name or pattern that a name of the address matches; policies: a name that one of their patterns matches")
 	flags.StringVar(&f.address, "address", "", "mappings and flows: an address, or addresses in CIDR form")
-	flags.StringVar(&f.node, "node", "", "mappings and flows: a node")
-	flags.StringVar(&f.workload, "workload", "", "flows only: source addresses (one, or in CIDR form), uid:N or host")
-	flags.StringVar(&f.policy, "policy", "", "flows only: the policy whose rule decided")
-	flags.StringVar(&f.mode, "mode", "", "flows only: ENFORCE for what was stopped, AUDIT for what would have been")
+	flags.StringVar(&f.node, "node", "", "mappings and flows: a node; policies: a node that they apply to")
+	flags.StringVar(&f.workload, "workload", "", "flows: source addresses (one, or in CIDR form), uid:N or host")
+	flags.StringVar(&f.mode, "mode", "", "flows: ENFORCE for what was stopped, AUDIT for what would have been; policies: their mode")
+	flags.StringVar(&f.domainSet, "domain-set", "", "policies: a domain set that they name")
+	f.bindNodes(flags)
 }
 
-func (f *filter) set() bool { return *f != filter{} }
+// bindNodes declares what selects nodes.
+func (f *filter) bindNodes(flags *pflag.FlagSet) {
+	flags.StringVar(&f.policy, "policy", "", "flows: the policy whose rule decided; mappings: a policy with a pattern for the name; nodes: a policy that applies to them")
+	flags.StringToStringVar(&f.labels, "label", nil, "nodes: labels that they have, key=value (repeatable)")
+	flags.StringVar(&f.state, "state", "", "nodes: current, behind, degraded, failed or disconnected")
+}
 
-// fits says whether what is selected can be selected by what is given.
+// fits says whether what is selected by can select what is given.
 func (f *filter) fits(collection string) error {
-	observed := collection == mappingsCollection || collection == flowsCollection
-	switch {
-	case f.workload+f.policy+f.mode != "" && collection != flowsCollection:
-		return usagef("--workload, --policy and --mode select flows, not %s", collection)
-	case f.set() && !observed:
-		return usagef("--domain, --address and --node select mappings and flows, not %s", collection)
+	observed := []string{mappingsCollection, flowsCollection}
+	var errs []error
+	for _, flag := range []struct {
+		name string
+		set  bool
+		of   []string
+	}{
+		{"domain", f.domain != "", append(observed, policiesCollection)},
+		{"address", f.address != "", observed},
+		{"node", f.node != "", append(observed, policiesCollection)},
+		{"workload", f.workload != "", []string{flowsCollection}},
+		{"policy", f.policy != "", append(observed, nodesCollection)},
+		{"mode", f.mode != "", []string{flowsCollection, policiesCollection}},
+		{"domain-set", f.domainSet != "", []string{policiesCollection}},
+		{"label", len(f.labels) > 0, []string{nodesCollection}},
+		{"state", f.state != "", []string{nodesCollection}},
+	} {
+		if flag.set && !slices.Contains(flag.of, collection) {
+			var kinds []string
+			for _, of := range flag.of {
+				kinds = append(kinds, plural(of))
+			}
+			errs = append(errs, usagef("--%s: selects %s, not %s", flag.name, strings.Join(kinds, " and "), plural(collection)))
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-func (f *filter) nodeName() (string, error) {
-	if f.node == "" {
+// set reports whether anything is selected.
+func (f *filter) set() bool {
+	return f.domain+f.address+f.node+f.workload+f.policy+f.mode+f.state+f.domainSet != "" || len(f.labels) > 0
+}
+
+// named returns the resource name that a flag has, "" when it is not set.
+func named(flag, collection, value string) (string, error) {
+	if value == "" {
 		return "", nil
 	}
-	name, err := inCollection(nodesCollection, f.node)
+	name, err := inCollection(collection, value)
 	if err != nil {
-		return "", usagef("--node: %w", err)
+		return "", usagef("--%s: %w", flag, err)
 	}
 	return name, nil
 }
@@ -54,22 +87,70 @@ func (f *filter) flows() (*namewardv1.FlowEventFilter, error) {
 	if !f.set() {
 		return nil, nil
 	}
-	node, err := f.nodeName()
-	message := &namewardv1.FlowEventFilter{Domain: f.domain, Address: f.address, Node: node, Workload: f.workload}
-	if f.policy != "" {
-		var policyErr error
-		if message.Policy, policyErr = inCollection(policiesCollection, f.policy); policyErr != nil {
-			err = errors.Join(err, usagef("--policy: %w", policyErr))
-		}
+	node, nodeErr := named("node", nodesCollection, f.node)
+	policy, policyErr := named("policy", policiesCollection, f.policy)
+	mode, modeErr := f.policyMode()
+	if modeErr == nil && mode == namewardv1.Policy_DISABLED {
+		modeErr = usagef("--mode: %q is neither ENFORCE nor AUDIT", f.mode)
 	}
-	switch strings.ToUpper(f.mode) {
-	case "":
-	case "ENFORCE":
-		message.Mode = namewardv1.Policy_ENFORCE
-	case "AUDIT":
-		message.Mode = namewardv1.Policy_AUDIT
-	default:
-		err = errors.Join(err, usagef("--mode: %q is neither ENFORCE nor AUDIT", f.mode))
+	return &namewardv1.FlowEventFilter{
+		Domain: f.domain, Address: f.address, Node: node, Workload: f.workload, Policy: policy, Mode: mode,
+	}, errors.Join(nodeErr, policyErr, modeErr)
+}
+
+func (f *filter) policyMode() (namewardv1.Policy_Mode, error) {
+	if f.mode == "" {
+		return namewardv1.Policy_MODE_UNSPECIFIED, nil
+	}
+	number, known := namewardv1.Policy_Mode_value[strings.ToUpper(f.mode)]
+	if !known || number == 0 {
+		return 0, usagef("--mode: %q is none of ENFORCE, AUDIT and DISABLED", f.mode)
+	}
+	return namewardv1.Policy_Mode(number), nil
+}
+
+// mappings returns the filter for a request, or nil when it selects everything.
+func (f *filter) mappings() (*namewardv1.MappingFilter, error) {
+	if !f.set() {
+		return nil, nil
+	}
+	node, nodeErr := named("node", nodesCollection, f.node)
+	policy, policyErr := named("policy", policiesCollection, f.policy)
+	return &namewardv1.MappingFilter{Domain: f.domain, Address: f.address, Node: node, Policy: policy}, errors.Join(nodeErr, policyErr)
+}
+
+// nodes returns the filter for a request, or nil when it selects everything.
+func (f *filter) nodes() (*namewardv1.NodeFilter, error) {
+	if !f.set() {
+		return nil, nil
+	}
+	policy, err := named("policy", policiesCollection, f.policy)
+	message := &namewardv1.NodeFilter{MatchLabels: f.labels, Policy: policy}
+	if f.state != "" {
+		number, known := namewardv1.NodeStatus_State_value[strings.ToUpper(f.state)]
+		if !known || number == 0 {
+			err = errors.Join(err, usagef("--state: %q is none of current, behind, degraded, failed and disconnected", f.state))
+		}
+		message.State = namewardv1.NodeStatus_State(number)
 	}
 	return message, err
+}
+
+// policies returns the filter for a request, or nil when it selects everything.
+func (f *filter) policies() (*namewardv1.PolicyFilter, error) {
+	if !f.set() {
+		return nil, nil
+	}
+	node, nodeErr := named("node", nodesCollection, f.node)
+	set, setErr := named("domain-set", domainSetsCollection, f.domainSet)
+	mode, modeErr := f.policyMode()
+	return &namewardv1.PolicyFilter{DomainSet: set, Node: node, Domain: f.domain, Mode: mode}, errors.Join(nodeErr, setErr, modeErr)
+}
+
+// instead refuses a filter beside names: each selects on its own.
+func (f *filter) instead(names []string) error {
+	if len(names) > 0 && f.set() {
+		return usageError{fmt.Errorf("names and flags that select: give one of them")}
+	}
+	return nil
 }

@@ -159,6 +159,32 @@ func (s *domainSetService) ReplaceDomains(stream grpc.ClientStreamingServer[name
 	return stream.SendAndClose(response)
 }
 
+func (s *domainSetService) AddDomains(_ context.Context, request *namewardv1.AddDomainsRequest) (*namewardv1.AddDomainsResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.sets[request.GetName()]
+	if old == nil {
+		return nil, status.Errorf(codes.NotFound, "%s: not found", request.GetName())
+	}
+	next := proto.CloneOf(old)
+	next.Domains = append(next.Domains, request.GetDomains()...)
+	set, err := s.put(next, request.GetValidateOnly())
+	return &namewardv1.AddDomainsResponse{DomainSet: set, AddedCount: set.GetDomainCount() - int32(len(old.GetDomains()))}, err
+}
+
+func (s *domainSetService) RemoveDomains(_ context.Context, request *namewardv1.RemoveDomainsRequest) (*namewardv1.RemoveDomainsResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.sets[request.GetName()]
+	if old == nil {
+		return nil, status.Errorf(codes.NotFound, "%s: not found", request.GetName())
+	}
+	next := proto.CloneOf(old)
+	next.Domains = slices.DeleteFunc(next.Domains, func(domain string) bool { return slices.Contains(request.GetDomains(), domain) })
+	set, err := s.put(next, request.GetValidateOnly())
+	return &namewardv1.RemoveDomainsResponse{DomainSet: set, RemovedCount: int32(len(old.GetDomains())) - set.GetDomainCount()}, err
+}
+
 func (s *domainSetService) DeleteDomainSet(_ context.Context, request *namewardv1.DeleteDomainSetRequest) (*emptypb.Empty, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -165,7 +165,8 @@ func (s *policyService) GetPolicy(_ context.Context, request *namewardv1.GetPoli
 func (s *policyService) ListPolicies(_ context.Context, request *namewardv1.ListPoliciesRequest) (*namewardv1.ListPoliciesResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	policies, next := page(s.fleet, s.sorted(), request.GetPageSize(), request.GetPageToken())
+	selected := slices.DeleteFunc(s.sorted(), func(policy *namewardv1.Policy) bool { return !selectsPolicy(request.GetFilter(), policy) })
+	policies, next := page(s.fleet, selected, request.GetPageSize(), request.GetPageToken())
 	return &namewardv1.ListPoliciesResponse{Policies: policies, NextPageToken: next}, nil
 }
 
@@ -280,6 +281,17 @@ func violationsOf(policy *namewardv1.Policy) error {
 		return err
 	}
 	return s.Err()
+}
+
+// selectsPolicy compares a policy to a filter, but for what applies to which node.
+func selectsPolicy(filter *namewardv1.PolicyFilter, policy *namewardv1.Policy) bool {
+	rules := policy.GetRules()
+	names := func(rule *namewardv1.Rule) bool { return slices.Contains(rule.GetDomainSets(), filter.GetDomainSet()) }
+	covers := func(rule *namewardv1.Rule) bool {
+		return slices.ContainsFunc(rule.GetDomains(), func(pattern string) bool { return matches(pattern, filter.GetDomain()) })
+	}
+	return (filter.GetDomainSet() == "" || slices.ContainsFunc(rules, names)) && (filter.GetDomain() == "" || slices.ContainsFunc(rules, covers)) &&
+		(filter.GetMode() == 0 || filter.GetMode() == policy.GetMode())
 }
 
 // selects compares a mapping to a filter.

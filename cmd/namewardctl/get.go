@@ -20,20 +20,22 @@ func (p *program) getCommand() *cobra.Command {
   namewardctl get mappings --domain '*.docker.io' --node lab
   namewardctl get mappings --agent /run/nameward/agent.sock
   namewardctl get flows --policy web-egress --mode AUDIT`,
-		ValidArgs: []string{policiesCollection, "domainsets", nodesCollection, mappingsCollection, "flows"},
-		Args:      cobra.ArbitraryArgs,
+		ValidArgsFunction: p.completeGet([]string{policiesCollection, "domainsets", nodesCollection, mappingsCollection, "flows"}),
+
+		Args: cobra.ArbitraryArgs,
 		RunE: func(command *cobra.Command, args []string) error {
 			collection, names, err := parseGetArguments(args)
 			if err != nil {
 				return usageError{err}
 			}
-			if err := filter.fits(collection); err != nil {
+			if err := errors.Join(filter.fits(collection), filter.instead(names)); err != nil {
 				return err
 			}
 			return p.get(command.Context(), collection, names, filter)
 		},
 	}
 	filter.bind(command.Flags())
+	p.completeFilter(command)
 	p.options.bindOutput(command)
 	return command
 }
@@ -41,13 +43,17 @@ func (p *program) getCommand() *cobra.Command {
 func (p *program) get(ctx context.Context, collection string, names []string, filter filter) error {
 	switch collection {
 	case policiesCollection:
-		policies, err := p.listPolicies(ctx, names)
+		selected, err := filter.policies()
+		if err != nil {
+			return err
+		}
+		policies, err := p.selectPolicies(ctx, names, selected)
 		return printResources(p, collection, policies, err, p.policiesTable)
 	case domainSetsCollection:
 		sets, err := p.listDomainSets(ctx, names)
 		return printResources(p, collection, sets, err, p.domainSetsTable)
 	case nodesCollection:
-		nodes, err := p.listNodes(ctx, names)
+		nodes, err := p.listNodes(ctx, names, filter)
 		return printResources(p, collection, nodes, err, p.nodesTable)
 	case flowsCollection:
 		message, err := filter.flows()

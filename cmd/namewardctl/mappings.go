@@ -8,15 +8,6 @@ import (
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
 
-// mappings returns the filter for a request, or nil when it selects everything.
-func (f *filter) mappings() (*namewardv1.MappingFilter, error) {
-	if !f.set() {
-		return nil, nil
-	}
-	node, err := f.nodeName()
-	return &namewardv1.MappingFilter{Domain: f.domain, Address: f.address, Node: node}, err
-}
-
 func (p *program) listMappings(ctx context.Context, filter *namewardv1.MappingFilter) ([]*namewardv1.Mapping, error) {
 	list, stop, err := p.mappingLister()
 	if err != nil {

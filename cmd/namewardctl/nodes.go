@@ -15,9 +15,15 @@ import (
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
 
-// listNodes reads the named nodes, or all when no name is given. An agent knows only its own.
-func (p *program) listNodes(ctx context.Context, names []string) ([]*namewardv1.Node, error) {
-	if p.options.agent != "" {
+// listNodes reads the named nodes, or those that the filter selects when no name is given. An agent knows only its own.
+func (p *program) listNodes(ctx context.Context, names []string, filter filter) ([]*namewardv1.Node, error) {
+	selected, err := filter.nodes()
+	switch {
+	case err != nil:
+		return nil, err
+	case p.options.agent != "" && selected != nil:
+		return nil, usagef("--agent: knows its own node alone: there is nothing to select")
+	case p.options.agent != "":
 		return p.listAgentNode(ctx, names)
 	}
 	connection, err := p.dialServer()
@@ -32,7 +38,7 @@ func (p *program) listNodes(ctx context.Context, names []string) ([]*namewardv1.
 		})
 	}
 	return allPages(func(token string) ([]*namewardv1.Node, string, error) {
-		page, err := client.ListNodes(ctx, &namewardv1.ListNodesRequest{PageSize: pageSize, PageToken: token})
+		page, err := client.ListNodes(ctx, &namewardv1.ListNodesRequest{PageSize: pageSize, PageToken: token, Filter: selected})
 		return page.GetNodes(), page.GetNextPageToken(), err
 	})
 }
@@ -104,17 +110,28 @@ func (p *program) nodesTable(nodes []*namewardv1.Node) *table {
 
 // stateCell sums a node up in the word that an operator acts on.
 func stateCell(status *namewardv1.NodeStatus) cell {
+	text := "current"
 	switch {
 	case status.GetLastError() != "":
-		return cell{"failed", styleBad}
+		text = "failed"
 	case !status.GetConnected():
-		return cell{"disconnected", styleBad}
+		text = "disconnected"
 	case status.GetAppliedRevision() < status.GetWantedRevision():
-		return cell{"behind", styleWarning}
+		text = "behind"
 	case len(status.GetDegraded()) > 0:
-		return cell{"degraded", styleWarning}
+		text = "degraded"
 	}
-	return cell{"current", styleGood}
+	return cell{text, stateStyle(text)}
+}
+
+func stateStyle(state string) style {
+	switch state {
+	case "failed", "disconnected":
+		return styleBad
+	case "behind", "degraded":
+		return styleWarning
+	}
+	return styleGood
 }
 
 func (p *program) describeNode(node *namewardv1.Node) string {

@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/nameward/nameward/api/domain"
@@ -131,8 +134,92 @@ func (s *nodeService) GetNode(_ context.Context, request *namewardv1.GetNodeRequ
 }
 
 func (s *nodeService) ListNodes(_ context.Context, request *namewardv1.ListNodesRequest) (*namewardv1.ListNodesResponse, error) {
-	nodes, next := page(s.fleet, s.nodes, request.GetPageSize(), request.GetPageToken())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	nodes, next := page(s.fleet, s.selected(request.GetFilter()), request.GetPageSize(), request.GetPageToken())
 	return &namewardv1.ListNodesResponse{Nodes: nodes, NextPageToken: next}, nil
+}
+
+// selected returns the nodes that a filter selects, but for what policies apply to them. The caller holds mu.
+func (s *nodeService) selected(filter *namewardv1.NodeFilter) (nodes []*namewardv1.Node) {
+	for _, node := range s.nodes {
+		has := filter.GetState() == 0 || stateCell(node.GetStatus()).text == strings.ToLower(filter.GetState().String())
+		for key, value := range filter.GetMatchLabels() {
+			has = has && node.GetLabels()[key] == value
+		}
+		if has {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes
+}
+
+// WatchNodes sends the snapshot, the first node again as it is, that it is gone, and ends like a server that stops.
+func (s *nodeService) WatchNodes(request *namewardv1.WatchNodesRequest, stream grpc.ServerStreamingServer[namewardv1.WatchNodesResponse]) error {
+	s.mu.Lock()
+	nodes := s.selected(request.GetFilter())
+	s.mu.Unlock()
+	responses := []*namewardv1.WatchNodesResponse{}
+	for _, node := range nodes {
+		responses = append(responses, &namewardv1.WatchNodesResponse{Change: namewardv1.WatchNodesResponse_PUT, Node: node})
+	}
+	responses = append(responses, &namewardv1.WatchNodesResponse{Synced: true}, responses[0], &namewardv1.WatchNodesResponse{
+		Change: namewardv1.WatchNodesResponse_DELETE, Node: &namewardv1.Node{Name: nodes[0].GetName()},
+	})
+	for _, response := range responses {
+		if err := stream.Send(response); err != nil {
+			return err
+		}
+	}
+	return status.Error(codes.Unavailable, "the server stops")
+}
+
+func (s *nodeService) DeleteNode(_ context.Context, request *namewardv1.DeleteNodeRequest) (*emptypb.Empty, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, node := range s.nodes {
+		switch {
+		case node.GetName() != request.GetName():
+		case node.GetStatus().GetConnected():
+			return nil, status.Errorf(codes.FailedPrecondition, "%s: its agent is connected", node.GetName())
+		default:
+			s.nodes = slices.Delete(slices.Clone(s.nodes), i, i+1)
+			return &emptypb.Empty{}, nil
+		}
+	}
+	if request.GetAllowMissing() {
+		return &emptypb.Empty{}, nil
+	}
+	return nil, status.Errorf(codes.NotFound, "%s: not found", request.GetName())
+}
+
+// ruleSet is what the fleet has for every node.
+func (f *fleet) ruleSet(inForce bool) (*namewardv1.GetRuleSetResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	response := &namewardv1.GetRuleSetResponse{RuleSetId: "0badc0de", Revision: 9, InForce: inForce}
+	if !inForce {
+		response.AppliedRuleSetId, response.AppliedRevision, response.LastError = "feedface", 4, "no room"
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.policies)) {
+		policy, err := ruleset.ParsePolicy(f.policies[name])
+		if err != nil {
+			return nil, err
+		}
+		response.Policies = append(response.Policies, ruleset.New([]ruleset.Policy{policy}).Message().GetPolicies()...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.sets)) {
+		response.DomainSets = append(response.DomainSets, &namewardv1.DomainSet{Name: name, DomainCount: int32(len(f.sets[name].GetDomains()))})
+	}
+	return response, nil
+}
+
+func (s *nodeService) GetRuleSet(_ context.Context, request *namewardv1.GetRuleSetRequest) (*namewardv1.GetRuleSetResponse, error) {
+	return s.ruleSet(request.GetNode() == "nodes/lab")
+}
+
+func (s *localService) GetRuleSet(context.Context, *namewardv1.GetRuleSetRequest) (*namewardv1.GetRuleSetResponse, error) {
+	return s.ruleSet(true)
 }
 
 func (s *nodeService) ExplainConnection(ctx context.Context, request *namewardv1.ExplainConnectionRequest) (*namewardv1.ExplainConnectionResponse, error) {

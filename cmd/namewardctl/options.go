@@ -39,6 +39,10 @@ func (o *options) bind(root *cobra.Command) {
 func (o *options) bindOutput(command *cobra.Command) {
 	o.output = formatTable
 	command.Flags().VarP(&o.output, "output", "o", "table, wide, json or yaml")
+	if err := command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
+		[]string{"table", "wide", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag
+	}
 }
 
 // complete fills the global flags and -o, as far as the command line left them open, from the environment,

@@ -13,6 +13,11 @@ import (
 
 // listPolicies reads the named policies, or all when no name is given.
 func (p *program) listPolicies(ctx context.Context, names []string) ([]*namewardv1.Policy, error) {
+	return p.selectPolicies(ctx, names, nil)
+}
+
+// selectPolicies reads the named policies, or those that the filter selects when no name is given.
+func (p *program) selectPolicies(ctx context.Context, names []string, filter *namewardv1.PolicyFilter) ([]*namewardv1.Policy, error) {
 	connection, err := p.dialServer()
 	if err != nil {
 		return nil, err
@@ -25,7 +30,7 @@ func (p *program) listPolicies(ctx context.Context, names []string) ([]*nameward
 		})
 	}
 	return allPages(func(token string) ([]*namewardv1.Policy, string, error) {
-		page, err := client.ListPolicies(ctx, &namewardv1.ListPoliciesRequest{PageSize: pageSize, PageToken: token})
+		page, err := client.ListPolicies(ctx, &namewardv1.ListPoliciesRequest{PageSize: pageSize, PageToken: token, Filter: filter})
 		return page.GetPolicies(), page.GetNextPageToken(), err
 	})
 }

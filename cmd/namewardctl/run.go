@@ -16,7 +16,7 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
-	exitDenied = 3
+	exitFound  = 3
 )
 
 // errDenied says that explain found DENY. It is a result, not a fault, and prints no message.
@@ -59,8 +59,8 @@ func (p *program) run(ctx context.Context, args []string) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.Is(err, errDenied):
-		return exitDenied
+	case errors.Is(err, errDenied), errors.Is(err, errDiffers):
+		return exitFound
 	}
 	_, _ = fmt.Fprintf(p.stderr, "namewardctl: %s\n", describeError(err, p.options))
 	var usage usageError
@@ -82,7 +82,8 @@ Each global flag is also an environment variable (NAMEWARD_SERVER, NAMEWARD_INSE
 and a key of the YAML file that --config names; a flag goes before a variable, and a
 variable before the file.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage; explain exits 0 for ALLOW and 3 for DENY.`,
+Exit codes: 0 done, 1 failed, 2 wrong usage; explain exits 0 for ALLOW and 3 for DENY, diff 3 when there
+are differences.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(command *cobra.Command, _ []string) error {
@@ -98,8 +99,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage; explain exits 0 for ALLOW and 3 for
 	root.SetErr(p.stderr)
 	p.options.bind(root)
 	root.AddCommand(
-		p.applyCommand(), p.getCommand(), p.describeCommand(), p.deleteCommand(),
-		p.watchCommand(), p.explainCommand(), p.statusCommand(), p.versionCommand(),
+		p.applyCommand(), p.diffCommand(), p.importCommand(), p.getCommand(), p.describeCommand(), p.deleteCommand(),
+		p.watchCommand(), p.topCommand(), p.explainCommand(), p.ruleSetCommand(), p.statusCommand(), p.versionCommand(),
 	)
 	return root
 }

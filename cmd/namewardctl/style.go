@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"strings"
 )
 
 // style is what a cell means to the eye.
@@ -38,6 +39,33 @@ func isTerminal(w io.Writer) bool {
 	}
 	info, err := file.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// unified colours a difference in unified form.
+func (p painter) unified(text string) string {
+	if !p.colours {
+		return text
+	}
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		s := stylePlain
+		switch {
+		case strings.HasPrefix(line, "diff "), strings.HasPrefix(line, "--- "), strings.HasPrefix(line, "+++ "):
+			s = styleTitle
+		case strings.HasPrefix(line, "+"):
+			s = styleGood
+		case strings.HasPrefix(line, "-"):
+			s = styleBad
+		case strings.HasPrefix(line, "@@"):
+			s = styleFaint
+		}
+		body, end := strings.CutSuffix(line, "\n")
+		out.WriteString(p.apply(s, body))
+		if end {
+			out.WriteByte('\n')
+		}
+	}
+	return out.String()
 }
 
 func (p painter) apply(s style, text string) string {

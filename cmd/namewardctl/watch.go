@@ -18,19 +18,20 @@ import (
 func (p *program) watchCommand() *cobra.Command {
 	var filter filter
 	command := &cobra.Command{
-		Use:   "watch mappings|flows|policies",
-		Short: "Print mappings, denied connections or policies as they change",
+		Use:   "watch mappings|flows|nodes|policies",
+		Short: "Print mappings, denied connections, nodes or policies as they change",
 		Long: `watch prints what there is, then each change as it happens, until it is interrupted. With
--o json each line is one mapping, flow event or policy, with one key more: "change" is PUT for what is
+-o json each line is one mapping, flow event, node or policy, with one key more: "change" is PUT for what is
 there, new or changed, and DELETE for what has ended.`,
 		Example: `  namewardctl watch mappings --domain '*.example.com'
   namewardctl watch mappings -o json | jq -r .address
-  namewardctl watch flows --node lab --workload 10.1.0.0/24`,
-		ValidArgs: []string{mappingsCollection, "flows", policiesCollection},
+  namewardctl watch flows --node lab --workload 10.1.0.0/24
+  namewardctl watch nodes --state failed`,
+		ValidArgs: []string{mappingsCollection, "flows", nodesCollection, policiesCollection},
 		Args:      cobra.ArbitraryArgs,
 		RunE: func(command *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usagef("what to watch must be given: mappings, flows or policies")
+				return usagef("what to watch must be given: mappings, flows, nodes or policies")
 			}
 			collection, err := parseCollection(args[0])
 			if err != nil {
@@ -43,6 +44,7 @@ there, new or changed, and DELETE for what has ended.`,
 		},
 	}
 	filter.bind(command.Flags())
+	p.completeFilter(command)
 	p.options.bindOutput(command)
 	return command
 }
@@ -57,9 +59,11 @@ func (p *program) watch(ctx context.Context, collection string, filter filter) e
 		return err
 	}
 	switch {
-	case collection == nodesCollection:
-		return usagef("nodes cannot be watched in this version: repeat \"get nodes\"")
-	case p.options.agent != "" && collection != policiesCollection:
+	case collection == domainSetsCollection:
+		return usagef("domain sets cannot be watched: policies, nodes, mappings and flows can")
+	case collection == policiesCollection && filter.set():
+		return usagef("policies are watched all: nothing selects among them")
+	case p.options.agent != "" && (collection == mappingsCollection || collection == flowsCollection):
 		return p.watchAgent(ctx, collection, mappings, flows)
 	}
 	connection, err := p.dialServer()
@@ -74,6 +78,13 @@ func (p *program) watch(ctx context.Context, collection string, filter filter) e
 		return follow(ctx, p, stream, err, &lineTable{
 			header: []string{"CHANGE", "NAME", "MODE", "PRIORITY", "RULES"}, widths: []int{6, 32, 8},
 		}, policyChange)
+	case nodesCollection:
+		selected, err := filter.nodes()
+		if err != nil {
+			return err
+		}
+		stream, err := namewardv1.NewNodeServiceClient(connection).WatchNodes(ctx, &namewardv1.WatchNodesRequest{Filter: selected})
+		return follow(ctx, p, stream, err, nodeLines(), p.nodeChanges())
 	case flowsCollection:
 		stream, err := client.WatchFlowEvents(ctx, &namewardv1.WatchFlowEventsRequest{Filter: flows})
 		return follow(ctx, p, stream, err, flowLines(), func(response *namewardv1.WatchFlowEventsResponse) *change {
@@ -190,6 +201,38 @@ func (l *lineTable) line(paint painter, row []cell) string {
 	t.add(row...)
 	l.widths = t.widths()
 	return t.render(paint)
+}
+
+func nodeLines() *lineTable {
+	return &lineTable{header: []string{"CHANGE", "NAME", "STATE", "WANTED", "APPLIED", "LABELS"}, widths: []int{6, 24, 12, 6, 7}}
+}
+
+// nodeChanges tells of nodes. A table has a line only where one of its columns changed: nodes report every few seconds.
+func (p *program) nodeChanges() func(*namewardv1.WatchNodesResponse) *change {
+	shown := map[string]string{}
+	return func(response *namewardv1.WatchNodesResponse) *change {
+		node := response.GetNode()
+		status := node.GetStatus()
+		told := &change{kind: response.GetChange().String(), object: node}
+		switch response.GetChange() {
+		case namewardv1.WatchNodesResponse_PUT:
+			told.row = []cell{
+				{"PUT", styleGood}, plain(node.GetName()), stateCell(status),
+				plain(revisionText(status.GetWantedRevision())), plain(revisionText(status.GetAppliedRevision())),
+				plain(labelsText(node.GetLabels(), none)),
+			}
+		case namewardv1.WatchNodesResponse_DELETE:
+			told.row = []cell{{"DELETE", styleBad}, plain(node.GetName())}
+		case namewardv1.WatchNodesResponse_CHANGE_UNSPECIFIED:
+			return nil
+		}
+		row := fmt.Sprint(told.row)
+		if !p.options.output.structured() && shown[node.GetName()] == row {
+			return nil
+		}
+		shown[node.GetName()] = row
+		return told
+	}
 }
 
 func policyChange(response *namewardv1.WatchPoliciesResponse) *change {
