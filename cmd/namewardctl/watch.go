@@ -217,7 +217,8 @@ func (p *program) nodeChanges() func(*namewardv1.WatchNodesResponse) *change {
 		switch response.GetChange() {
 		case namewardv1.WatchNodesResponse_PUT:
 			told.row = []cell{
-				{"PUT", styleGood}, plain(node.GetName()), stateCell(status),
+				{"PUT", styleGood},
+				plain(node.GetName()), stateCell(status),
 				plain(revisionText(status.GetWantedRevision())), plain(revisionText(status.GetAppliedRevision())),
 				plain(labelsText(node.GetLabels(), none)),
 			}
