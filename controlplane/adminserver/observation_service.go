@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -14,8 +12,6 @@ import (
 
 	"github.com/nameward/nameward/api/domain"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
-	"github.com/nameward/nameward/api/node"
-	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/ingest"
 	"github.com/nameward/nameward/controlplane/store"
 )
@@ -45,28 +41,27 @@ func (s *ObservationService) ListMappings(_ context.Context, request *namewardv1
 	if err := errors.Join(err, s.ofPolicy(&filter, request.GetFilter().GetPolicy())); err != nil {
 		return nil, toStatus(s.log, err)
 	}
-	mappings, more := s.mappings.List(filter, after, pageSize(request.GetPageSize()), time.Now())
+	page := s.mappings.List(filter, after, pageSize(request.GetPageSize()), time.Now())
 	response, size := &namewardv1.ListMappingsResponse{}, 0
-	for i, m := range mappings {
+	for i, m := range page.Mappings {
 		message := m.Message()
 		size += proto.Size(message)
 		if i > 0 && size > pageBytes {
-			more = true
+			page.Next, page.More = page.Cursors[i-1], true
 			break
 		}
 		response.Mappings = append(response.Mappings, message)
-		after = m.Position
 	}
-	if more {
-		response.NextPageToken = positionToken(after)
+	if page.More {
+		response.NextPageToken = cursorToken(page.Next)
 	}
 	return response, nil
 }
 
-// parseListMappings returns which mappings are asked for, and behind which position.
-func parseListMappings(request *namewardv1.ListMappingsRequest) (ingest.Filter, ingest.Position, error) {
+// parseListMappings returns which mappings are asked for, and behind which place.
+func parseListMappings(request *namewardv1.ListMappingsRequest) (ingest.Filter, ingest.Cursor, error) {
 	filter, filterErr := ingest.ParseFilter(request.GetFilter())
-	after, tokenErr := parsePosition(request.GetPageToken())
+	after, tokenErr := parseCursor(request.GetPageToken())
 	return filter, after, errors.Join(filterErr, tokenErr)
 }
 
@@ -129,28 +124,4 @@ func (s *ObservationService) watch(ctx context.Context, filter ingest.Filter, se
 			return err
 		}
 	}
-}
-
-// positionToken returns the token of the page behind a position.
-func positionToken(p ingest.Position) string {
-	return pageToken(mappingsCollection, strings.Join([]string{p.Domain.String(), p.Address.String(), p.Node.String()}, " "))
-}
-
-func parsePosition(token string) (ingest.Position, error) {
-	text, err := parsePageToken(mappingsCollection, token)
-	if err != nil || text == "" {
-		return ingest.Position{}, err
-	}
-	fields := strings.Split(text, " ") // names and addresses hold no space
-	bad := &ruleset.FieldError{Field: "page_token", Value: token, Reason: "is not the next_page_token of a page of this list"}
-	if len(fields) != 3 {
-		return ingest.Position{}, bad
-	}
-	name, nameErr := domain.ParseCanonical(fields[0])
-	address, addressErr := netip.ParseAddr(fields[1])
-	id, idErr := node.ParseID(fields[2])
-	if errors.Join(nameErr, addressErr, idErr) != nil {
-		return ingest.Position{}, bad
-	}
-	return ingest.Position{Domain: name, Address: address, Node: id}, nil
 }

@@ -93,9 +93,9 @@ func TestListFilters(t *testing.T) {
 		{"", "", "nodes/nobody", ""},
 	}
 	for _, test := range tests {
-		found, more := table.List(filter(t, test.domain, test.address, test.node), ingest.Position{}, 10, start)
-		if got := texts(found); more || len(got) != len(strings.FieldsFunc(test.want, func(r rune) bool { return r == '|' })) {
-			t.Errorf("%+v: got %q, more %t", test, got, more)
+		page := table.List(filter(t, test.domain, test.address, test.node), ingest.Cursor{}, 10, start)
+		if got := texts(page.Mappings); page.More || len(got) != len(strings.FieldsFunc(test.want, func(r rune) bool { return r == '|' })) {
+			t.Errorf("%+v: got %q, more %t", test, got, page.More)
 		} else {
 			slices.Sort(got)
 			want := slices.Sorted(strings.SplitSeq(test.want, "|"))
@@ -131,7 +131,7 @@ func TestSnapshotReplaces(t *testing.T) {
 	end.SnapshotEnd = true
 	table.Observe(id, end, start)
 
-	found, _ := table.List(ingest.Filter{}, ingest.Position{}, 10, start)
+	found := table.List(ingest.Filter{}, ingest.Cursor{}, 10, start).Mappings
 	want := []string{"both.example 192.0.2.1 n", "kept.example 192.0.2.1 other", "new.example 192.0.2.1 n"}
 	if diff := cmp.Diff(want, texts(found)); diff != "" {
 		t.Errorf("after the snapshot (-want +got):\n%s", diff)
@@ -154,7 +154,7 @@ func TestSnapshotThatBrokeOffIsBegunAnew(t *testing.T) {
 	table.Observe(id, ingest.Batch{Mappings: []*ingest.Mapping{
 		mapping(t, "n", "a.example 192.0.2.1", start), mapping(t, "n", "b.example 192.0.2.1", start.Add(time.Second)),
 	}}, start)
-	found, _ := table.List(ingest.Filter{Node: id}, ingest.Position{}, 10, start)
+	found := table.List(ingest.Filter{Node: id}, ingest.Cursor{}, 10, start).Mappings
 	if diff := cmp.Diff([]string{"b.example 192.0.2.1 n"}, texts(found)); diff != "" {
 		t.Errorf("after an end (-want +got):\n%s", diff)
 	}
@@ -166,7 +166,7 @@ func TestOldestGoesFirstOverTheLimit(t *testing.T) {
 		m := mapping(t, "n", name+" 192.0.2.1", start.Add([]time.Duration{20, 10, 30}[i]*time.Second))
 		table.Observe(m.Node, ingest.Batch{Mappings: []*ingest.Mapping{m}}, start)
 	}
-	found, _ := table.List(ingest.Filter{}, ingest.Position{}, 10, start)
+	found := table.List(ingest.Filter{}, ingest.Cursor{}, 10, start).Mappings
 	if diff := cmp.Diff([]string{"second.example 192.0.2.1 n", "third.example 192.0.2.1 n"}, texts(found)); diff != "" {
 		t.Errorf("what is left (-want +got):\n%s", diff)
 	}
@@ -246,7 +246,7 @@ func TestWatchThatIsTooSlowIsToldSo(t *testing.T) {
 	}
 }
 
-// What the indexes find is what a walk over everything finds, on pages of any size.
+// What the indexes find is what a walk over everything finds, each once, on pages of any size.
 func TestListIsWhatAWalkFinds(t *testing.T) {
 	names := rapid.SampledFrom([]string{"a.test", "b.a.test", "c.b.a.test", "ba.test", "test", "a.example", "x.a.example"})
 	addresses := rapid.SampledFrom([]string{"192.0.2.1", "192.0.2.2", "192.0.3.1", "2001:db8::1"})
@@ -280,13 +280,14 @@ func TestListIsWhatAWalkFinds(t *testing.T) {
 		}
 		slices.SortFunc(want, func(a, b *ingest.Mapping) int { return a.Compare(b.Position) })
 		limit := rapid.IntRange(1, 5).Draw(rt, "limit")
-		for after, more := (ingest.Position{}), true; more; {
-			var page []*ingest.Mapping
-			if page, more = table.List(f, after, limit, now); len(page) > 0 {
-				after = page[len(page)-1].Position
+		for page := (ingest.Page{More: true}); page.More; {
+			page = table.List(f, page.Next, limit, now)
+			if len(page.Mappings) > limit || len(page.Cursors) != len(page.Mappings) {
+				rt.Fatalf("%d mappings and %d cursors on a page of %d", len(page.Mappings), len(page.Cursors), limit)
 			}
-			got = append(got, page...)
+			got = append(got, page.Mappings...)
 		}
+		slices.SortFunc(got, func(a, b *ingest.Mapping) int { return a.Compare(b.Position) })
 		if diff := cmp.Diff(texts(want), texts(got)); diff != "" {
 			rt.Errorf("filter %+v (-want +got):\n%s", f, diff)
 		}
@@ -366,4 +367,23 @@ func TestEndedMappingsAreBounded(t *testing.T) {
 		}
 		cancel()
 	})
+}
+
+// Where few of many match, pages are short, and the last has what there is.
+func TestListIsBoundedByWhatItLooksAt(t *testing.T) {
+	table, id := ingest.New(100_000), nodeID(t, "n")
+	var b ingest.Batch
+	for i := range 70_000 {
+		b.Mappings = append(b.Mappings, mapping(t, "n", fmt.Sprintf("n%05d.example 192.0.2.1", i), start.Add(time.Minute)))
+	}
+	table.Observe(id, b, start)
+	f := filter(t, "n*9999.example", "", "")
+	page := table.List(f, ingest.Cursor{}, 10, start)
+	if len(page.Mappings) != 6 || !page.More {
+		t.Fatalf("the first page has %d mappings, more %t; want 6 and more", len(page.Mappings), page.More)
+	}
+	page = table.List(f, page.Next, 10, start)
+	if got := texts(page.Mappings); len(got) != 1 || got[0] != "n69999.example 192.0.2.1 n" || page.More {
+		t.Errorf("the second page has %v, more %t", got, page.More)
+	}
 }

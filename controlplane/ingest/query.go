@@ -8,107 +8,228 @@ import (
 	"github.com/nameward/nameward/api/node"
 )
 
-// List returns up to limit mappings that live and that the filter selects, in order, behind the position
-// after, and whether there are more.
-func (t *Table) List(filter Filter, after Position, limit int, now time.Time) (mappings []*Mapping, more bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	page := page{filter: filter, after: after, limit: limit + 1, now: now}
-	t.collect(&page)
-	if len(page.found) > limit {
-		return page.found[:limit], true
-	}
-	return page.found, false
+const (
+	// scanAtOnce is how many mappings a list looks at before it lets those write who wait.
+	scanAtOnce = 2048
+	// scanLimit is how many it looks at in all: where few of many match, its pages are short.
+	scanLimit = 32 * scanAtOnce
+)
+
+// Index says in which order a list goes through the mappings.
+type Index uint8
+
+// The indexes. ByAlias follows on ByDomain, with the mappings that only an alias selects.
+const (
+	NoIndex Index = iota
+	ByDomain
+	ByAlias
+	ByAddress
+	ByNode
+)
+
+// Cursor is a place in a list: behind the last mapping that it went by. The zero Cursor is the beginning.
+type Cursor struct {
+	Index Index
+	// Alias is that by which ByAlias came to the mapping.
+	Alias domain.Name
+	Position
 }
 
-// collect offers every mapping that the filter may select to the page, by the index that leads to the
-// fewest.
-func (t *Table) collect(page *page) {
-	filter := page.filter
-	switch {
-	case filter.Domain != domain.Pattern{} && !filter.Domain.Base().IsRoot():
-		t.collectByDomain(page)
-	case filter.Addresses.IsValid() && filter.Addresses.Bits() > 0:
-		t.collectByAddress(page)
-	case filter.Node != node.ID{}:
-		if known := t.nodes[filter.Node]; known != nil {
-			for _, e := range known.entries {
-				page.offer(e.Mapping)
-			}
-		}
-	default:
-		for e := range t.byDomain.from(&entry{Mapping: &Mapping{Position: page.after}}) {
-			if page.offer(e.Mapping); page.full() {
-				return
-			}
-		}
+// Page is a part of a list.
+type Page struct {
+	Mappings []*Mapping
+	// Cursors are the places behind each of them.
+	Cursors []Cursor
+	// Next is where the next page begins. With More there may be one, also behind a page that is short or empty.
+	Next Cursor
+	More bool
+}
+
+// List returns up to limit mappings that live and that the filter selects, behind a place. The order is that of the
+// index which leads to the fewest mappings, and stays the same on all pages. It never holds writers up for long.
+func (t *Table) List(filter Filter, after Cursor, limit int, now time.Time) Page {
+	s := &scan{filter: filter, now: now, limit: limit, at: after, left: scanLimit}
+	for !s.over && s.left > 0 {
+		t.mu.RLock()
+		s.step(t, min(s.left, scanAtOnce))
+		t.mu.RUnlock()
+	}
+	s.page.Next = s.at
+	s.page.More = s.page.More || !s.over
+	return s.page
+}
+
+// scan goes through an index in steps.
+type scan struct {
+	filter Filter
+	now    time.Time
+	limit  int // 0 for none
+	at     Cursor
+	left   int
+	over   bool
+	page   Page
+}
+
+// step looks at up to so many mappings. The table's lock is held.
+func (s *scan) step(t *Table, atOnce int) {
+	if s.at.Index == NoIndex {
+		s.at.Index = t.choose(s.filter)
+	}
+	begun := s.left
+	goesOn := func() bool { return !s.over && begun-s.left < atOnce }
+	switch s.at.Index {
+	case ByDomain:
+		s.byDomain(t, goesOn)
+	case ByAlias:
+		s.byAlias(t, goesOn)
+	case ByAddress:
+		s.byAddress(t, goesOn)
+	case ByNode, NoIndex:
+		s.byNode(t)
 	}
 }
 
-func (t *Table) collectByDomain(page *page) {
-	base := page.filter.Domain.Base()
-	for item := range t.byAlias.from(alias{base, &entry{Mapping: &Mapping{}}}) {
-		if !below(item.name.String(), base.String()) {
-			break
-		}
-		page.offer(item.entry.Mapping)
+// choose returns the index that leads to the fewest mappings.
+func (t *Table) choose(filter Filter) Index {
+	if (filter.Node != node.ID{}) {
+		return ByNode
 	}
-	start := Position{Domain: base}
-	if page.after.Compare(start) > 0 {
-		start = page.after
+	index, fewest := ByDomain, t.byDomain.length
+	if base := filter.Domain.Base(); (filter.Domain != domain.Pattern{}) && !base.IsRoot() {
+		probe := &entry{Mapping: &Mapping{Position: Position{Domain: base}}}
+		fewest = t.byDomain.span(probe, func(e *entry) bool { return below(e.Domain.String(), base.String()) }) +
+			t.byAlias.span(alias{base, &entry{Mapping: &Mapping{}}}, func(a alias) bool { return below(a.name.String(), base.String()) })
+	}
+	if prefix := filter.Addresses; prefix.IsValid() && prefix.Bits() > 0 {
+		probe := &entry{Mapping: &Mapping{Position: Position{Address: prefix.Addr()}}}
+		if t.byAddress.span(probe, func(e *entry) bool { return prefix.Contains(e.Address) }) < fewest {
+			index = ByAddress
+		}
+	}
+	return index
+}
+
+func (s *scan) byDomain(t *Table, goesOn func() bool) {
+	base := s.base()
+	start := s.at.Position
+	if first := (Position{Domain: base}); start.Compare(first) < 0 {
+		start = first
 	}
 	for e := range t.byDomain.from(&entry{Mapping: &Mapping{Position: start}}) {
-		// In order, so what follows the last of a full page is not on it.
-		if !below(e.Domain.String(), base.String()) || page.beyond(e.Position) {
+		if !s.within(e.Domain, base) {
+			break
+		}
+		if !goesOn() {
 			return
 		}
-		page.offer(e.Mapping)
+		// What an alias leads to comes with the aliases.
+		selects := s.filter.Domain == domain.Pattern{} || s.filter.Domain.Match(e.Domain)
+		s.pass(Cursor{ByDomain, domain.Name{}, e.Position}, e.Mapping, selects)
+	}
+	if s.over || !goesOn() {
+		return
+	}
+	if s.over = s.filter.Domain == (domain.Pattern{}); !s.over {
+		s.at = Cursor{Index: ByAlias, Alias: base}
 	}
 }
 
-func (t *Table) collectByAddress(page *page) {
-	prefix := page.filter.Addresses
-	for e := range t.byAddress.from(&entry{Mapping: &Mapping{Position: Position{Address: prefix.Addr()}}}) {
+func (s *scan) byAlias(t *Table, goesOn func() bool) {
+	base := s.base()
+	for item := range t.byAlias.from(alias{s.at.Alias, &entry{Mapping: &Mapping{Position: s.at.Position}}}) {
+		if !s.within(item.name, base) {
+			break
+		}
+		if !goesOn() {
+			return
+		}
+		m := item.entry.Mapping
+		s.pass(Cursor{ByAlias, item.name, m.Position}, m, s.firstAlias(m, item.name))
+	}
+	s.over = s.over || goesOn()
+}
+
+// firstAlias reports whether the alias is the first, in their order, that the filter selects the mapping by, and its
+// own name does not.
+func (s *scan) firstAlias(m *Mapping, name domain.Name) bool {
+	if s.filter.Domain.Match(m.Domain) || !s.filter.Domain.Match(name) {
+		return false
+	}
+	return !slices.ContainsFunc(m.Chain, func(other domain.Name) bool {
+		return compareNames(other.String(), name.String()) < 0 && s.filter.Domain.Match(other)
+	})
+}
+
+func (s *scan) byAddress(t *Table, goesOn func() bool) {
+	prefix := s.filter.Addresses
+	start := s.at.Position
+	if !start.Address.IsValid() {
+		start.Address = prefix.Addr()
+	}
+	for e := range t.byAddress.from(&entry{Mapping: &Mapping{Position: start}}) {
 		if !prefix.Contains(e.Address) {
+			break
+		}
+		if !goesOn() {
 			return
 		}
-		page.offer(e.Mapping)
+		s.pass(Cursor{ByAddress, domain.Name{}, e.Position}, e.Mapping, true)
+	}
+	s.over = s.over || goesOn()
+}
+
+// byNode looks at all of the node, whose mappings are in no order.
+func (s *scan) byNode(t *Table) {
+	known := t.nodes[s.filter.Node]
+	if known == nil {
+		s.over = true
+		return
+	}
+	var behind []*Mapping
+	for _, e := range known.entries {
+		if e.Compare(s.at.Position) > 0 && s.selects(e.Mapping) {
+			behind = append(behind, e.Mapping)
+		}
+	}
+	slices.SortFunc(behind, func(a, b *Mapping) int { return a.Compare(b.Position) })
+	for _, m := range behind {
+		if s.pass(Cursor{ByNode, domain.Name{}, m.Position}, m, true); s.over {
+			return
+		}
+	}
+	s.over = true
+}
+
+// pass goes by a mapping, and takes it if it is selected. The list is over when there is no room for it.
+func (s *scan) pass(at Cursor, m *Mapping, selected bool) {
+	if at == s.at {
+		return // where the last step ended
+	}
+	s.left--
+	if selected = selected && s.selects(m); selected && s.limit > 0 && len(s.page.Mappings) == s.limit {
+		s.page.More, s.over = true, true
+		return
+	}
+	s.at = at
+	if selected {
+		s.page.Mappings, s.page.Cursors = append(s.page.Mappings, m), append(s.page.Cursors, at)
 	}
 }
 
-// page keeps the first mappings, in order, of those offered. limit 0 keeps all, in no order.
-type page struct {
-	filter Filter
-	after  Position
-	limit  int
-	now    time.Time
-	found  []*Mapping
+func (s *scan) selects(m *Mapping) bool { return m.Expires.After(s.now) && s.filter.Match(m) }
+
+// base returns the name at or below which all names are that the filter selects; the zero Name for all.
+func (s *scan) base() domain.Name {
+	if base := s.filter.Domain.Base(); !base.IsRoot() {
+		return base
+	}
+	return domain.Name{}
 }
 
-func (p *page) full() bool { return p.limit > 0 && len(p.found) >= p.limit }
-
-// beyond reports whether a position is behind the last of a full page.
-func (p *page) beyond(position Position) bool {
-	return p.full() && position.Compare(p.found[len(p.found)-1].Position) > 0
-}
-
-func (p *page) offer(m *Mapping) {
-	if !m.Expires.After(p.now) || !p.filter.Match(m) {
-		return
+// within reports whether a name may be selected, and those behind it in order.
+func (s *scan) within(name, base domain.Name) bool {
+	if s.filter.Domain.Form() == domain.Exact {
+		return name == base
 	}
-	if p.limit == 0 {
-		p.found = append(p.found, m)
-		return
-	}
-	if m.Compare(p.after) <= 0 || p.beyond(m.Position) {
-		return
-	}
-	at, exists := slices.BinarySearchFunc(p.found, m, func(a, b *Mapping) int { return a.Compare(b.Position) })
-	if exists {
-		return // found by two names
-	}
-	if p.full() {
-		p.found = p.found[:p.limit-1]
-	}
-	p.found = slices.Insert(p.found, at, m)
+	return base.IsZero() || below(name.String(), base.String())
 }

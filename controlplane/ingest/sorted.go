@@ -3,6 +3,7 @@ package ingest
 import (
 	"iter"
 	"slices"
+	"sort"
 )
 
 // chunkLimit bounds what one insertion moves: a chunk of pointers of at most 4 KiB.
@@ -62,6 +63,22 @@ func (s *sorted[T]) remove(item T) {
 	if s.chunks[i] = slices.Delete(s.chunks[i], place, place+1); len(s.chunks[i]) == 0 {
 		s.chunks = slices.Delete(s.chunks, i, i+1)
 	}
+}
+
+// span returns how many elements from item on are within, which all of them are up to one and none behind it.
+func (s *sorted[T]) span(item T, within func(T) bool) int {
+	chunk, place, _ := s.find(item)
+	if chunk == len(s.chunks) {
+		return 0
+	}
+	// The last chunk that begins with one of them holds the end; this one may begin before item.
+	last := chunk + sort.Search(len(s.chunks)-chunk-1, func(i int) bool { return !within(s.chunks[chunk+1+i][0]) })
+	from, count := place, 0
+	for ; chunk < last; chunk++ {
+		count += len(s.chunks[chunk]) - from
+		from = 0
+	}
+	return count + sort.Search(len(s.chunks[last])-from, func(i int) bool { return !within(s.chunks[last][from+i]) })
 }
 
 // from yields the elements that are not before item, in order.

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 )
@@ -33,14 +34,20 @@ type Watch struct {
 // Watch begins a watch.
 func (t *Table) Watch(filter Filter, now time.Time) *Watch {
 	w := &Watch{table: t, filter: filter, changes: make(chan Change, watchBuffer)}
-	page := page{filter: filter, now: now}
 	t.mu.Lock()
-	// Under one lock, so that no change falls between the snapshot and what follows it.
-	t.collect(&page)
 	t.watches[w] = struct{}{}
 	t.mu.Unlock()
-	slices.SortFunc(page.found, func(a, b *Mapping) int { return a.Compare(b.Position) })
-	w.Live = slices.Compact(page.found)
+	// From here on no change is missed. One that comes while the snapshot is taken may be in both, and what follows
+	// the snapshot ends with what is true.
+	s := &scan{filter: filter, now: now, left: math.MaxInt}
+	for !s.over {
+		t.mu.RLock()
+		s.step(t, scanAtOnce)
+		t.mu.RUnlock()
+	}
+	w.Live = s.page.Mappings
+	slices.SortFunc(w.Live, func(a, b *Mapping) int { return a.Compare(b.Position) })
+	w.Live = slices.CompactFunc(w.Live, func(a, b *Mapping) bool { return a.Position == b.Position })
 	return w
 }
 
