@@ -31,8 +31,16 @@ type Config struct {
 	MaxMappings int
 	// MaxFlowEvents bounds the flow events of all nodes.
 	MaxFlowEvents int
-	LogLevel      string
-	LogFormat     string
+	// Pprof serves profiles of the process beside the metrics.
+	Pprof bool
+	// TraceEndpoint is the OpenTelemetry collector that spans of requests go to; empty for none.
+	TraceEndpoint string
+	// TraceInsecure sends them in plain text.
+	TraceInsecure bool
+	// TraceRatio is the part of the requests that is traced, of those whose caller does not say.
+	TraceRatio float64
+	LogLevel   string
+	LogFormat  string
 }
 
 const (
@@ -44,7 +52,7 @@ const (
 func DefaultConfig() Config {
 	return Config{
 		Listen: "127.0.0.1:7443", DataDir: "/var/lib/nameward-server", Store: "bolt",
-		MetricsListen: "127.0.0.1:7480", MaxMappings: 1_000_000, MaxFlowEvents: 262_144, LogLevel: "info", LogFormat: logText,
+		MetricsListen: "127.0.0.1:7480", MaxMappings: 1_000_000, MaxFlowEvents: 262_144, TraceRatio: 1, LogLevel: "info", LogFormat: logText,
 	}
 }
 
@@ -57,6 +65,10 @@ func (c *Config) Bind(flags *pflag.FlagSet) {
 	flags.StringVar(&c.MetricsListen, "metrics-listen", c.MetricsListen, "address of the Prometheus metrics, HOST:PORT; empty for none")
 	flags.IntVar(&c.MaxMappings, "max-mappings", c.MaxMappings, "live mappings of all nodes that are kept; over it the one that ends first goes first")
 	flags.IntVar(&c.MaxFlowEvents, "max-flow-events", c.MaxFlowEvents, "flow events of all nodes that are kept, each for a day after it was last seen; over it the one that was not seen for longest goes first")
+	flags.BoolVar(&c.Pprof, "pprof", c.Pprof, "serve profiles of the process at /debug/pprof/ of --metrics-listen, which must be a loopback address")
+	flags.StringVar(&c.TraceEndpoint, "trace-endpoint", c.TraceEndpoint, "OpenTelemetry collector (OTLP over gRPC) that traces of requests go to, HOST:PORT; empty for none")
+	flags.BoolVar(&c.TraceInsecure, "trace-insecure", c.TraceInsecure, "send traces in plain text")
+	flags.Float64Var(&c.TraceRatio, "trace-ratio", c.TraceRatio, "part of the requests that is traced, from 0 to 1; a caller that traces decides for its own")
 	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	flags.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 }
@@ -86,11 +98,7 @@ func (c Config) Validate() error {
 	default:
 		fault("store", "%q is not bolt", c.Store)
 	}
-	if c.MetricsListen != "" {
-		if _, err := isLoopback(c.MetricsListen); err != nil {
-			fault("metrics-listen", "%w", err)
-		}
-	}
+	c.validateObservability(fault)
 	if c.MaxMappings < 1 {
 		fault("max-mappings", "%d is below 1", c.MaxMappings)
 	}
@@ -104,6 +112,28 @@ func (c Config) Validate() error {
 		fault("log-format", "%q is neither text nor json", c.LogFormat)
 	}
 	return errors.Join(faults...)
+}
+
+// validateObservability says what is wrong with what is shown of the process.
+func (c Config) validateObservability(fault func(flag, format string, args ...any)) {
+	loopback := false
+	if c.MetricsListen != "" {
+		var err error
+		if loopback, err = isLoopback(c.MetricsListen); err != nil {
+			fault("metrics-listen", "%w", err)
+		}
+	}
+	if c.Pprof && !loopback {
+		fault("pprof", "--metrics-listen is %q: profiles show what the process has in memory, and are for a loopback address alone", c.MetricsListen)
+	}
+	if c.TraceEndpoint != "" {
+		if _, _, err := net.SplitHostPort(c.TraceEndpoint); err != nil {
+			fault("trace-endpoint", "%q is not HOST:PORT", c.TraceEndpoint)
+		}
+	}
+	if c.TraceRatio < 0 || c.TraceRatio > 1 {
+		fault("trace-ratio", "%v is not from 0 to 1", c.TraceRatio)
+	}
 }
 
 // NewLog returns the log of a valid configuration.

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -66,10 +67,14 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return fmt.Errorf("make validator: %w", err)
 	}
-	collectors := append([]prometheus.Collector{requests.ended}, publisher.Collectors()...)
-	registry := newRegistry(policies, mappings, flows, append(collectors, agents.Collectors()...)...)
-
-	server := newGRPCServer(requests, validator)
+	tracing, err := newTracing(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if tracing != nil {
+		defer stopTracing(ctx, tracing, log)
+	}
+	server := newGRPCServer(requests, validator, tracing)
 	registerRules(server, policies, adminLog, stopping)
 	namewardv1.RegisterNodeServiceServer(server, adminserver.NewNodeService(policies, mappings, flows, agents, adminLog, stopping))
 	namewardv1.RegisterObservationServiceServer(server, adminserver.NewObservationService(policies, mappings, flows, adminLog, stopping))
@@ -81,6 +86,11 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	api := &connections{Listener: listeners[0]}
+	registry := newRegistry(slices.Concat(
+		requests.collectors(), api.collectors(), backend.Collectors(), storeCollectors(policies),
+		mappingCollectors(cfg, mappings), flowCollectors(cfg, flows), publisher.Collectors(), agents.Collectors(),
+	)...)
 	// The loops outlive ctx by what it takes to let the agents leave.
 	g, groupCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	loops, stopLoops := context.WithCancel(groupCtx)
@@ -88,9 +98,11 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	for _, run := range []func(context.Context) error{publisher.Run, mappings.Run, flows.Run, agents.Run} {
 		g.Go(func() error { return run(loops) })
 	}
-	g.Go(func() error { return serve(server, listeners[0], log) })
+	g.Go(func() error { return serve(server, api, log) })
 	if len(listeners) > 1 {
-		g.Go(func() error { return serveMetrics(loops, listeners[1], registry, log.With("component", "metrics")) })
+		g.Go(func() error {
+			return serveMetrics(loops, listeners[1], registry, cfg.Pprof, log.With("component", "metrics"))
+		})
 	}
 	g.Go(func() error {
 		select {
@@ -108,8 +120,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	return g.Wait() //nolint:wrapcheck // each says what it did
 }
 
-func newGRPCServer(requests *requests, validator *adminserver.Validator) *grpc.Server {
-	return grpc.NewServer(
+func newGRPCServer(requests *requests, validator *adminserver.Validator, tracing *sdktrace.TracerProvider) *grpc.Server {
+	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(syncserver.Codec()),
 		grpc.ChainUnaryInterceptor(requests.unary, validator.Unary),
 		grpc.ChainStreamInterceptor(requests.stream, validator.Stream),
@@ -118,7 +130,11 @@ func newGRPCServer(requests *requests, validator *adminserver.Validator) *grpc.S
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinTime, PermitWithoutStream: true}),
-	)
+	}
+	if tracing != nil {
+		options = append(options, tracingOption(tracing))
+	}
+	return grpc.NewServer(options...)
 }
 
 // registerRules serves what rule sets are made of.

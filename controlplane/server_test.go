@@ -29,8 +29,14 @@ type server struct {
 // start runs a server on the data directory until the test ends or stop is called.
 func start(t testing.TB, dataDir string) *server {
 	t.Helper()
+	return startWith(t, dataDir, func(*controlplane.Config) {})
+}
+
+func startWith(t testing.TB, dataDir string, configure func(*controlplane.Config)) *server {
+	t.Helper()
 	cfg := controlplane.DefaultConfig()
 	cfg.Listen, cfg.MetricsListen, cfg.DataDir, cfg.Insecure = "127.0.0.1:0", "127.0.0.1:0", dataDir, true
+	configure(&cfg)
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}

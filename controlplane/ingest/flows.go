@@ -57,8 +57,10 @@ type Flows struct {
 
 // FlowStats counts what the store of flow events did since it was made, and what it holds.
 type FlowStats struct {
-	Events                     int
+	// Watches is how many readers follow; CutOff how many were too slow.
+	Events, Watches            int
 	Observed, Expired, Evicted uint64
+	CutOff                     uint64
 }
 
 // flowEntry is a flow event in the store. The event is replaced, never edited.
@@ -252,7 +254,7 @@ func (f *Flows) Stats() FlowStats {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	stats := f.stats
-	stats.Events = len(f.oldest)
+	stats.Events, stats.Watches = len(f.oldest), len(f.watches)
 	return stats
 }
 

@@ -64,6 +64,7 @@ func (f *Flows) announce(e *FlowEvent) {
 		default:
 			delete(f.watches, w)
 			close(w.changes)
+			f.stats.CutOff++
 		}
 	}
 }

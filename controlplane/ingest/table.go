@@ -35,8 +35,10 @@ type Table struct {
 
 // Stats counts what the table did since it was made, and what it holds.
 type Stats struct {
-	Mappings                   int
+	// Watches is how many readers follow; CutOff how many were too slow.
+	Mappings, Watches          int
 	Observed, Expired, Evicted uint64
+	CutOff                     uint64
 }
 
 // reports is what one node reported.
@@ -227,7 +229,7 @@ func (t *Table) Stats() Stats {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	stats := t.stats
-	stats.Mappings = len(t.expiries)
+	stats.Mappings, stats.Watches = len(t.expiries), len(t.watches)
 	return stats
 }
 

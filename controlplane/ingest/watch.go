@@ -88,6 +88,7 @@ func (t *Table) announce(now, before *Mapping) {
 		default:
 			delete(t.watches, w)
 			close(w.changes)
+			t.stats.CutOff++
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -53,6 +54,9 @@ type Backend struct {
 	last   int
 	closed bool
 
+	metrics metrics
+	size    atomic.Int64
+
 	// mu guards the commits that wait, and how many a gathering leader waits for (0: none gathers).
 	mu      sync.Mutex
 	pending []*commit
@@ -78,7 +82,7 @@ func Open(dir string) (*Backend, error) {
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	b := &Backend{db: db, lead: make(chan struct{}, 1), gathered: make(chan struct{}, 1)}
+	b := &Backend{db: db, lead: make(chan struct{}, 1), gathered: make(chan struct{}, 1), metrics: newMetrics()}
 	if err := b.prepare(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
@@ -94,6 +98,7 @@ func Open(dir string) (*Backend, error) {
 // prepare makes what a new file lacks, and reads the revision of one that is not new.
 func (b *Backend) prepare() error {
 	return b.db.Update(func(tx *bbolt.Tx) error {
+		b.size.Store(tx.Size())
 		if meta := tx.Bucket([]byte(metaBucket)); meta != nil {
 			if got := string(meta.Get([]byte(formatKey))); got != format {
 				return fmt.Errorf("format %q is not known to this version, which knows %q", got, format)

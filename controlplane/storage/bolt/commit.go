@@ -46,6 +46,8 @@ func (b *Backend) Commit(ctx context.Context, operations []storage.Operation, ap
 		return fmt.Errorf("commit: %w", err)
 	}
 	c := &commit{operations: operations, applied: applied, done: make(chan struct{})}
+	began := time.Now()
+	defer func() { b.metrics.waited.Observe(time.Since(began).Seconds()) }()
 	b.enqueue(c)
 	for {
 		select {
@@ -99,7 +101,9 @@ func (b *Backend) writeGroup() {
 	b.last = len(group)
 	err := storage.ErrClosed
 	if !b.closed {
+		began := time.Now()
 		err = b.write(group)
+		b.metrics.written(began, len(group), err)
 	}
 	for _, c := range group {
 		switch {
@@ -162,6 +166,7 @@ func (b *Backend) take() []*commit {
 // write makes the group durable, each commit that meets what it expected as a revision of its own.
 func (b *Backend) write(group []*commit) error {
 	err := b.db.Update(func(tx *bbolt.Tx) error {
+		b.size.Store(tx.Size())
 		meta := tx.Bucket([]byte(metaBucket))
 		revision, err := readRevision(meta, []byte(revisionKey))
 		if err != nil {
