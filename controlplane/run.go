@@ -86,6 +86,10 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
+	backups, err := listenForBackups(ctx, cfg.DataDir, backend, log.With("component", "backup"))
+	if err != nil {
+		return err
+	}
 	api := &connections{Listener: listeners[0]}
 	registry := newRegistry(slices.Concat(
 		requests.collectors(), api.collectors(), backend.Collectors(), storeCollectors(policies),
@@ -99,6 +103,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 		g.Go(func() error { return run(loops) })
 	}
 	g.Go(func() error { return serve(server, api, log) })
+	g.Go(func() error { return backups.run(loops) })
 	if len(listeners) > 1 {
 		g.Go(func() error {
 			return serveMetrics(loops, listeners[1], registry, cfg.Pprof, log.With("component", "metrics"))

@@ -44,7 +44,7 @@ func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "nameward-server",
 		Short: "The policy server: holds policies, compiles them for each node, streams them to the agents",
-		Long:  "Each flag is also an environment variable (NAMEWARD_DATA_DIR for --data-dir) and a key of the file that --config names (data-dir).\nThe command line goes before the environment, the environment before the file.",
+		Long:  "With no command it runs the server.\n\nEach flag is also an environment variable (NAMEWARD_DATA_DIR for --data-dir) and a key of the file that --config names (data-dir).\nThe command line goes before the environment, the environment before the file.",
 		Args: func(command *cobra.Command, args []string) error {
 			if err := cobra.NoArgs(command, args); err != nil {
 				return usageError{err}
@@ -63,6 +63,7 @@ func command() *cobra.Command {
 			return controlplane.Run(command.Context(), cfg, cfg.NewLog(os.Stderr))
 		},
 	}
+	root.AddCommand(backupCommand(), restoreCommand())
 	cfg.Bind(root.Flags())
 	root.Flags().String(settings.ConfigFlag, "", "YAML file with values for these flags")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

@@ -73,7 +73,7 @@ func Open(dir string) (*Backend, error) {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
 	path := filepath.Join(dir, fileName)
-	_, err := os.Stat(path)
+	before, err := os.Stat(path)
 	created := errors.Is(err, fs.ErrNotExist)
 	db, err := bbolt.Open(path, fileMode, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
 	switch {
@@ -81,6 +81,10 @@ func Open(dir string) (*Backend, error) {
 		return nil, fmt.Errorf("open %s: another process has it open", path)
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	// A restore may have put another file in its place while the lock was waited for.
+	if now, err := os.Stat(path); !created && (err != nil || !os.SameFile(before, now)) {
+		return nil, errors.Join(fmt.Errorf("open %s: was replaced meanwhile", path), err, db.Close())
 	}
 	b := &Backend{db: db, lead: make(chan struct{}, 1), gathered: make(chan struct{}, 1), metrics: newMetrics()}
 	if err := b.prepare(); err != nil {
