@@ -40,15 +40,15 @@ func (t *Table) OfName(id node.ID, name domain.Name) []*Mapping {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	var found []*Mapping
-	for e := range t.byDomain.from(&entry{Mapping: &Mapping{Position: Position{Domain: name}}}) {
-		if e.Domain != name {
+	for item := range t.byDomain.from(named(at(Position{Domain: name}))) {
+		if item.name != name {
 			break
 		}
-		if e.Node == id {
-			found = append(found, e.Mapping)
+		if item.entry.Node == id {
+			found = append(found, item.entry.Mapping)
 		}
 	}
-	for item := range t.byAlias.from(alias{name, &entry{Mapping: &Mapping{}}}) {
+	for item := range t.byAlias.from(alias{name, at(Position{})}) {
 		if item.name != name {
 			break
 		}
@@ -74,12 +74,12 @@ func (t *Table) OfAddresses(id node.ID, addresses []netip.Addr) []*Mapping {
 		wanted[address] = true
 	}
 	for address := range wanted {
-		for e := range t.byAddress.from(&entry{Mapping: &Mapping{Position: Position{Address: address}}}) {
-			if e.Address != address {
+		for item := range t.byAddress.from(addressedBy(at(Position{Address: address}))) {
+			if item.address != address {
 				break
 			}
-			if e.Node == id {
-				found = append(found, e.Mapping)
+			if item.entry.Node == id {
+				found = append(found, item.entry.Mapping)
 			}
 		}
 	}

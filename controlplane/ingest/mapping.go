@@ -152,12 +152,26 @@ func writeTime(t time.Time) *timestamppb.Timestamp {
 
 // compareNames orders names by their labels from the right; a name comes before those below it.
 func compareNames(a, b string) int {
-	for a != "" && b != "" {
-		i, j := strings.LastIndexByte(a, '.'), strings.LastIndexByte(b, '.')
-		if c := strings.Compare(a[i+1:], b[j+1:]); c != 0 {
-			return c
-		}
-		a, b = a[:max(i, 0)], b[:max(j, 0)]
+	if a == b {
+		return 0
 	}
-	return cmp.Compare(len(a), len(b))
+	// Past what they end in alike; most names of a fleet share much of it.
+	i, j := len(a), len(b)
+	for i > 0 && j > 0 && a[i-1] == b[j-1] {
+		i, j = i-1, j-1
+	}
+	switch {
+	case i == 0 && b[j-1] == '.':
+		return -1 // b is below a
+	case j == 0 && a[i-1] == '.':
+		return 1
+	}
+	// The labels in which they differ first begin behind the dots before, and end where both go on alike.
+	end := 0
+	if dot := strings.IndexByte(a[i:], '.'); dot >= 0 {
+		end = dot
+	} else {
+		end = len(a) - i
+	}
+	return strings.Compare(a[strings.LastIndexByte(a[:i], '.')+1:i+end], b[strings.LastIndexByte(b[:j], '.')+1:j+end])
 }

@@ -96,13 +96,12 @@ func (t *Table) choose(filter Filter) Index {
 	}
 	index, fewest := ByDomain, t.byDomain.length
 	if base := filter.Domain.Base(); (filter.Domain != domain.Pattern{}) && !base.IsRoot() {
-		probe := &entry{Mapping: &Mapping{Position: Position{Domain: base}}}
-		fewest = t.byDomain.span(probe, func(e *entry) bool { return below(e.Domain.String(), base.String()) }) +
-			t.byAlias.span(alias{base, &entry{Mapping: &Mapping{}}}, func(a alias) bool { return below(a.name.String(), base.String()) })
+		first, within := alias{base, at(Position{})}, func(a alias) bool { return below(a.name.String(), base.String()) }
+		fewest = t.byDomain.span(first, within) + t.byAlias.span(first, within)
 	}
 	if prefix := filter.Addresses; prefix.IsValid() && prefix.Bits() > 0 {
-		probe := &entry{Mapping: &Mapping{Position: Position{Address: prefix.Addr()}}}
-		if t.byAddress.span(probe, func(e *entry) bool { return prefix.Contains(e.Address) }) < fewest {
+		first := addressed{prefix.Addr(), at(Position{})}
+		if t.byAddress.span(first, func(a addressed) bool { return prefix.Contains(a.address) }) < fewest {
 			index = ByAddress
 		}
 	}
@@ -115,8 +114,9 @@ func (s *scan) byDomain(t *Table, goesOn func() bool) {
 	if first := (Position{Domain: base}); start.Compare(first) < 0 {
 		start = first
 	}
-	for e := range t.byDomain.from(&entry{Mapping: &Mapping{Position: start}}) {
-		if !s.within(e.Domain, base) {
+	for item := range t.byDomain.from(named(at(start))) {
+		e := item.entry
+		if !s.within(item.name, base) {
 			break
 		}
 		if !goesOn() {
@@ -136,7 +136,7 @@ func (s *scan) byDomain(t *Table, goesOn func() bool) {
 
 func (s *scan) byAlias(t *Table, goesOn func() bool) {
 	base := s.base()
-	for item := range t.byAlias.from(alias{s.at.Alias, &entry{Mapping: &Mapping{Position: s.at.Position}}}) {
+	for item := range t.byAlias.from(alias{s.at.Alias, at(s.at.Position)}) {
 		if !s.within(item.name, base) {
 			break
 		}
@@ -166,8 +166,9 @@ func (s *scan) byAddress(t *Table, goesOn func() bool) {
 	if !start.Address.IsValid() {
 		start.Address = prefix.Addr()
 	}
-	for e := range t.byAddress.from(&entry{Mapping: &Mapping{Position: start}}) {
-		if !prefix.Contains(e.Address) {
+	for item := range t.byAddress.from(addressedBy(at(start))) {
+		e := item.entry
+		if !prefix.Contains(item.address) {
 			break
 		}
 		if !goesOn() {

@@ -3,6 +3,7 @@ package ingest
 import (
 	"container/heap"
 	"context"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -24,9 +25,9 @@ type Table struct {
 	// stays, without mappings if it has none.
 	nodes map[node.ID]*reports
 	// byDomain is the order of lists. byAlias and byAddress lead to the mappings of an alias, an address.
-	byDomain  sorted[*entry]
+	byDomain  sorted[alias]
 	byAlias   sorted[alias]
-	byAddress sorted[*entry]
+	byAddress sorted[addressed]
 	expiries  expiries
 	watches   map[*Watch]struct{}
 	stats     Stats
@@ -54,9 +55,17 @@ type reported struct {
 	address string // 4 or 16 bytes, a third of a netip.Addr in the map
 }
 
+// alias is a place in an index by name, of the name asked or of an alias. The name stands beside the entry: most
+// comparisons go by it alone, and so do not fetch the entry from memory.
 type alias struct {
 	name  domain.Name
 	entry *entry
+}
+
+// addressed is a place in the index by address.
+type addressed struct {
+	address netip.Addr
+	entry   *entry
 }
 
 // Batch is a part of what a node saw.
@@ -72,9 +81,9 @@ func New(limit int) *Table {
 		limit:     limit,
 		soonest:   make(chan struct{}, 1),
 		nodes:     map[node.ID]*reports{},
-		byDomain:  sorted[*entry]{compare: func(a, b *entry) int { return a.Compare(b.Position) }},
+		byDomain:  sorted[alias]{compare: compareAliases},
 		byAlias:   sorted[alias]{compare: compareAliases},
-		byAddress: sorted[*entry]{compare: compareAddresses},
+		byAddress: sorted[addressed]{compare: compareAddresses},
 		watches:   map[*Watch]struct{}{},
 	}
 }
@@ -86,12 +95,19 @@ func compareAliases(a, b alias) int {
 	return a.entry.Compare(b.entry.Position)
 }
 
-func compareAddresses(a, b *entry) int {
-	if c := a.Address.Compare(b.Address); c != 0 {
+func compareAddresses(a, b addressed) int {
+	if c := a.address.Compare(b.address); c != 0 {
 		return c
 	}
-	return a.Compare(b.Position)
+	return a.entry.Compare(b.entry.Position)
 }
+
+// named and addressedBy are the places of an entry.
+func named(e *entry) alias           { return alias{e.Domain, e} }
+func addressedBy(e *entry) addressed { return addressed{e.Address, e} }
+
+// at is an entry to look for a position with.
+func at(p Position) *entry { return &entry{Mapping: &Mapping{Position: p}} }
 
 // Observe takes in what a node saw: each mapping lives as given, in place of what was known of it, or has
 // ended when its expiry is not behind now. The mappings are the table's from then on.
@@ -139,8 +155,8 @@ func (t *Table) put(known *reports, m *Mapping, now time.Time) {
 	default:
 		e = &entry{Mapping: m, report: known.current}
 		known.entries[key] = e
-		t.byDomain.put(e)
-		t.byAddress.put(e)
+		t.byDomain.put(named(e))
+		t.byAddress.put(addressedBy(e))
 		t.putAliases(e)
 		heap.Push(&t.expiries, e)
 		t.announce(e.Mapping, nil)
@@ -172,8 +188,8 @@ func (t *Table) replace(e *entry, m *Mapping) {
 
 func (t *Table) remove(e *entry) {
 	delete(t.nodes[e.Node].entries, keyOf(e.Mapping))
-	t.byDomain.remove(e)
-	t.byAddress.remove(e)
+	t.byDomain.remove(named(e))
+	t.byAddress.remove(addressedBy(e))
 	t.removeAliases(e)
 	heap.Remove(&t.expiries, e.place)
 	t.announce(nil, e.Mapping)
