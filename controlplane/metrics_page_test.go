@@ -14,11 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/nameward/nameward/controlplane/ingest"
-	"github.com/nameward/nameward/controlplane/publish"
 	"github.com/nameward/nameward/controlplane/storage/bolt"
 	"github.com/nameward/nameward/controlplane/store"
-	"github.com/nameward/nameward/controlplane/syncserver"
 )
 
 var update = flag.Bool("update", false, "write docs/metrics.md")
@@ -42,13 +39,10 @@ func TestMetricsPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg, mappings, flows, publisher := DefaultConfig(), ingest.New(1), ingest.NewFlows(1), publish.New(s)
+	cfg := DefaultConfig()
+	stages := newStages(cfg, s, slog.New(slog.DiscardHandler))
 	var lines []string
-	for _, c := range slices.Concat(
-		newRequests().collectors(), (&connections{}).collectors(), backend.Collectors(), storeCollectors(s),
-		mappingCollectors(cfg, mappings), flowCollectors(cfg, flows), publisher.Collectors(),
-		syncserver.New(s, publisher, mappings, flows, slog.New(slog.DiscardHandler)).Collectors(),
-	) {
+	for _, c := range slices.Concat((&connections{}).collectors(), backend.Collectors(), stages.collectors(cfg)) {
 		lines = append(lines, linesOf(t, c)...)
 	}
 	slices.Sort(lines)

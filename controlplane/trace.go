@@ -20,9 +20,11 @@ import (
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
 
-// newTracing returns what makes spans of requests and sends them to the collector; nil where none is set. A collector
-// that is away costs spans, never requests.
-func newTracing(ctx context.Context, cfg Config) (*sdktrace.TracerProvider, error) {
+// tracing makes spans of requests and sends them to a collector; nil where none is set. A collector that is away costs
+// spans, never requests.
+type tracing struct{ provider *sdktrace.TracerProvider }
+
+func newTracing(ctx context.Context, cfg Config) (*tracing, error) {
 	if cfg.TraceEndpoint == "" {
 		return nil, nil
 	}
@@ -34,33 +36,39 @@ func newTracing(ctx context.Context, cfg Config) (*sdktrace.TracerProvider, erro
 	if err != nil {
 		return nil, fmt.Errorf("make trace exporter: %w", err)
 	}
-	return sdktrace.NewTracerProvider(
+	return &tracing{sdktrace.NewTracerProvider(
 		sdktrace.WithBatcher(exporter),
 		// A caller who traces decides for its requests.
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(cfg.TraceRatio))),
 		sdktrace.WithResource(resource.NewSchemaless(attribute.String("service.name", "nameward-server"))),
-	), nil
+	)}, nil
 }
 
 // traceTimeout is what the last spans get to reach the collector.
 const traceTimeout = 2 * time.Second
 
-// stopTracing sends what is left.
-func stopTracing(ctx context.Context, provider *sdktrace.TracerProvider, log *slog.Logger) {
+// stop sends what is left.
+func (t *tracing) stop(ctx context.Context, log *slog.Logger) {
+	if t == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceTimeout)
 	defer cancel()
-	if err := provider.Shutdown(ctx); err != nil {
+	if err := t.provider.Shutdown(ctx); err != nil {
 		log.Warn("last traces not sent", "err", err)
 	}
 }
 
-// tracingOption traces what operators ask. The streams of agents last for days, and are no requests.
-func tracingOption(provider *sdktrace.TracerProvider) grpc.ServerOption {
+// options trace what operators ask. The streams of agents last for days, and are no requests.
+func (t *tracing) options() []grpc.ServerOption {
+	if t == nil {
+		return nil
+	}
 	operators := "/" + strings.TrimSuffix(namewardv1.PolicyService_ServiceDesc.ServiceName, "PolicyService")
-	return grpc.StatsHandler(otelgrpc.NewServerHandler(
-		otelgrpc.WithTracerProvider(provider),
+	return []grpc.ServerOption{grpc.StatsHandler(otelgrpc.NewServerHandler(
+		otelgrpc.WithTracerProvider(t.provider),
 		otelgrpc.WithMeterProvider(noop.NewMeterProvider()),
 		otelgrpc.WithPropagators(propagation.TraceContext{}),
 		otelgrpc.WithFilter(func(info *stats.RPCTagInfo) bool { return strings.HasPrefix(info.FullMethodName, operators) }),
-	))
+	))}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -61,7 +60,7 @@ watches begin with a snapshot.`,
 			if err := complete(command); err != nil {
 				return err
 			}
-			var backup io.Reader = command.InOrStdin()
+			backup := command.InOrStdin()
 			if args[0] != standard {
 				file, err := os.Open(args[0])
 				if err != nil {
