@@ -63,7 +63,7 @@ func (p *program) apply(ctx context.Context, paths []string, dryRun bool) error 
 	}
 	defer connection.Close()
 	manifests, unread := p.readManifests(paths)
-	a := newApplier(connection)
+	a := p.newApplier(connection)
 	// What could be read is checked in any case: the operator shall mend all of the files at once.
 	plans, err := a.plan(ctx, manifests)
 	if err := errors.Join(unread, err); err != nil {
@@ -124,10 +124,15 @@ func (p plan) rank() int {
 type applier struct {
 	policies namewardv1.PolicyServiceClient
 	sets     namewardv1.DomainSetServiceClient
+	// progress tells how far the writing of many domains is.
+	progress func(total int) *progress
 }
 
-func newApplier(connection *grpc.ClientConn) *applier {
-	return &applier{namewardv1.NewPolicyServiceClient(connection), namewardv1.NewDomainSetServiceClient(connection)}
+func (p *program) newApplier(connection *grpc.ClientConn) *applier {
+	return &applier{
+		namewardv1.NewPolicyServiceClient(connection), namewardv1.NewDomainSetServiceClient(connection),
+		func(total int) *progress { return p.newProgress("domains", total) },
+	}
 }
 
 // plan lets the server check each manifest. The faults of all documents come at once, a stale etag among

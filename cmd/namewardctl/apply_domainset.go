@@ -81,6 +81,8 @@ func (a *applier) replaceDomains(ctx context.Context, set *namewardv1.DomainSet,
 		return nil, err
 	}
 	request := &namewardv1.ReplaceDomainsRequest{Name: set.GetName(), Etag: set.GetEtag(), AllowMissing: true, ValidateOnly: validateOnly}
+	sent := a.progress(len(set.GetDomains()))
+	defer sent.end()
 	for part := range slices.Chunk(set.GetDomains(), domainPageSize) {
 		request.Domains = part
 		// The end of the stream is the server's answer, which comes with its cause.
@@ -89,6 +91,7 @@ func (a *applier) replaceDomains(ctx context.Context, set *namewardv1.DomainSet,
 		} else if err != nil {
 			return nil, err
 		}
+		sent.step(len(part))
 		request = &namewardv1.ReplaceDomainsRequest{}
 	}
 	return stream.CloseAndRecv()

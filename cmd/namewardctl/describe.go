@@ -10,6 +10,7 @@ import (
 )
 
 func (p *program) describeCommand() *cobra.Command {
+	matching := ""
 	command := &cobra.Command{
 		Use:   "describe NAME...",
 		Short: "Show all of a policy, a domain set or a node",
@@ -18,6 +19,7 @@ prints the resources themselves, a document each: what it prints of a policy or 
 be applied again.`,
 		Example: `  namewardctl describe policies/web-egress
   namewardctl describe domainSets/saas
+  namewardctl describe domainSets/saas --matching registry.docker.io
   namewardctl describe nodes/lab`,
 		Args: cobra.ArbitraryArgs,
 
@@ -27,21 +29,22 @@ be applied again.`,
 			if err != nil {
 				return usageError{err}
 			}
-			return p.describe(command.Context(), names)
+			return p.describe(command.Context(), names, matching)
 		},
 	}
+	command.Flags().StringVar(&matching, "matching", "", "of domain sets: only the domain patterns that match this name")
 	p.options.bindOutput(command)
 	return command
 }
 
-func (p *program) describe(ctx context.Context, names []resourceName) error {
+func (p *program) describe(ctx context.Context, names []resourceName, matching string) error {
 	var (
 		messages []proto.Message
 		texts    []string
 		errs     []error
 	)
 	for _, name := range names {
-		message, text, err := p.describeOne(ctx, name)
+		message, text, err := p.describeOne(ctx, name, matching)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -60,7 +63,7 @@ func (p *program) describe(ctx context.Context, names []resourceName) error {
 	return errors.Join(errs...)
 }
 
-func (p *program) describeOne(ctx context.Context, name resourceName) (proto.Message, string, error) {
+func (p *program) describeOne(ctx context.Context, name resourceName, matching string) (proto.Message, string, error) {
 	switch name.collection {
 	case policiesCollection:
 		policies, err := p.listPolicies(ctx, []string{name.String()})
@@ -69,7 +72,7 @@ func (p *program) describeOne(ctx context.Context, name resourceName) (proto.Mes
 		}
 		return policies[0], p.describePolicy(policies[0]), nil
 	case domainSetsCollection:
-		set, err := p.wholeDomainSet(ctx, name.String())
+		set, err := p.domainSetMatching(ctx, name.String(), matching)
 		if err != nil {
 			return nil, "", err
 		}

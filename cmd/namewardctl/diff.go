@@ -50,7 +50,7 @@ func (p *program) diff(ctx context.Context, paths []string) error {
 	}
 	defer connection.Close()
 	manifests, unread := p.readManifests(paths)
-	a := newApplier(connection)
+	a := p.newApplier(connection)
 	plans, err := a.plan(ctx, manifests)
 	if err := errors.Join(unread, err); err != nil {
 		return err

@@ -31,12 +31,17 @@ func (p *program) listDomainSets(ctx context.Context, names []string) ([]*namewa
 
 // wholeDomainSet reads a domain set with all of its domains, however many.
 func (p *program) wholeDomainSet(ctx context.Context, name string) (*namewardv1.DomainSet, error) {
+	return p.domainSetMatching(ctx, name, "")
+}
+
+// domainSetMatching reads a domain set with those of its domains that match a name, or all for "".
+func (p *program) domainSetMatching(ctx context.Context, name, matching string) (*namewardv1.DomainSet, error) {
 	sets, err := p.listDomainSets(ctx, []string{name})
 	if err != nil {
 		return nil, err
 	}
 	set := sets[0]
-	if len(set.GetDomains()) == int(set.GetDomainCount()) {
+	if matching == "" && len(set.GetDomains()) == int(set.GetDomainCount()) {
 		return set, nil
 	}
 	connection, err := p.dialServer()
@@ -46,7 +51,7 @@ func (p *program) wholeDomainSet(ctx context.Context, name string) (*namewardv1.
 	defer connection.Close()
 	client := namewardv1.NewDomainSetServiceClient(connection)
 	set.Domains, err = allPages(func(token string) ([]string, string, error) {
-		page, err := client.ListDomains(ctx, &namewardv1.ListDomainsRequest{Name: name, PageSize: domainPageSize, PageToken: token})
+		page, err := client.ListDomains(ctx, &namewardv1.ListDomainsRequest{Name: name, PageSize: domainPageSize, PageToken: token, Matching: matching})
 		if err == nil && page.GetEtag() != set.GetEtag() {
 			err = fmt.Errorf("%s: has changed while it was read", name)
 		}
@@ -93,7 +98,10 @@ func (p *program) describeDomainSet(set *namewardv1.DomainSet, users []string) s
 	t.addPlain("Etag", set.GetEtag())
 	t.addPlain("Domains", strconv.Itoa(int(set.GetDomainCount())))
 	text := t.render(p.painter())
-	if len(set.GetDomains()) == 0 {
+	switch {
+	case len(set.GetDomains()) == 0 && set.GetDomainCount() > 0:
+		return text + "\nNone of them matches.\n"
+	case len(set.GetDomains()) == 0:
 		return text + "\nNo domains: rules that name it match nothing by it.\n"
 	}
 	return text + "\n" + strings.Join(set.GetDomains(), "\n") + "\n"

@@ -64,7 +64,9 @@ func (s *domainSetService) ListDomains(_ context.Context, request *namewardv1.Li
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := s.sets[request.GetName()]
-	domains := set.GetDomains()
+	domains := slices.DeleteFunc(slices.Clone(set.GetDomains()), func(domain string) bool {
+		return request.GetMatching() != "" && !matches(domain, request.GetMatching())
+	})
 	var at int
 	_, _ = fmt.Sscan(request.GetPageToken(), &at)
 	end := min(len(domains), at+int(request.GetPageSize()))
