@@ -66,9 +66,10 @@ type Netfilter struct {
 	families []*family
 
 	mu       sync.Mutex // guards all below; one writer of tables at a time
-	deserted bool       // the other backend holds nothing of ours
 	stood    bool       // all stood when version was read
 	version  version
+	deserted bool // the other backend held nothing of ours when others was read
+	others   version
 }
 
 // New picks the backend and finds its programs. It changes nothing.
@@ -95,13 +96,23 @@ func (n *Netfilter) Backend() string { return n.backend }
 func (n *Netfilter) IPv6() bool { return len(n.families) > 1 }
 
 // Ensure makes chains, rules and jumps what they should be, and names what it had to mend; nothing
-// when all stood. The first time it also removes what an earlier agent left in the other backend.
+// when all stood. Nothing of ours is in the other backend then.
 func (n *Netfilter) Ensure(ctx context.Context) ([]string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err //nolint:wrapcheck // the caller's own
 	}
+	mended, err := n.ensureOwn(ctx)
+	if err != nil {
+		return mended, err
+	}
+	// After ours stand, so that no moment is without rules.
+	removed, err := n.desert(ctx)
+	return append(mended, removed...), err
+}
+
+func (n *Netfilter) ensureOwn(ctx context.Context) ([]string, error) {
 	// Read before the rules are, so that a change meanwhile shows at the next call.
 	version, err := n.readVersion()
 	known := err == nil
@@ -112,6 +123,24 @@ func (n *Netfilter) Ensure(ctx context.Context) ([]string, error) {
 	n.stood, n.version = known && err == nil && len(mended) == 0, version
 	return mended, err
 }
+
+// desert removes what is of ours in the other backend: left by an earlier agent, or copied there by who moves the
+// node's rules. Twice there, each packet would be judged twice, and each answer counted twice.
+func (n *Netfilter) desert(ctx context.Context) ([]string, error) {
+	version, err := n.readOthers()
+	known := err == nil
+	if known && n.deserted && version == n.others {
+		return nil, nil
+	}
+	removed, err := removeFrom(ctx, n.other())
+	if err != nil {
+		err = fmt.Errorf("remove rules from the %s backend: %w", n.other(), err)
+	}
+	n.deserted, n.others = known && err == nil && len(removed) == 0, version
+	return removed, err
+}
+
+func (n *Netfilter) other() string { return map[string]string{NFT: Legacy, Legacy: NFT}[n.backend] }
 
 func (n *Netfilter) ensureAll(ctx context.Context) ([]string, error) {
 	var mended []string
@@ -124,15 +153,6 @@ func (n *Netfilter) ensureAll(ctx context.Context) ([]string, error) {
 			mended = append(mended, names...)
 		}
 	}
-	if n.deserted {
-		return mended, nil
-	}
-	// After ours stand, so that no moment is without rules.
-	other := map[string]string{NFT: Legacy, Legacy: NFT}[n.backend]
-	if _, err := removeFrom(ctx, other); err != nil {
-		return mended, fmt.Errorf("remove rules from the %s backend: %w", other, err)
-	}
-	n.deserted = true
 	return mended, nil
 }
 
