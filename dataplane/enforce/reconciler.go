@@ -29,10 +29,12 @@ type Reconciler struct {
 
 	want   *latest[*Revision]
 	state  *latest[State]
+	check  chan struct{} // holds one when the hooks are to be looked at now
 	cutter *cutter
 
 	// Of the one goroutine that reconciles.
 	have       progress
+	asked      allowance
 	before     *ruleset.RuleSet // in force, as connections are concerned
 	retryAfter time.Duration
 	stood      bool // the hooks stood once
@@ -43,12 +45,21 @@ type Reconciler struct {
 func NewReconciler(maps Maps, hooks Hooks, conntrack Conntrack, saver Saver, log *slog.Logger) *Reconciler {
 	return &Reconciler{
 		maps: maps, hooks: hooks, saver: saver, log: log,
-		want: newLatest[*Revision](nil), state: newLatest(State{}), cutter: newCutter(conntrack, log),
+		want: newLatest[*Revision](nil), state: newLatest(State{}), check: make(chan struct{}, 1), cutter: newCutter(conntrack, log),
 	}
 }
 
 // Want replaces what is wanted. A revision that was not reached yet is passed over.
 func (r *Reconciler) Want(revision *Revision) { r.want.set(revision) }
+
+// CheckHooks has the hooks looked at now, since somebody may have changed them. Who asks again and again is
+// answered as often as they are looked at anyway.
+func (r *Reconciler) CheckHooks() {
+	select {
+	case r.check <- struct{}{}:
+	default:
+	}
+}
 
 // State returns what was reached, and a channel that closes at the next change.
 func (r *Reconciler) State() (State, <-chan struct{}) { return r.state.get() }
@@ -119,6 +130,11 @@ func (r *Reconciler) loop(ctx context.Context) error {
 			timer.Stop()
 		case <-walked:
 			timer.Stop()
+		case <-r.check:
+			timer.Stop()
+			if now := time.Now(); r.asked.take(now) {
+				r.have.hooksAt = now
+			}
 		case <-timer.C:
 		}
 	}
