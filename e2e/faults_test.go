@@ -6,12 +6,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/nameward/nameward/e2e/lab"
@@ -35,7 +33,7 @@ func TestFaults(t *testing.T) {
 		began := time.Now()
 		fault.inject(t)
 		f.awaitCurrent()
-		f.awaitRules(t)
+		f.awaitRules(t, f.backend, f.rules)
 		if fault.tampers {
 			f.load.excuse(began, time.Now())
 		}
@@ -87,7 +85,7 @@ func newFaulty(t *testing.T) *faulty {
 	f.releases = []string{f.Agent, agents.otherPrograms, agents.otherLayout}
 	f.startAgent()
 	f.put(clientPolicy("*.endless.example"))
-	f.rules = f.ourRules(t)
+	f.rules, _ = f.savedRules(t, f.backend)
 	f.load = f.startLoad(t, lab.EndlessName, *faultsRate, 8)
 	f.faults = []fault{
 		{"agent killed", f.killAgent, false},
@@ -173,13 +171,7 @@ func (f *faulty) deleteJump(t *testing.T) {
 
 // restoreDump writes back both tables as they were before there was an agent.
 func (f *faulty) restoreDump(t *testing.T) {
-	for _, program := range []string{"iptables-", "ip6tables-"} {
-		cmd := f.Node.Command(t.Context(), program+f.backend+"-restore", "-w", "5")
-		cmd.Stdin = strings.NewReader("*mangle\nCOMMIT\n*filter\nCOMMIT\n")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s-restore: %v: %s", program, err, out)
-		}
-	}
+	f.restoreRules(t, f.backend, "*mangle\nCOMMIT\n*filter\nCOMMIT\n")
 }
 
 func (f *faulty) iptablesOf(t *testing.T, args ...string) {
@@ -189,57 +181,6 @@ func (f *faulty) iptablesOf(t *testing.T, args ...string) {
 			t.Fatalf("%s%s %v: %v: %s", program, f.backend, args, err, out)
 		}
 	}
-}
-
-// awaitRules waits until the rules stand as they did, ours first.
-func (f *faulty) awaitRules(t *testing.T) {
-	t.Helper()
-	f.must(lab.Await(t.Context(), func() error {
-		if now := f.ourRules(t); now != f.rules {
-			return fmt.Errorf("rules do not stand (-want +got):\n%s", cmp.Diff(strings.Split(f.rules, "\n"), strings.Split(now, "\n")))
-		}
-		return nil
-	}, nil))
-}
-
-// ourRules are all rules of ours and, before those of a neighbour, our jumps; pins by their programs alone.
-func (f *faulty) ourRules(t *testing.T) string {
-	t.Helper()
-	var ours []string
-	for _, program := range []string{"iptables-", "ip6tables-"} {
-		for _, table := range []string{"mangle", "filter"} {
-			out, err := f.Node.Command(t.Context(), program+f.backend+"-save", "-t", table).Output() // it warns beside
-			if err != nil {
-				t.Fatalf("list rules: %v", err)
-			}
-			ours = append(ours, rulesIn(string(out))...)
-		}
-	}
-	return strings.Join(ours, "\n")
-}
-
-func rulesIn(dump string) (ours []string) {
-	neighbours := map[string]bool{}
-	for line := range strings.Lines(dump) {
-		fields := strings.Fields(line)
-		switch {
-		case len(fields) < 2 || fields[0] != "-A":
-		case strings.Contains(line, "neighbour"):
-			neighbours[fields[1]] = true
-		case strings.Contains(line, "NAMEWARD-") && neighbours[fields[1]]:
-			ours = append(ours, "behind a neighbour: "+line)
-		case strings.Contains(line, "NAMEWARD-"):
-			for i, field := range fields {
-				if i > 0 && fields[i-1] == "--object-pinned" {
-					program := filepath.Base(field)
-					fields[i] = program[:strings.LastIndex(program, "-")]
-				}
-			}
-			ours = append(ours, strings.Join(fields, " "))
-		}
-	}
-	slices.Sort(ours)
-	return ours
 }
 
 // expectCounters holds what was counted against what was done: each answer once, but for those that came
