@@ -39,12 +39,16 @@ func TestFaults(t *testing.T) {
 		}
 		f.load.pass(f.fleet, int64(*faultsRate)/4)
 		f.injected[fault.name]++
+		f.noteEvicted()
 	}
 	f.load.stop()
 	f.load.report(t)
 	f.expectCounters(t)
-	t.Logf("seed %d: %d names at %.0f a second, %d connections refused, faults %v", *faultsSeed,
-		f.load.resolved.Load(), float64(f.load.resolved.Load())/time.Since(started).Seconds(), f.load.refused.Load(), f.injected)
+	t.Logf("seed %d: %d names at %.0f a second, %d connections refused, %d mappings gave way, faults %v", *faultsSeed,
+		f.load.resolved.Load(), float64(f.load.resolved.Load())/f.load.lasted.Seconds(), f.load.refused.Load(), f.evicted, f.injected)
+	if f.evicted == 0 {
+		t.Error("the table of mappings was never full")
+	}
 }
 
 // faulty is a fleet that faults are injected into.
@@ -58,6 +62,8 @@ type faulty struct {
 	faults   []fault
 	injected map[string]int
 	disk     string
+	evicted  uint64 // mappings, in all; and as was counted last, of the layout that there was then
+	noted    uint64
 }
 
 type fault struct {
@@ -82,7 +88,8 @@ func newFaulty(t *testing.T) *faulty {
 	t.Cleanup(func() { _ = unix.Unmount(f.disk, unix.MNT_DETACH) })
 	agents, err := releases()
 	f.must(err)
-	f.releases = []string{f.Agent, agents.otherPrograms, agents.otherLayout}
+	f.releases = []string{agents.this, agents.otherPrograms, agents.otherLayout}
+	f.Agent = agents.this
 	f.startAgent()
 	f.put(clientPolicy("*.endless.example"))
 	f.rules, _ = f.savedRules(t, f.backend)
@@ -94,8 +101,11 @@ func newFaulty(t *testing.T) *faulty {
 		{"server killed", f.killServer, false},
 		{"server partitioned", f.partition, false},
 		{"disk full", f.fillDisk, false},
+		{"agent started on a full disk", f.startOnFullDisk, false},
+		{"clock stepped", f.stepClock, false},
 		{"policy changed", f.changePolicy, false},
 		{"neighbour inserts", f.insertBefore, false},
+		{"neighbour writes without end", f.writeRules, false},
 		{"chain flushed", f.flushChain, true},
 		{"jump deleted", f.deleteJump, true},
 		{"old dump restored", f.restoreDump, true},
@@ -140,12 +150,67 @@ func (f *faulty) partition(t *testing.T) {
 }
 
 func (f *faulty) fillDisk(t *testing.T) {
+	free := f.leaveNoRoom(t)
+	f.load.pass(f.fleet, int64(*faultsRate))
+	free()
+}
+
+func (f *faulty) startOnFullDisk(t *testing.T) {
+	f.must(f.agent.Kill())
+	free := f.leaveNoRoom(t)
+	f.startAgent()
+	f.load.pass(f.fleet, int64(*faultsRate)/4)
+	free()
+}
+
+func (f *faulty) leaveNoRoom(t *testing.T) (free func()) {
 	file := filepath.Join(f.disk, "filler")
 	if err := os.WriteFile(file, make([]byte, diskBytes), 0o600); err == nil {
 		t.Error("the disk is larger than it was made")
 	}
+	return func() { f.must(os.Remove(file)) }
+}
+
+// stepClock sets the agent's clock: the machine's own is left alone. The server, which sees the difference, shows that
+// it is set.
+func (f *faulty) stepClock(t *testing.T) {
+	steps := []time.Duration{0, 10 * time.Second, -10 * time.Second, time.Hour, -time.Hour, 400 * 24 * time.Hour, -400 * 24 * time.Hour}
+	step := steps[f.random.IntN(len(steps))]
+	f.must(f.StepClock(step))
+	f.must(lab.Await(t.Context(), func() error {
+		degraded := strings.Join(f.nodeUpstream(t).GetStatus().GetDegraded(), "; ")
+		if told := strings.Contains(degraded, "clock"); told != (step.Abs() > time.Minute) {
+			return fmt.Errorf("stepped by %v, degraded: %q", step, degraded)
+		}
+		return nil
+	}, nil))
+}
+
+// writeRules has somebody add rules and delete them, in either backend, as fast as iptables does.
+func (f *faulty) writeRules(t *testing.T) {
+	backend := []string{"nft", "legacy"}[f.random.IntN(2)]
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			for _, change := range []string{"-A", "-D"} {
+				for _, table := range []string{"filter", "mangle"} {
+					if out, err := f.command(t.Context(), "iptables-"+backend, "-w", "-t", table, change, "FORWARD", "-p", "sctp", "-j", "RETURN"); err != nil {
+						done <- fmt.Errorf("%s a rule of %s in %s: %w: %s", change, backend, table, err, out)
+						return
+					}
+				}
+			}
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+		}
+	}()
 	f.load.pass(f.fleet, int64(*faultsRate))
-	f.must(os.Remove(file))
+	close(stop)
+	f.must(<-done)
 }
 
 func (f *faulty) changePolicy(t *testing.T) {
@@ -181,6 +246,15 @@ func (f *faulty) iptablesOf(t *testing.T, args ...string) {
 			t.Fatalf("%s%s %v: %v: %s", program, f.backend, args, err, out)
 		}
 	}
+}
+
+// noteEvicted adds up what gave way. A layout of its own begins anew.
+func (f *faulty) noteEvicted() {
+	now := f.counters(func(map[string]uint64) bool { return true })["mappings_evicted"]
+	if now < f.noted {
+		f.noted = 0
+	}
+	f.evicted, f.noted = f.evicted+now-f.noted, now
 }
 
 // expectCounters holds what was counted against what was done: each answer once, but for those that came
