@@ -115,7 +115,7 @@ var floods = []flood{
 	}, []string{"flow_events_suppressed"}},
 	{"all of it while the agent reads nothing", func(t *testing.T, o *overloaded) {
 		o.must(o.agent.Freeze())
-		defer o.agent.Thaw() //nolint:errcheck // its counters show whether it runs
+		defer o.agent.Thaw()              //nolint:errcheck // its counters show whether it runs
 		o.ask(t, namesOf("many", 5, 605)) // 20 kB are told of each
 		o.must(o.Client.Flood(netip.AddrPortFrom(lab.ServicesV4.Addr().Next(), 9), floodDatagrams))
 		o.expectPolicies(t)
