@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,13 +14,38 @@ import (
 // tablesGroup is NFNLGRP_NFTABLES, of linux/netfilter/nfnetlink.h, as a bit.
 const tablesGroup = 1 << (7 - 1)
 
-// Watch calls changed after each transaction by which somebody, this process too, changed rules of nf_tables,
-// until ctx ends. Of iptables-legacy the kernel tells nobody: there nothing is called. What is missed, the next
-// Ensure finds.
+// The kernel tells nobody that rules of iptables-legacy changed: it is asked for them now and then, the less often the
+// longer the answer takes.
+const (
+	askInterval = 500 * time.Millisecond
+	askShare    = 500 // of the time, one part in so many
+)
+
+// Watch calls changed soon after somebody, this process too, changed rules of the backend, until ctx ends; and once at
+// first, for what changed before. What is missed, the next Ensure finds.
 func (n *Netfilter) Watch(ctx context.Context, changed func()) error {
-	if n.backend != NFT {
-		return nil
+	if n.backend == NFT {
+		return listen(ctx, changed)
 	}
+	var last version
+	for {
+		began := time.Now()
+		if now, err := n.readVersion(); err == nil && now != last {
+			last = now
+			changed()
+		}
+		timer := time.NewTimer(max(askInterval, askShare*time.Since(began)))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+// listen calls changed after each transaction of nf_tables.
+func listen(ctx context.Context, changed func()) error {
 	socket, err := subscribe()
 	if err != nil {
 		return err
@@ -27,6 +53,7 @@ func (n *Netfilter) Watch(ctx context.Context, changed func()) error {
 	defer socket.Close() //nolint:errcheck // read only
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer stop()
+	changed()
 	message := make([]byte, 4096)
 	for {
 		_, err := socket.Read(message)
