@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"time"
 
@@ -18,17 +17,10 @@ type Caller struct{ buffer []byte }
 
 // Call runs f on a thread of the namespace. What f calls through the Caller blocks that thread alone.
 func (n *Namespace) Call(f func(c *Caller)) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			result <- fmt.Errorf("enter namespace %s: %w", n.Name, err)
-			return
-		}
+	return n.Do(func() error {
 		f(&Caller{buffer: make([]byte, 4096)})
-		result <- nil
-	}()
-	return <-result
+		return nil
+	})
 }
 
 // Resolve asks a DNS server for the addresses of a name, of the server's own family.
