@@ -2,9 +2,11 @@ package enforce
 
 import "time"
 
-// askedAtOnce is how many looks at the hooks may be asked for in a row, before each waits for its turn. A neighbour
-// that writes rules without end costs no more than one look in hooksInterval besides those that are due.
-const askedAtOnce = 6
+// A neighbour that writes rules without end costs no more than one look in hooksInterval besides those that are due.
+const (
+	askedAtOnce = 10                     // looks at the hooks that may be asked for in a row, before each waits for its turn
+	askedApart  = 100 * time.Millisecond // many changes that come together are looked at once
+)
 
 // allowance is how many more looks may be asked for. The zero allowance is full.
 type allowance struct {

@@ -35,6 +35,7 @@ type Reconciler struct {
 	// Of the one goroutine that reconciles.
 	have       progress
 	asked      allowance
+	lookedAt   time.Time        // at the hooks
 	before     *ruleset.RuleSet // in force, as connections are concerned
 	retryAfter time.Duration
 	stood      bool // the hooks stood once
@@ -132,11 +133,20 @@ func (r *Reconciler) loop(ctx context.Context) error {
 			timer.Stop()
 		case <-r.check:
 			timer.Stop()
-			if now := time.Now(); r.asked.take(now) {
-				r.have.hooksAt = now
-			}
+			r.lookSoon(time.Now())
 		case <-timer.C:
 		}
+	}
+}
+
+// lookSoon has the hooks looked at before they are due, if that is allowed once more.
+func (r *Reconciler) lookSoon(now time.Time) {
+	at := r.lookedAt.Add(askedApart)
+	if at.Before(now) {
+		at = now
+	}
+	if at.Before(r.have.hooksAt) && r.asked.take(now) {
+		r.have.hooksAt = at
 	}
 }
 
@@ -215,7 +225,8 @@ func (r *Reconciler) apply(ctx context.Context, want *Revision, next *State) {
 
 func (r *Reconciler) ensure(ctx context.Context, next *State) {
 	mended, err := r.hooks.Ensure(ctx)
-	r.have.hooksAt = time.Now().Add(hooksInterval)
+	r.lookedAt = time.Now()
+	r.have.hooksAt = r.lookedAt.Add(hooksInterval)
 	r.mended(mended, next)
 	if err != nil {
 		err = fmt.Errorf("ensure packet filter rules: %w", err)

@@ -4,13 +4,14 @@
 //
 // A table is read whole with iptables-save and written in one transaction with iptables-restore
 // --noflush, so that no packet ever meets a chain that is half filled; go-iptables, which cannot do
-// that, lists and removes. Rules are compared by the text that iptables prints, never with -C, and
-// deleted by number, never by specification: a rule that names a pinned program equals its own
-// specification only by chance.
+// that, removes. Rules are compared by the text that iptables prints, never with -C: a rule that names a
+// pinned program equals its own specification only by chance. Jumps are deleted by specification, never by
+// number: that may be of another's rule by then.
 package netfilter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -163,25 +164,36 @@ type family struct {
 	overlap *table
 }
 
+// attempts is how often a table is written when somebody changes it each time before it is read again.
+const attempts = 3
+
 // ensure brings one table to what is wanted.
 func (f *family) ensure(ctx context.Context, t *table) ([]string, error) {
-	before, err := f.read(ctx, t)
+	have, err := f.read(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	faults := t.faults(before)
+	faults := t.faults(have)
 	if len(faults) == 0 {
 		return nil, nil
 	}
-	if err := f.tools.restore(ctx, t.transaction(before)); err != nil {
-		return nil, err
-	}
-	after, err := f.read(ctx, t)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.accept(after); err != nil {
-		return nil, err
+	for attempt := 1; ; attempt++ {
+		// A table that is not as it was when it was read may refuse what is written, or have another rule first again.
+		err := f.tools.restore(ctx, t.transaction(have))
+		after, readErr := f.read(ctx, t)
+		if readErr != nil {
+			return nil, errors.Join(err, readErr)
+		}
+		if err == nil {
+			err = t.accept(after)
+		}
+		if err == nil {
+			break
+		}
+		have = after
+		if attempt == attempts || ctx.Err() != nil {
+			return nil, err
+		}
 	}
 	for i := range faults {
 		faults[i] = fmt.Sprintf("%s %s: %s", f.tools.protocol, t.name, faults[i])

@@ -66,7 +66,7 @@ func overlapTransaction(t *table, have listing) string {
 	for _, j := range t.jumps {
 		for position, rule := range slices.Backward(have[j.hook]) {
 			if strings.HasPrefix(target(rule), nextPrefix) {
-				fmt.Fprintf(&b, "-D %s %d\n", j.hook, position+1)
+				b.WriteString(deletion(j.hook, position, rule))
 			}
 		}
 		fmt.Fprintf(&b, "-I %s 1 %s\n", j.hook, j.rule)
