@@ -35,6 +35,7 @@ type kernelHooks interface {
 	hooksOfTakeover
 	Backend() string
 	IPv6() bool
+	Watch(ctx context.Context, changed func()) error
 }
 
 // kernelConntrack is what the agent needs of the table of connections.
@@ -50,7 +51,7 @@ type kernel struct {
 	conflicts func(ctx context.Context, cfg Config) []Requirement
 	openMaps  func(cfg datapath.Config, table *observe.Table, flows *observe.Flows) (kernelMaps, error)
 	openHooks func(ctx context.Context, cfg netfilter.Config) (kernelHooks, error)
-	inUse     func(ctx context.Context) ([]string, error) // pins of programs that rules name
+	inUse     func(ctx context.Context) (netfilter.InUse, error)
 	conntrack func(cfg conntrack.Config) kernelConntrack
 }
 

@@ -44,7 +44,7 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 		} else if result, ok := strings.CutPrefix(name, "flow_events_"); ok {
 			send(prometheus.CounterValue, "flow_events_total", "Connections that were denied or audited, by whether the agent was told.", float64(value), "result", result)
 		} else {
-			send(prometheus.CounterValue, name+"_total", "Counted by the datapath since it was made.", float64(value))
+			send(prometheus.CounterValue, name+"_total", "Counted by the agent, or by the datapath since it was made.", float64(value))
 		}
 	}
 	state, _ := m.status.reconciler.State()
@@ -60,7 +60,6 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 	send(prometheus.GaugeValue, "connected", "1 while connected to a policy server.", connected)
 	send(prometheus.GaugeValue, "degraded", "How many faults persist.", float64(len(degraded)))
 	send(prometheus.GaugeValue, "live_mappings", "Mappings that are known.", float64(m.status.table.Len()))
-	send(prometheus.CounterValue, "mended_rules_total", "Faults of the packet filter rules that were mended.", float64(state.Mended))
 }
 
 // metricsServer serves /metrics.

@@ -103,6 +103,7 @@ type agent struct {
 	reconciler *enforce.Reconciler
 	subscriber *subscribe.Subscriber
 	local      *localserver.Server
+	watcher    *watcher
 	advice     *advice
 	notifier   *notifier
 	metrics    *metricsServer
@@ -171,7 +172,8 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	log.Info("agent started", "node", id.String(), "iptables", filter.Backend(), "resolvers", resolvers)
 	local := localserver.New(cfg.Socket, id, status, addresses, table, flows, log.With("component", "localserver"))
 	notifier := &notifier{socket: cfg.NotifySocket, state: reconciler.State, log: log.With("component", "notify")}
-	return &agent{datapath, reconciler, subscriber, local, advice, notifier, metrics, log}, nil
+	watcher := &watcher{hooks: filter, changed: reconciler.CheckHooks, log: enforceLog}
+	return &agent{datapath, reconciler, subscriber, local, watcher, advice, notifier, metrics, log}, nil
 }
 
 // inherit takes over what programs of another release learned, and reports whether they judge.
@@ -180,7 +182,7 @@ func inherit(ctx context.Context, kernel kernel, datapath kernelMaps) (judged bo
 	if err != nil {
 		return false, fmt.Errorf("find the programs in use: %w", err)
 	}
-	if judged, err = datapath.Inherit(inUse); err != nil {
+	if judged, err = datapath.Inherit(inUse.Pins); err != nil {
 		return false, fmt.Errorf("take over from another release: %w", err)
 	}
 	return judged, nil
@@ -192,6 +194,7 @@ func (a *agent) run(ctx context.Context) error {
 	group.Go(func() error { return a.reconciler.Run(ctx) })
 	group.Go(func() error { return a.subscriber.Run(ctx) })
 	group.Go(func() error { return a.local.Run(ctx) })
+	group.Go(func() error { return a.watcher.run(ctx) })
 	group.Go(func() error { return a.advice.run(ctx) })
 	group.Go(func() error { return a.notifier.run(ctx) })
 	group.Go(func() error { return a.metrics.run(ctx) })

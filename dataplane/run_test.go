@@ -155,6 +155,8 @@ func (f fakeFilter) Ensure(ctx context.Context) ([]string, error) {
 
 func (fakeFilter) Overlap(context.Context) error { return nil }
 
+func (fakeFilter) Watch(context.Context, func()) error { return nil }
+
 func (fakeFilter) IPv6() bool { return true }
 
 func (fakeFilter) Backend() string { return netfilter.NFT }
@@ -182,7 +184,7 @@ func (n *fakeNode) kernel() kernel {
 			return fakeDatapath{n, table}, nil
 		},
 		openHooks: func(context.Context, netfilter.Config) (kernelHooks, error) { return fakeFilter{n}, nil },
-		inUse:     func(context.Context) ([]string, error) { return nil, nil },
+		inUse:     func(context.Context) (netfilter.InUse, error) { return netfilter.InUse{}, nil },
 		conntrack: func(conntrack.Config) kernelConntrack { return fakeConntrack{enforcetest.NewConntrack()} },
 	}
 }

@@ -53,7 +53,8 @@ func (s *agentStatus) follow(subscriber *subscribe.Subscriber) {
 	}
 }
 
-// Counters returns what the datapath counted, and what became of connections that are no longer allowed.
+// Counters returns what the datapath counted, what became of connections that are no longer allowed, and how many
+// faults of the packet filter's rules were mended.
 func (s *agentStatus) Counters() (map[string]uint64, error) {
 	counters, err := s.counters()
 	if err != nil {
@@ -62,6 +63,7 @@ func (s *agentStatus) Counters() (map[string]uint64, error) {
 	state, _ := s.reconciler.State()
 	counters["connections_cut"], counters["connections_kept"] = state.Cut.Cut, state.Cut.Kept
 	counters["connections_restored"], counters["connections_cut_faults"] = state.Cut.Restored, state.Cut.Faults
+	counters["mended_rules"] = state.Mended
 	return counters, nil
 }
 

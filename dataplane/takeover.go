@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/nameward/nameward/dataplane/enforce"
+	"github.com/nameward/nameward/dataplane/netfilter"
 )
 
 // takeover keeps the hooks, and moves them on to this build's programs. Those of another build with the same
@@ -17,18 +17,18 @@ import (
 type takeover struct {
 	hooks hooksOfTakeover
 	maps  mapsOfTakeover
-	inUse func(context.Context) ([]string, error) // pins that rules name
-	wait  time.Duration                           // as long as a question waits for its answer
+	inUse func(context.Context) (netfilter.InUse, error)
+	wait  time.Duration // as long as a question waits for its answer
 	now   func() time.Time
 	log   *slog.Logger
 
 	judged  bool // programs of another layout judge
 	since   time.Time
-	pins    []string // in use when the overlap began
+	rules   string // in use when the overlap began
 	retired bool
 }
 
-func newTakeover(hooks hooksOfTakeover, maps mapsOfTakeover, inUse func(context.Context) ([]string, error), wait time.Duration, judged bool, log *slog.Logger) *takeover {
+func newTakeover(hooks hooksOfTakeover, maps mapsOfTakeover, inUse func(context.Context) (netfilter.InUse, error), wait time.Duration, judged bool, log *slog.Logger) *takeover {
 	return &takeover{hooks: hooks, maps: maps, inUse: inUse, wait: wait, now: time.Now, log: log, judged: judged}
 }
 
@@ -71,27 +71,27 @@ func (t *takeover) Ensure(ctx context.Context) ([]string, error) {
 	return mended, nil
 }
 
-// overlap has both releases learn; no error when that was long enough, or when somebody took rules of the
-// other away: nobody mends those, and to miss an answer is less than not to judge.
+// overlap has both releases learn; no error when that was long enough, or when somebody changed rules of the
+// other, or put some before them: nobody mends those, and to miss an answer is less than not to judge.
 func (t *takeover) overlap(ctx context.Context) error {
-	pins, err := t.inUse(ctx)
+	inUse, err := t.inUse(ctx)
 	if err != nil {
 		return err //nolint:wrapcheck // says what it did
 	}
-	if len(pins) == 0 {
+	if len(inUse.Pins) == 0 {
 		return nil
 	}
 	if !t.maps.Judges() {
 		return errNoRuleSet
 	}
-	if !t.since.IsZero() && !slices.Equal(pins, t.pins) {
+	if !t.since.IsZero() && inUse.Rules != t.rules {
 		return t.maps.Carry() //nolint:wrapcheck // says what it did
 	}
 	if t.since.IsZero() {
 		if err := t.hooks.Overlap(ctx); err != nil {
 			return err //nolint:wrapcheck // says what it did
 		}
-		t.since, t.pins = t.now(), pins
+		t.since, t.rules = t.now(), inUse.Rules
 		t.log.Info("the programs of another release judge while these learn beside them", "for", t.wait)
 	}
 	if err := t.maps.Carry(); err != nil {

@@ -3,19 +3,21 @@ package dataplane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/nameward/nameward/dataplane/enforce"
+	"github.com/nameward/nameward/dataplane/netfilter"
 )
 
 // takeoverSubject notes what a takeover does.
 type takeoverSubject struct {
 	did      []string
 	judges   bool
-	pins     []string // in use
+	inUse    netfilter.InUse
 	hooksErr error
 }
 
@@ -32,7 +34,7 @@ func (s *takeoverSubject) RetirePrograms() error         { s.note("retire"); ret
 func (s *takeoverSubject) Judges() bool                  { return s.judges }
 
 func TestTakeover(t *testing.T) {
-	s := &takeoverSubject{pins: []string{"v0/egress", "v0/response"}}
+	s := &takeoverSubject{inUse: judging("v0/egress", "v0/response")}
 	now := time.Now()
 	h := newTakeoverOf(s, &now)
 	ensure := func(wantErr error, did ...string) {
@@ -55,16 +57,23 @@ func TestTakeover(t *testing.T) {
 	ensure(nil, "hooks")
 }
 
-// Where somebody takes rules of the other release away, which nobody mends, the rules move on at once.
+func judging(pins ...string) netfilter.InUse {
+	return netfilter.InUse{Pins: pins, Rules: fmt.Sprint(pins)}
+}
+
+// Where somebody takes rules of the other release away, whether they call programs or not, which nobody mends,
+// the rules move on at once.
 func TestTakeoverOfRulesThatAreTakenAway(t *testing.T) {
-	for _, left := range [][]string{nil, {"v0/egress"}} {
-		s := &takeoverSubject{pins: []string{"v0/egress", "v0/response"}, judges: true}
+	withoutJump := judging("v0/egress", "v0/response")
+	withoutJump.Rules = "fewer"
+	for _, left := range []netfilter.InUse{{}, judging("v0/egress"), withoutJump} {
+		s := &takeoverSubject{inUse: judging("v0/egress", "v0/response"), judges: true}
 		now := time.Now()
 		h := newTakeoverOf(s, &now)
 		s.expect(t, h, enforce.ErrOverlap, "overlap", "carry")
-		s.pins = left
+		s.inUse = left
 		want := []string{"carry", "hooks", "retire"}
-		if len(left) == 0 {
+		if len(left.Pins) == 0 {
 			want = want[1:]
 		}
 		s.expect(t, h, nil, want...)
@@ -76,7 +85,7 @@ func TestTakeoverOfRulesThatAreTakenAway(t *testing.T) {
 }
 
 func newTakeoverOf(s *takeoverSubject, now *time.Time) *takeover {
-	h := newTakeover(s, s, func(context.Context) ([]string, error) { return s.pins, nil }, 10*time.Second, true, slog.New(slog.DiscardHandler))
+	h := newTakeover(s, s, func(context.Context) (netfilter.InUse, error) { return s.inUse, nil }, 10*time.Second, true, slog.New(slog.DiscardHandler))
 	h.now = func() time.Time { return *now }
 	return h
 }

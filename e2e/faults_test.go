@@ -6,12 +6,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/nameward/nameward/e2e/lab"
@@ -35,7 +33,7 @@ func TestFaults(t *testing.T) {
 		began := time.Now()
 		fault.inject(t)
 		f.awaitCurrent()
-		f.awaitRules(t)
+		f.awaitRules(t, f.backend, f.rules)
 		if fault.tampers {
 			f.load.excuse(began, time.Now())
 		}
@@ -44,9 +42,9 @@ func TestFaults(t *testing.T) {
 	}
 	f.load.stop()
 	f.load.report(t)
-	f.expectCounters(t)
-	t.Logf("seed %d: %d names at %.0f a second, %d connections refused, faults %v", *faultsSeed,
-		f.load.resolved.Load(), float64(f.load.resolved.Load())/time.Since(started).Seconds(), f.load.refused.Load(), f.injected)
+	counters := f.expectCounters(t)
+	t.Logf("seed %d: %d names at %.0f a second, %d connections refused, %d mappings gave way, faults %v", *faultsSeed,
+		f.load.resolved.Load(), float64(f.load.resolved.Load())/f.load.lasted.Seconds(), f.load.refused.Load(), counters["mappings_evicted"], f.injected)
 }
 
 // faulty is a fleet that faults are injected into.
@@ -71,23 +69,25 @@ type fault struct {
 const (
 	faultsQueryTimeout = 2 * time.Second
 	diskBytes          = 16 << 20
+	maxMappings        = 4096 // so that the table is full within seconds
 )
 
 func newFaulty(t *testing.T) *faulty {
 	t.Helper()
 	f := &faulty{random: rand.New(rand.NewPCG(*faultsSeed, 1)), injected: map[string]int{}} //nolint:gosec // the same for a seed
 	f.backend = []string{"nft", "legacy"}[*faultsSeed%2]
-	f.fleet = newServer(t, newLab(t), "--iptables", f.backend, "--dns-query-timeout", faultsQueryTimeout.String(), "--max-mappings", "4096")
+	f.fleet = newServer(t, newLab(t), "--iptables", f.backend, "--dns-query-timeout", faultsQueryTimeout.String(), "--max-mappings", fmt.Sprint(maxMappings))
 	f.disk = filepath.Join(f.Dir, "agent")
 	f.must(os.Mkdir(f.disk, 0o700))
 	f.must(unix.Mount("tmpfs", f.disk, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", diskBytes)))
 	t.Cleanup(func() { _ = unix.Unmount(f.disk, unix.MNT_DETACH) })
 	agents, err := releases()
 	f.must(err)
-	f.releases = []string{f.Agent, agents.otherPrograms, agents.otherLayout}
+	f.releases = []string{agents.this, agents.otherPrograms, agents.otherLayout}
+	f.Agent = agents.this
 	f.startAgent()
 	f.put(clientPolicy("*.endless.example"))
-	f.rules = f.ourRules(t)
+	f.rules, _ = f.savedRules(t, f.backend)
 	f.load = f.startLoad(t, lab.EndlessName, *faultsRate, 8)
 	f.faults = []fault{
 		{"agent killed", f.killAgent, false},
@@ -96,8 +96,11 @@ func newFaulty(t *testing.T) *faulty {
 		{"server killed", f.killServer, false},
 		{"server partitioned", f.partition, false},
 		{"disk full", f.fillDisk, false},
+		{"agent started on a full disk", f.startOnFullDisk, false},
+		{"clock stepped", f.stepClock, false},
 		{"policy changed", f.changePolicy, false},
 		{"neighbour inserts", f.insertBefore, false},
+		{"neighbour writes without end", f.writeRules, false},
 		{"chain flushed", f.flushChain, true},
 		{"jump deleted", f.deleteJump, true},
 		{"old dump restored", f.restoreDump, true},
@@ -142,12 +145,67 @@ func (f *faulty) partition(t *testing.T) {
 }
 
 func (f *faulty) fillDisk(t *testing.T) {
+	free := f.leaveNoRoom(t)
+	f.load.pass(f.fleet, int64(*faultsRate))
+	free()
+}
+
+func (f *faulty) startOnFullDisk(t *testing.T) {
+	f.must(f.agent.Kill())
+	free := f.leaveNoRoom(t)
+	f.startAgent()
+	f.load.pass(f.fleet, int64(*faultsRate)/4)
+	free()
+}
+
+func (f *faulty) leaveNoRoom(t *testing.T) (free func()) {
 	file := filepath.Join(f.disk, "filler")
 	if err := os.WriteFile(file, make([]byte, diskBytes), 0o600); err == nil {
 		t.Error("the disk is larger than it was made")
 	}
+	return func() { f.must(os.Remove(file)) }
+}
+
+// stepClock sets the agent's clock: the machine's own is left alone. The server, which sees the difference, shows that
+// it is set.
+func (f *faulty) stepClock(t *testing.T) {
+	steps := []time.Duration{0, 10 * time.Second, -10 * time.Second, time.Hour, -time.Hour, 400 * 24 * time.Hour, -400 * 24 * time.Hour}
+	step := steps[f.random.IntN(len(steps))]
+	f.must(f.StepClock(step))
+	f.must(lab.Await(t.Context(), func() error {
+		degraded := strings.Join(f.nodeUpstream(t).GetStatus().GetDegraded(), "; ")
+		if told := strings.Contains(degraded, "clock"); told != (step.Abs() > time.Minute) {
+			return fmt.Errorf("stepped by %v, degraded: %q", step, degraded)
+		}
+		return nil
+	}, nil))
+}
+
+// writeRules has somebody add rules and delete them, in either backend, as fast as iptables does.
+func (f *faulty) writeRules(t *testing.T) {
+	backend := []string{"nft", "legacy"}[f.random.IntN(2)]
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			for _, change := range []string{"-A", "-D"} {
+				for _, table := range []string{"filter", "mangle"} {
+					if out, err := f.command(t.Context(), "iptables-"+backend, "-w", "-t", table, change, "FORWARD", "-p", "sctp", "-j", "RETURN"); err != nil {
+						done <- fmt.Errorf("%s a rule of %s in %s: %w: %s", change, backend, table, err, out)
+						return
+					}
+				}
+			}
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+		}
+	}()
 	f.load.pass(f.fleet, int64(*faultsRate))
-	f.must(os.Remove(file))
+	close(stop)
+	f.must(<-done)
 }
 
 func (f *faulty) changePolicy(t *testing.T) {
@@ -173,13 +231,7 @@ func (f *faulty) deleteJump(t *testing.T) {
 
 // restoreDump writes back both tables as they were before there was an agent.
 func (f *faulty) restoreDump(t *testing.T) {
-	for _, program := range []string{"iptables-", "ip6tables-"} {
-		cmd := f.Node.Command(t.Context(), program+f.backend+"-restore", "-w", "5")
-		cmd.Stdin = strings.NewReader("*mangle\nCOMMIT\n*filter\nCOMMIT\n")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s-restore: %v: %s", program, err, out)
-		}
-	}
+	f.restoreRules(t, f.backend, "*mangle\nCOMMIT\n*filter\nCOMMIT\n")
 }
 
 func (f *faulty) iptablesOf(t *testing.T, args ...string) {
@@ -191,60 +243,10 @@ func (f *faulty) iptablesOf(t *testing.T, args ...string) {
 	}
 }
 
-// awaitRules waits until the rules stand as they did, ours first.
-func (f *faulty) awaitRules(t *testing.T) {
-	t.Helper()
-	f.must(lab.Await(t.Context(), func() error {
-		if now := f.ourRules(t); now != f.rules {
-			return fmt.Errorf("rules do not stand (-want +got):\n%s", cmp.Diff(strings.Split(f.rules, "\n"), strings.Split(now, "\n")))
-		}
-		return nil
-	}, nil))
-}
-
-// ourRules are all rules of ours and, before those of a neighbour, our jumps; pins by their programs alone.
-func (f *faulty) ourRules(t *testing.T) string {
-	t.Helper()
-	var ours []string
-	for _, program := range []string{"iptables-", "ip6tables-"} {
-		for _, table := range []string{"mangle", "filter"} {
-			out, err := f.Node.Command(t.Context(), program+f.backend+"-save", "-t", table).Output() // it warns beside
-			if err != nil {
-				t.Fatalf("list rules: %v", err)
-			}
-			ours = append(ours, rulesIn(string(out))...)
-		}
-	}
-	return strings.Join(ours, "\n")
-}
-
-func rulesIn(dump string) (ours []string) {
-	neighbours := map[string]bool{}
-	for line := range strings.Lines(dump) {
-		fields := strings.Fields(line)
-		switch {
-		case len(fields) < 2 || fields[0] != "-A":
-		case strings.Contains(line, "neighbour"):
-			neighbours[fields[1]] = true
-		case strings.Contains(line, "NAMEWARD-") && neighbours[fields[1]]:
-			ours = append(ours, "behind a neighbour: "+line)
-		case strings.Contains(line, "NAMEWARD-"):
-			for i, field := range fields {
-				if i > 0 && fields[i-1] == "--object-pinned" {
-					program := filepath.Base(field)
-					fields[i] = program[:strings.LastIndex(program, "-")]
-				}
-			}
-			ours = append(ours, strings.Join(fields, " "))
-		}
-	}
-	slices.Sort(ours)
-	return ours
-}
-
 // expectCounters holds what was counted against what was done: each answer once, but for those that came
-// while rules were gone; each connection's verdict once, and again where its first packet was sent again.
-func (f *faulty) expectCounters(t *testing.T) {
+// while rules were gone; each connection's verdict once, and again where its first packet was sent again; and more
+// names lived than there is room for.
+func (f *faulty) expectCounters(t *testing.T) map[string]uint64 {
 	all, excused := f.load.answers()
 	counters := f.counters(func(c map[string]uint64) bool { return responsesIn(c) >= uint64(all-excused) }) //nolint:gosec // a count
 	if got := responsesIn(counters); got > uint64(all) {                                                    //nolint:gosec // a count
@@ -253,6 +255,10 @@ func (f *faulty) expectCounters(t *testing.T) {
 	if got, want := counters["verdicts_allow"], uint64(all-excused); got < want { //nolint:gosec // a count
 		t.Errorf("%d connections were allowed, want %d or more", got, want)
 	}
+	if got, most := counters["mappings_evicted"], uint64(all); got+maxMappings < most/2 || got > most { //nolint:gosec // a count
+		t.Errorf("%d mappings of %d gave way in a table of %d", got, most, maxMappings)
+	}
+	return counters
 }
 
 func responsesIn(counters map[string]uint64) (sum uint64) {

@@ -16,6 +16,8 @@ type load struct {
 	resolved, refused atomic.Int64
 	done              chan struct{}
 	group             sync.WaitGroup
+	started           time.Time
+	lasted            time.Duration // until it was stopped
 
 	mu      sync.Mutex  // guards all below
 	began   []time.Time // of each name
@@ -34,54 +36,62 @@ type loadFault struct {
 	args   []any
 }
 
-// startLoad begins with names at a rate a second, or as fast as so many workers can.
+// startLoad begins with names at a rate a second, and as fast as so many workers can where they are behind; and with
+// half as many tries of what is denied.
 func (f *fleet) startLoad(t *testing.T, name func(resolver netip.Addr, i int) string, rate, workers int) *load {
-	l := &load{done: make(chan struct{})}
+	l := &load{done: make(chan struct{}), started: time.Now()}
 	evil := f.learn(t, lab.ResolverV4, "evil.example")
-	numbers := make(chan int)
-	l.group.Go(func() {
-		defer close(numbers)
-		pace := time.NewTicker(time.Second / time.Duration(rate))
-		defer pace.Stop()
-		for i := 0; ; i++ {
-			select {
-			case <-l.done:
-				return
-			case <-pace.C:
-			}
-			select {
-			case <-l.done:
-				return
-			case numbers <- i:
-			}
-		}
-	})
 	resolvers := []netip.Addr{lab.ResolverV4, lab.ResolverV6}
-	for range workers {
+	names, tries := make(chan int), make(chan int)
+	l.group.Go(func() { l.pace(names, time.Second/time.Duration(rate)) })
+	l.group.Go(func() { l.pace(tries, 2*time.Second/time.Duration(rate)) })
+	work := func(numbers <-chan int, do func(c *lab.Caller, i int)) {
 		l.group.Go(func() {
-			for i := range numbers {
-				resolver := resolvers[i%2]
-				l.open(f, resolver, name(resolver, i))
+			if err := f.Client.Call(func(c *lab.Caller) {
+				for i := range numbers {
+					do(c, i)
+				}
+			}); err != nil {
+				l.fault(time.Now(), "%v", err)
 			}
 		})
 	}
-	l.group.Go(func() {
-		for l.goesOn() {
-			l.refuse(f, evil)
-		}
-	})
+	for range workers {
+		work(names, func(c *lab.Caller, i int) { l.open(c, resolvers[i%2], name(resolvers[i%2], i)) })
+	}
+	work(tries, func(c *lab.Caller, _ int) { l.refuse(c, evil) })
 	t.Cleanup(l.stop)
 	return l
 }
 
-func (l *load) open(f *fleet, resolver netip.Addr, name string) {
+// pace gives out numbers, each when it is due, until the load is stopped.
+func (l *load) pace(numbers chan<- int, interval time.Duration) {
+	defer close(numbers)
 	began := time.Now()
-	addresses, err := f.Resolve(resolver, name)
+	for i := 0; ; i++ {
+		timer := time.NewTimer(time.Until(began.Add(time.Duration(i) * interval)))
+		select {
+		case <-l.done:
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		select {
+		case <-l.done:
+			return
+		case numbers <- i:
+		}
+	}
+}
+
+func (l *load) open(c *lab.Caller, resolver netip.Addr, name string) {
+	began := time.Now()
+	addresses, err := c.Resolve(resolver, name)
 	if err != nil {
 		l.fault(began, "resolve %s: %v", name, err)
 		return
 	}
-	if err := f.Connect(addresses[0], lab.ServicePort); err != nil {
+	if err := c.Connect(addresses[0], lab.ServicePort); err != nil {
 		l.fault(began, "connect to %s (%s) right after its answer: %v", name, addresses[0], err)
 	}
 	l.mu.Lock()
@@ -90,9 +100,9 @@ func (l *load) open(f *fleet, resolver netip.Addr, name string) {
 	l.resolved.Add(1)
 }
 
-func (l *load) refuse(f *fleet, evil netip.Addr) {
+func (l *load) refuse(c *lab.Caller, evil netip.Addr) {
 	began := time.Now()
-	if err := f.Connect(evil, lab.ServicePort); !lab.Refused(err) {
+	if err := c.Connect(evil, lab.ServicePort); !lab.Refused(err) {
 		l.fault(began, "connect to %s, which is denied: %v, want refused at once", evil, err)
 	}
 	l.refused.Add(1)
@@ -102,15 +112,6 @@ func (l *load) fault(began time.Time, format string, args ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.faults = append(l.faults, loadFault{loadTime{began, time.Now()}, format, args})
-}
-
-func (l *load) goesOn() bool {
-	select {
-	case <-l.done:
-		return false
-	default:
-		return true
-	}
 }
 
 // pass waits until so many more names were resolved and connected to.
@@ -146,6 +147,7 @@ func (l *load) stop() {
 	case <-l.done:
 	default:
 		close(l.done)
+		l.lasted = time.Since(l.started)
 	}
 	l.group.Wait()
 }

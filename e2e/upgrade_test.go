@@ -78,9 +78,12 @@ func TestUpgrade(t *testing.T) {
 	})
 }
 
-// releases are the agents of other releases, built once.
-var releases = sync.OnceValues(func() (agents struct{ otherPrograms, otherLayout string }, err error) {
+// releases are the agents of this release and of others, with the lab's clock, built once.
+var releases = sync.OnceValues(func() (agents struct{ this, otherPrograms, otherLayout string }, err error) {
 	ctx := context.Background()
+	if agents.this, err = lab.BuildAgent(ctx, filepath.Join(programs, "this")); err != nil {
+		return agents, err
+	}
 	if agents.otherPrograms, err = lab.BuildAgent(ctx, filepath.Join(programs, "other-programs"), otherPrograms...); err != nil {
 		return agents, err
 	}

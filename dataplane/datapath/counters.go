@@ -70,7 +70,7 @@ func (d *Datapath) Counters() (map[string]uint64, error) {
 		}
 		counters[name] = n + before.of(name)
 	}
-	counters["mappings_evicted"] = d.evicted.Load()
+	counters["mappings_evicted"] = d.evicted.Load() + before.of("mappings_evicted")
 	counters["observations_evicted"], counters["addresses_evicted"] = d.table.Evicted()
 	counters["flows_evicted"] = d.flows.Evicted()
 	counters["journal_faults"] = d.journal.faults.Load()

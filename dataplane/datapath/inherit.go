@@ -94,6 +94,7 @@ func (d *Datapath) carry(movedOn bool) error {
 		if err != nil {
 			return err
 		}
+		d.inheritEvicted(p)
 		if err := d.remap(doors); err != nil {
 			return err
 		}
@@ -142,6 +143,21 @@ func (d *Datapath) openInherited() {
 	}
 	d.inherited.Store(&before)
 	_ = d.journal.describe()
+}
+
+// inheritEvicted takes over how many mappings another layout's kernel dropped, until the takeover began: as this
+// layout's own, what was made, and neither collected nor is there.
+func (d *Datapath) inheritEvicted(p *predecessor) {
+	const name = "mappings_evicted"
+	sums := maps.Clone(*d.inherited.Load())
+	if _, known := sums[name]; known {
+		return
+	}
+	earlier, _ := d.journal.inherited(p.layout)                                           // inheritCounters warned
+	gone := int64(p.before["mappings_created"] - p.before["mappings_collected"] - p.held) //nolint:gosec // wraps to the negative difference
+	sums[name] = earlier.of(name) + uint64(max(gone, 0))                                  //nolint:gosec // not negative
+	d.inherited.Store(&sums)
+	_ = d.journal.putInherited(layout, sums) // the journal says itself that it is not written
 }
 
 // inheritCounters adds up what other layouts counted. Before the rules move on, the programs of both see

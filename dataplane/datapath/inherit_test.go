@@ -225,3 +225,36 @@ func TestLeftoversAreNotInherited(t *testing.T) {
 		t.Errorf("pins of the other layout: %v, want none", err)
 	}
 }
+
+// What another layout's kernel dropped counts on.
+func TestInheritEvicted(t *testing.T) {
+	f := newFixture(t)
+	f.apply(t, hostRules(t, allow("*.example.com")))
+	f.resolve(t, "www.example.com", 3600, "www.example.com. IN A 198.18.0.1")
+	// As if seven more had been made, which are not there.
+	var made []uint64
+	if err := f.kernel.Counters.Lookup(uint32(bpf.DatapathCounterCOUNTER_MAPPING_CREATED), &made); err != nil {
+		t.Fatal(err)
+	}
+	made[0] += 7
+	if err := f.kernel.Counters.Put(uint32(bpf.DatapathCounterCOUNTER_MAPPING_CREATED), made); err != nil {
+		t.Fatal(err)
+	}
+	_, pins := f.leave(t)
+	f.open(t)
+	if _, err := f.Inherit(pins); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // and not again
+		counters, err := f.Counters()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := counters["mappings_evicted"]; got != 7 {
+			t.Errorf("%d mappings gave way, want 7", got)
+		}
+		if err := f.Carry(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -23,6 +23,7 @@ type predecessor struct {
 	events                                 *ring // nil where its events are of another format
 
 	before, ownBefore map[string]uint64 // counters, its and this build's, when the takeover began
+	held              uint64            // entries of mappings, when they were read last
 }
 
 // predecessors opens the pins of other layouts. One that cannot be read is left alone, with a warning:
@@ -106,7 +107,9 @@ func (p *predecessor) doors(after uint64) (map[door]uint64, error) {
 	doors := map[door]uint64{}
 	key, value := make([]byte, p.KeyBytes), make([]byte, p.ValueBytes)
 	all := p.mappings.Iterate()
+	p.held = 0
 	for all.Next(&key, &value) {
+		p.held++
 		address := netip.AddrFrom16([16]byte(key[p.AddressAt:])).Unmap()
 		for i := range p.Slots {
 			slot := binary.LittleEndian.Uint64(value[p.SlotsAt+8*i:])

@@ -29,10 +29,13 @@ type Reconciler struct {
 
 	want   *latest[*Revision]
 	state  *latest[State]
+	check  chan struct{} // holds one when the hooks are to be looked at now
 	cutter *cutter
 
 	// Of the one goroutine that reconciles.
 	have       progress
+	asked      allowance
+	lookedAt   time.Time        // at the hooks
 	before     *ruleset.RuleSet // in force, as connections are concerned
 	retryAfter time.Duration
 	stood      bool // the hooks stood once
@@ -43,12 +46,21 @@ type Reconciler struct {
 func NewReconciler(maps Maps, hooks Hooks, conntrack Conntrack, saver Saver, log *slog.Logger) *Reconciler {
 	return &Reconciler{
 		maps: maps, hooks: hooks, saver: saver, log: log,
-		want: newLatest[*Revision](nil), state: newLatest(State{}), cutter: newCutter(conntrack, log),
+		want: newLatest[*Revision](nil), state: newLatest(State{}), check: make(chan struct{}, 1), cutter: newCutter(conntrack, log),
 	}
 }
 
 // Want replaces what is wanted. A revision that was not reached yet is passed over.
 func (r *Reconciler) Want(revision *Revision) { r.want.set(revision) }
+
+// CheckHooks has the hooks looked at now, since somebody may have changed them. Who asks again and again is
+// answered as often as they are looked at anyway.
+func (r *Reconciler) CheckHooks() {
+	select {
+	case r.check <- struct{}{}:
+	default:
+	}
+}
 
 // State returns what was reached, and a channel that closes at the next change.
 func (r *Reconciler) State() (State, <-chan struct{}) { return r.state.get() }
@@ -119,8 +131,22 @@ func (r *Reconciler) loop(ctx context.Context) error {
 			timer.Stop()
 		case <-walked:
 			timer.Stop()
+		case <-r.check:
+			timer.Stop()
+			r.lookSoon(time.Now())
 		case <-timer.C:
 		}
+	}
+}
+
+// lookSoon has the hooks looked at before they are due, if that is allowed once more.
+func (r *Reconciler) lookSoon(now time.Time) {
+	at := r.lookedAt.Add(askedApart)
+	if at.Before(now) {
+		at = now
+	}
+	if at.Before(r.have.hooksAt) && r.asked.take(now) {
+		r.have.hooksAt = at
 	}
 }
 
@@ -199,7 +225,8 @@ func (r *Reconciler) apply(ctx context.Context, want *Revision, next *State) {
 
 func (r *Reconciler) ensure(ctx context.Context, next *State) {
 	mended, err := r.hooks.Ensure(ctx)
-	r.have.hooksAt = time.Now().Add(hooksInterval)
+	r.lookedAt = time.Now()
+	r.have.hooksAt = r.lookedAt.Add(hooksInterval)
 	r.mended(mended, next)
 	if err != nil {
 		err = fmt.Errorf("ensure packet filter rules: %w", err)

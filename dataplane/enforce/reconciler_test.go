@@ -193,6 +193,38 @@ func TestConnectionsAreJudgedAfterAStartWithoutRules(t *testing.T) {
 	})
 }
 
+// askedApart is for how long after a look none is made because somebody asks.
+const askedApart = 100 * time.Millisecond
+
+func TestHooksAreLookedAtWhenAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := start(t, nil)
+		time.Sleep(askedApart)
+		n.hooks.Break()
+		n.CheckHooks()
+		if state := n.reached(); !n.hooks.Stand() || state.Mended != 1 {
+			t.Errorf("at once: stand %v, mended %d; want true, 1", n.hooks.Stand(), state.Mended)
+		}
+		// Who asks without end has them looked at a few times at once, and then twice as often as without.
+		before, _ := n.hooks.Ensured()
+		for range 100_000 {
+			n.CheckHooks()
+			time.Sleep(200 * time.Microsecond)
+		}
+		synctest.Wait()
+		if after, _ := n.hooks.Ensured(); after-before > 30 || after-before < 15 {
+			t.Errorf("looked at %d times in 20 s", after-before)
+		}
+		time.Sleep(time.Minute)
+		n.hooks.Break()
+		n.CheckHooks()
+		time.Sleep(askedApart)
+		if n.reached(); !n.hooks.Stand() {
+			t.Error("not mended at once after a quiet minute")
+		}
+	})
+}
+
 func TestNothingIsInForceWithoutHooks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := start(t, nil)

@@ -134,8 +134,8 @@ func Choose(ctx context.Context, wanted string) (string, error) {
 	return NFT, nil
 }
 
-// legacyTables are the files in which the kernel names the tables of iptables-legacy.
-var legacyTables = map[protocol]string{ipv4: "ip_tables_names", ipv6: "ip6_tables_names"}
+// legacyNames are the files in which the kernel names the tables of iptables-legacy.
+var legacyNames = map[protocol]string{ipv4: "ip_tables_names", ipv6: "ip6_tables_names"}
 
 // tables returns the tables that exist. Reading one of legacy that does not would make it, and a
 // module with it, so the kernel is asked which there are.
@@ -144,8 +144,12 @@ func (t tools) tables(ctx context.Context, backend string) ([]string, error) {
 		_, err := t.save(ctx, "filter")
 		return []string{"raw", "mangle", "nat", "filter", "security"}, err
 	}
+	return t.legacyTables()
+}
+
+func (t tools) legacyTables() ([]string, error) {
 	// Of the thread, since a thread may be in a network namespace of its own.
-	names, err := os.ReadFile("/proc/thread-self/net/" + legacyTables[t.protocol])
+	names, err := os.ReadFile("/proc/thread-self/net/" + legacyNames[t.protocol])
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}

@@ -50,38 +50,42 @@ var errNoTable = errors.New("rules are laid out in a way that is not known")
 // legacyContent returns a digest of all rules of tables of iptables-legacy, as the kernel holds them, but for
 // their counters. While it stands, so do the rules: iptables-legacy-save, for which a program is started,
 // would print the same.
-func legacyContent(families []*family) (content [sha256.Size]byte, err error) {
+func legacyContent(families []*family, tables func(*family) ([]string, error)) (content [sha256.Size]byte, err error) {
 	sum := sha256.New()
 	for _, f := range families {
-		if err := f.digest(sum); err != nil {
+		names, err := tables(f)
+		if err == nil {
+			err = f.digest(sum, names)
+		}
+		if err != nil {
 			return content, fmt.Errorf("read rules of %s: %w", f.tools.protocol, err)
 		}
 	}
 	return [sha256.Size]byte(sum.Sum(nil)), nil
 }
 
-func (f *family) digest(sum hash.Hash) error {
+func (f *family) digest(sum hash.Hash, tables []string) error {
 	l := layouts[f.tools.protocol]
 	fd, err := unix.Socket(l.family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
 		return fmt.Errorf("open socket: %w", err)
 	}
 	defer unix.Close(fd)
-	for _, t := range f.tables {
+	for _, table := range tables {
 		info := tableInfo{}
-		copy(info.name[:tableName-1], t.name)
+		copy(info.name[:tableName-1], table)
 		if err := getsockopt(fd, l.level, getInfo, unsafe.Pointer(&info), unsafe.Sizeof(info)); err != nil {
-			return fmt.Errorf("read size of table %s: %w", t.name, err)
+			return fmt.Errorf("read size of table %s: %w", table, err)
 		}
 		buffer := make([]byte, rulesAt+int(info.size))
 		copy(buffer, info.name[:])
 		binary.NativeEndian.PutUint32(buffer[tableName:], info.size)
 		// EAGAIN where somebody changed the table meanwhile: then it is listed.
 		if err := getsockopt(fd, l.level, getEntries, unsafe.Pointer(&buffer[0]), uintptr(len(buffer))); err != nil {
-			return fmt.Errorf("read table %s: %w", t.name, err)
+			return fmt.Errorf("read table %s: %w", table, err)
 		}
 		if err := l.clearCounters(buffer[rulesAt:]); err != nil {
-			return fmt.Errorf("read table %s: %w", t.name, err)
+			return fmt.Errorf("read table %s: %w", table, err)
 		}
 		sum.Write(buffer)
 		// Where the chains of the hooks begin and end is not among the rules.

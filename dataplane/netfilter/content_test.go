@@ -19,7 +19,7 @@ func TestLegacyContentIsOfRulesAlone(t *testing.T) {
 	}
 	content := func() [sha256.Size]byte {
 		t.Helper()
-		c, err := legacyContent(families)
+		c, err := legacyContent(families, func(*family) ([]string, error) { return []string{"mangle", "filter"}, nil })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,9 +20,26 @@ func (n *Netfilter) readVersion() (v version, err error) {
 	if n.backend == NFT {
 		v.generation, err = nfGeneration()
 	} else {
-		v.content, err = legacyContent(n.families)
+		v.content, err = legacyContent(n.families, func(*family) ([]string, error) { return []string{"mangle", "filter"}, nil })
 	}
 	return v, err
+}
+
+// readOthers returns the version of the other backend.
+func (n *Netfilter) readOthers() (v version, err error) {
+	if n.backend == Legacy {
+		v.generation, err = nfGeneration()
+	} else {
+		v.content, err = legacyContent(n.families, existing)
+	}
+	return v, err
+}
+
+// existing returns the tables of iptables-legacy that there are and could hold rules of ours: to ask for another
+// would make it.
+func existing(f *family) ([]string, error) {
+	names, err := f.tools.legacyTables()
+	return slices.DeleteFunc(names, func(name string) bool { return name != "mangle" && name != "filter" }), err
 }
 
 // nfGeneration returns the number that nf_tables raises with each change of any rule in the network

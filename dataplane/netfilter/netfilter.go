@@ -4,13 +4,14 @@
 //
 // A table is read whole with iptables-save and written in one transaction with iptables-restore
 // --noflush, so that no packet ever meets a chain that is half filled; go-iptables, which cannot do
-// that, lists and removes. Rules are compared by the text that iptables prints, never with -C, and
-// deleted by number, never by specification: a rule that names a pinned program equals its own
-// specification only by chance.
+// that, removes. Rules are compared by the text that iptables prints, never with -C: a rule that names a
+// pinned program equals its own specification only by chance. Jumps are deleted by specification, never by
+// number: that may be of another's rule by then.
 package netfilter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -66,9 +67,10 @@ type Netfilter struct {
 	families []*family
 
 	mu       sync.Mutex // guards all below; one writer of tables at a time
-	deserted bool       // the other backend holds nothing of ours
 	stood    bool       // all stood when version was read
 	version  version
+	deserted bool // the other backend held nothing of ours when others was read
+	others   version
 }
 
 // New picks the backend and finds its programs. It changes nothing.
@@ -95,13 +97,23 @@ func (n *Netfilter) Backend() string { return n.backend }
 func (n *Netfilter) IPv6() bool { return len(n.families) > 1 }
 
 // Ensure makes chains, rules and jumps what they should be, and names what it had to mend; nothing
-// when all stood. The first time it also removes what an earlier agent left in the other backend.
+// when all stood. Nothing of ours is in the other backend then.
 func (n *Netfilter) Ensure(ctx context.Context) ([]string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err //nolint:wrapcheck // the caller's own
 	}
+	mended, err := n.ensureOwn(ctx)
+	if err != nil {
+		return mended, err
+	}
+	// After ours stand, so that no moment is without rules.
+	removed, err := n.desert(ctx)
+	return append(mended, removed...), err
+}
+
+func (n *Netfilter) ensureOwn(ctx context.Context) ([]string, error) {
 	// Read before the rules are, so that a change meanwhile shows at the next call.
 	version, err := n.readVersion()
 	known := err == nil
@@ -112,6 +124,24 @@ func (n *Netfilter) Ensure(ctx context.Context) ([]string, error) {
 	n.stood, n.version = known && err == nil && len(mended) == 0, version
 	return mended, err
 }
+
+// desert removes what is of ours in the other backend: left by an earlier agent, or copied there by who moves the
+// node's rules. Twice there, each packet would be judged twice, and each answer counted twice.
+func (n *Netfilter) desert(ctx context.Context) ([]string, error) {
+	version, err := n.readOthers()
+	known := err == nil
+	if known && n.deserted && version == n.others {
+		return nil, nil
+	}
+	removed, err := removeFrom(ctx, n.other())
+	if err != nil {
+		err = fmt.Errorf("remove rules from the %s backend: %w", n.other(), err)
+	}
+	n.deserted, n.others = known && err == nil && len(removed) == 0, version
+	return removed, err
+}
+
+func (n *Netfilter) other() string { return map[string]string{NFT: Legacy, Legacy: NFT}[n.backend] }
 
 func (n *Netfilter) ensureAll(ctx context.Context) ([]string, error) {
 	var mended []string
@@ -124,15 +154,6 @@ func (n *Netfilter) ensureAll(ctx context.Context) ([]string, error) {
 			mended = append(mended, names...)
 		}
 	}
-	if n.deserted {
-		return mended, nil
-	}
-	// After ours stand, so that no moment is without rules.
-	other := map[string]string{NFT: Legacy, Legacy: NFT}[n.backend]
-	if _, err := removeFrom(ctx, other); err != nil {
-		return mended, fmt.Errorf("remove rules from the %s backend: %w", other, err)
-	}
-	n.deserted = true
 	return mended, nil
 }
 
@@ -143,25 +164,36 @@ type family struct {
 	overlap *table
 }
 
+// attempts is how often a table is written when somebody changes it each time before it is read again.
+const attempts = 3
+
 // ensure brings one table to what is wanted.
 func (f *family) ensure(ctx context.Context, t *table) ([]string, error) {
-	before, err := f.read(ctx, t)
+	have, err := f.read(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	faults := t.faults(before)
+	faults := t.faults(have)
 	if len(faults) == 0 {
 		return nil, nil
 	}
-	if err := f.tools.restore(ctx, t.transaction(before)); err != nil {
-		return nil, err
-	}
-	after, err := f.read(ctx, t)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.accept(after); err != nil {
-		return nil, err
+	for attempt := 1; ; attempt++ {
+		// A table that is not as it was when it was read may refuse what is written, or have another rule first again.
+		err := f.tools.restore(ctx, t.transaction(have))
+		after, readErr := f.read(ctx, t)
+		if readErr != nil {
+			return nil, errors.Join(err, readErr)
+		}
+		if err == nil {
+			err = t.accept(after)
+		}
+		if err == nil {
+			break
+		}
+		have = after
+		if attempt == attempts || ctx.Err() != nil {
+			return nil, err
+		}
 	}
 	for i := range faults {
 		faults[i] = fmt.Sprintf("%s %s: %s", f.tools.protocol, t.name, faults[i])

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -65,7 +66,7 @@ func overlapTransaction(t *table, have listing) string {
 	for _, j := range t.jumps {
 		for position, rule := range slices.Backward(have[j.hook]) {
 			if strings.HasPrefix(target(rule), nextPrefix) {
-				fmt.Fprintf(&b, "-D %s %d\n", j.hook, position+1)
+				b.WriteString(deletion(j.hook, position, rule))
 			}
 		}
 		fmt.Fprintf(&b, "-I %s 1 %s\n", j.hook, j.rule)
@@ -74,10 +75,17 @@ func overlapTransaction(t *table, have listing) string {
 	return b.String()
 }
 
-// ProgramsInUse returns the pins that rules of ours name, of any release and in both backends; those that
-// only see questions and answers aside. A backend that is not installed holds nothing.
-func ProgramsInUse(ctx context.Context) ([]string, error) {
-	var pins []string
+// InUse is what judges: rules of ours, of any release and in both backends, but for those by which programs only
+// see questions and answers.
+type InUse struct {
+	Pins []string
+	// Rules is another text when any of the rules is, or what packets meet before them.
+	Rules string
+}
+
+// ProgramsInUse returns what judges. A backend that is not installed holds nothing.
+func ProgramsInUse(ctx context.Context) (InUse, error) {
+	var found InUse
 	var errs []error
 	for _, backend := range []string{NFT, Legacy} {
 		for _, p := range protocols() {
@@ -85,34 +93,51 @@ func ProgramsInUse(ctx context.Context) ([]string, error) {
 			if err != nil {
 				continue
 			}
-			found, err := t.programsInUse(ctx, backend)
-			pins = append(pins, found...)
-			errs = append(errs, err)
+			for _, table := range []string{"mangle", "filter"} {
+				rules, err := t.judging(ctx, backend, table)
+				errs = append(errs, err)
+				for _, rule := range rules {
+					found.Pins = append(found.Pins, pinsOf(rule)...)
+					found.Rules += fmt.Sprintln(backend, p, table, rule)
+				}
+			}
 		}
 	}
-	slices.Sort(pins)
-	return slices.Compact(pins), errors.Join(errs...)
+	slices.Sort(found.Pins)
+	found.Pins = slices.Compact(found.Pins)
+	return found, errors.Join(errs...)
 }
 
-func (t tools) programsInUse(ctx context.Context, backend string) ([]string, error) {
+// judging returns the rules of a table by which packets are judged, with their chains, and those before them.
+func (t tools) judging(ctx context.Context, backend, table string) ([]string, error) {
 	tables, err := t.tables(ctx, backend)
-	if err != nil || !slices.Contains(tables, "mangle") {
+	if err != nil || !slices.Contains(tables, table) {
 		return nil, err
 	}
-	text, err := t.save(ctx, "mangle")
+	text, err := t.save(ctx, table)
 	if err != nil {
 		return nil, err
 	}
-	var pins []string
-	for chain, rules := range parseListing(text) {
-		if !ours(chain) || strings.HasPrefix(chain, nextPrefix) {
+	var judging []string
+	have := parseListing(text)
+	for _, chain := range slices.Sorted(maps.Keys(have)) {
+		if strings.HasPrefix(chain, nextPrefix) {
 			continue
 		}
+		have[chain] = slices.DeleteFunc(have[chain], func(rule string) bool { return strings.HasPrefix(target(rule), nextPrefix) })
+		rules := have[chain]
+		if !ours(chain) {
+			jumps := have.jumps(chain)
+			if len(jumps) == 0 {
+				continue
+			}
+			rules = rules[:jumps[len(jumps)-1]+1]
+		}
 		for _, rule := range rules {
-			pins = append(pins, pinsOf(rule)...)
+			judging = append(judging, chain+" "+rule)
 		}
 	}
-	return pins, nil
+	return judging, nil
 }
 
 // pinsOf returns what a rule names behind --object-pinned.

@@ -59,7 +59,7 @@ func UsesLegacy(backend string) bool {
 	if backend != Auto {
 		return backend == Legacy
 	}
-	for _, file := range legacyTables {
+	for _, file := range legacyNames {
 		if names, err := os.ReadFile("/proc/thread-self/net/" + file); err == nil && len(names) > 0 {
 			return true
 		}

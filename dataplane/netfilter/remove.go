@@ -71,7 +71,7 @@ func (t tools) removeTable(ctx context.Context, table string) ([]string, error) 
 			continue
 		}
 		for _, position := range slices.Backward(have.jumps(hook)) {
-			if err := ipt.DeleteById(table, hook, position+1); err != nil {
+			if err := t.restore(ctx, fmt.Sprintf("*%s\n%sCOMMIT\n", table, deletion(hook, position, have[hook][position]))); err != nil {
 				return removed, fmt.Errorf("delete jump from %s: %w", hook, err)
 			}
 			removed = append(removed, "jump from "+hook)

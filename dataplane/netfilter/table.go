@@ -106,7 +106,7 @@ func (t *table) moveJumps(b *strings.Builder, have listing) {
 		}
 		// From the last: a deletion moves up what is behind it.
 		for _, position := range slices.Backward(have.jumps(name)) {
-			fmt.Fprintf(b, "-D %s %d\n", name, position+1)
+			b.WriteString(deletion(name, position, have[name][position]))
 		}
 	}
 	for _, j := range t.jumps {
@@ -114,6 +114,15 @@ func (t *table) moveJumps(b *strings.Builder, have listing) {
 			fmt.Fprintf(b, "-I %s 1 %s\n", j.hook, j.rule)
 		}
 	}
+}
+
+// deletion is the line that deletes a rule. It says the rule: others may have moved it since it was listed, and its
+// number would be of a rule of theirs. One that calls a pinned program does not equal itself as it is printed.
+func deletion(hook string, position int, rule string) string {
+	if strings.Contains(rule, "--object-pinned ") {
+		return fmt.Sprintf("-D %s %d\n", hook, position+1)
+	}
+	return fmt.Sprintf("-D %s %s\n", hook, rule)
 }
 
 // accept takes what iptables prints now, after the transaction, for what is wanted: another release may

@@ -15,8 +15,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nameward/nameward/e2e/lab/labclock"
 )
 
 // Addresses of the lab. The service prefixes are all local to the world: each address in them answers.
@@ -57,6 +60,7 @@ type Lab struct {
 	id      string // what the names of its namespaces begin with
 	bin     string
 	bootID  string // a file, instead of the machine's; empty before the first Reboot
+	clock   *os.File
 	cleanup []func() error
 }
 
@@ -75,6 +79,10 @@ func New(ctx context.Context, bin string) (*Lab, error) {
 	}
 	l.BPFDir = filepath.Join(l.BPFFS, "nameward")
 	l.cleanup = append(l.cleanup, func() error { return os.RemoveAll(dir) })
+	if l.clock, err = labclock.Create(dir); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	l.cleanup = append(l.cleanup, l.clock.Close)
 	if err := l.build(ctx); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -105,6 +113,10 @@ func removeAbandoned(ctx context.Context) {
 		}
 	}
 }
+
+// StepClock has the wall clock of agents that BuildAgent built be off the machine's by so much, whole seconds, from now
+// on.
+func (l *Lab) StepClock(by time.Duration) error { return labclock.Step(l.clock, by) }
 
 // Close ends every process of the lab and removes all that New and the programs made.
 func (l *Lab) Close() error {

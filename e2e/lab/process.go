@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/nameward/nameward/e2e/lab/labclock"
 )
 
 // Patience is how long the lab waits for a process to do what it should.
@@ -36,6 +38,7 @@ func (l *Lab) Start(ctx context.Context, ns *Namespace, name, program string, ar
 	defer log.Close() //nolint:errcheck // the process has its own descriptor
 	p := &Process{Log: log.Name(), name: name, cmd: ns.Command(ctx, program, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
+	p.cmd.Env = append(p.cmd.Environ(), labclock.Variable+"="+l.Dir)
 	// A process of its own group, so that a Ctrl-C on the demo reaches the demo alone, and gone with it.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
