@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// Patience is how long the lab waits for a process to do what it should.
-const Patience = 60 * time.Second
+// Patience is how long the lab waits for a process to do what it should, on a machine that may be a virtual
+// one, slow and busy. Nothing passes because it ends.
+const Patience = 3 * time.Minute
 
 // pace is how often the lab looks whether it did.
 const pace = 5 * time.Millisecond
