@@ -20,9 +20,9 @@ const (
 // build builds the programs, what tests build of their own, and the tests of packages, into a directory.
 func build(ctx context.Context, dir string, packages []string) error {
 	// Without symbols they are half as large; the guest unpacks them into its memory.
-	commands := [][]string{
-		{"build", "-ldflags=-s -w", "-o", dir + "/", "./cmd/...", "./e2e/confine"},
-		append([]string{"test", "-c", "-ldflags=-s -w", "-o", dir + "/"}, packages...),
+	commands := [][]string{{"build", "-ldflags=-s -w", "-o", dir + "/", "./cmd/...", "./e2e/confine"}}
+	if len(packages) > 0 {
+		commands = append(commands, append([]string{"test", "-c", "-ldflags=-s -w", "-o", dir + "/"}, packages...))
 	}
 	for _, args := range commands {
 		cmd := command(ctx, "go", args...)

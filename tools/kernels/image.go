@@ -53,6 +53,8 @@ func decompress(ctx context.Context, payload []byte) ([]byte, error) {
 		return through(ctx, payload[:len(payload)-trailingLength], "xz", "-dc")
 	case bytes.HasPrefix(payload, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		return through(ctx, payload[:len(payload)-trailingLength], "zstd", "-qdc")
+	case bytes.HasPrefix(payload, []byte{0x02, 0x21, 0x4c, 0x18}):
+		return through(ctx, payload[:len(payload)-trailingLength], "lz4", "-qdc")
 	}
 	return nil, fmt.Errorf("compressed in an unknown way: % x …", payload[:min(4, len(payload))])
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The first process of a guest. ttyS0 is the console, ttyS1 what the jobs print, ttyS2 what became of them.
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root LANG=C.UTF-8 TMPDIR=/tmp
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/nameward-programs HOME=/root LANG=C.UTF-8 TMPDIR=/tmp
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
@@ -13,6 +13,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200 # loads the module when it is opened
 stty -F /dev/ttyS1 raw -echo
 stty -F /dev/ttyS2 raw -echo
+echo guest >/proc/sys/kernel/hostname
 ip link set lo up
 echo up >/dev/ttyS2
 

@@ -60,6 +60,7 @@ func parseFlags(args []string) (*settings, error) {
 	slice := flags.Bool("slice", false, "run a short slice, under the first kernel of the matrix unless -kernels says otherwise")
 	pkg := flags.String("package", "", "run the tests of this package alone, as in ./e2e")
 	run := flags.String("run", "", "of these, the ones that match, as with go test")
+	shell := flags.String("command", "", "run this in the guest's shell, in the repository, instead of tests")
 	flags.StringVar(&s.cache, "cache", filepath.Join(cache, "nameward", "kernels"), "directory that keeps kernels")
 	flags.StringVar(&s.logs, "logs", "bin/kernel-logs", "directory for what guests print")
 	flags.IntVar(&s.atOnce, "at-once", runtime.NumCPU(), "how many guests run at once; each takes one CPU")
@@ -73,13 +74,13 @@ func parseFlags(args []string) (*settings, error) {
 	if *run != "" && *pkg == "" {
 		return nil, errors.New("-run: say also of which -package")
 	}
-	var choice *testChoice
-	if *pkg != "" {
-		choice = &testChoice{*pkg, *run}
+	var only *choice
+	if *pkg != "" || *shell != "" {
+		only = &choice{*pkg, *run, *shell}
 	}
 	var errs [2]error
 	s.kernels, errs[0] = parseKernels(*kernels)
-	s.parts, errs[1] = parts(words(*names), *slice, choice)
+	s.parts, errs[1] = parts(words(*names), *slice, only)
 	if *slice && *kernels == "" {
 		s.kernels = matrix[:1]
 	}

@@ -9,10 +9,11 @@ import (
 	"strings"
 )
 
-// moduleDirs and moduleNames are what tests may ask the kernel for. What these need comes too.
+// moduleDirs and moduleNames are what tests may ask the kernel for. What these need comes too, but for what
+// they ask for by another name: connection tracking and nftables a checksum.
 var (
 	moduleDirs  = []string{"kernel/net/netfilter/", "kernel/net/ipv4/", "kernel/net/ipv6/", "kernel/net/bridge/", "kernel/net/sched/"}
-	moduleNames = []string{"veth", "tun", "dummy", "overlay", "8021q", "udp_diag", "tcp_diag"}
+	moduleNames = []string{"veth", "tun", "dummy", "8021q", "udp_diag", "tcp_diag", "crc32c_generic", "crc32c_intel"}
 )
 
 // agentModules is the list of modules that an operator's machine loads for the agent.

@@ -37,11 +37,11 @@ const endToEnd = "./e2e"
 var shorter = map[string][]string{
 	"./bpf":                {"-executions=6000"},
 	"./dataplane/datapath": {"-rapid.checks=10"},
-	endToEnd:               {"-programs=/" + guestPrograms},
+	endToEnd:               {"-programs=/" + guestPrograms, "-test.parallel=1"},
 }
 
-// parts gives those with the names. A slice is short enough for every change; a choice is of one package's tests.
-func parts(names []string, slice bool, choice *testChoice) ([]part, error) {
+// parts gives those with the names. A slice is short enough for every change; only replaces what they run.
+func parts(names []string, slice bool, only *choice) ([]part, error) {
 	all := []part{programsPart(), backendPart("nft"), backendPart("legacy")}
 	if slice {
 		all = []part{slicePart()}
@@ -57,16 +57,23 @@ func parts(names []string, slice bool, choice *testChoice) ([]part, error) {
 			return nil, fmt.Errorf("part %q: there are %s", name, partNames(all))
 		}
 	}
-	if choice != nil {
+	if only != nil {
 		for i := range chosen {
-			chosen[i].jobs = []job{testJob(choice.pkg, choice.run, chosen[i].skip())}
+			chosen[i].jobs = []job{only.job(chosen[i])}
 		}
 	}
 	return chosen, nil
 }
 
-// A testChoice is tests that an operator wants to see.
-type testChoice struct{ pkg, run string }
+// A choice is what is run in place of all: tests of a package, or a command for the shell.
+type choice struct{ pkg, run, command string }
+
+func (c choice) job(p part) job {
+	if c.command != "" {
+		return job{"command", ".", []string{"bash", "-c", c.command}}
+	}
+	return testJob(c.pkg, c.run, p.skip())
+}
 
 func partNames(all []part) string {
 	var names []string

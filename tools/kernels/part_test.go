@@ -46,12 +46,12 @@ func TestSkip(t *testing.T) {
 }
 
 func TestChoice(t *testing.T) {
-	got, err := parts([]string{"legacy"}, false, &testChoice{"./e2e", "TestX"})
+	got, err := parts([]string{"legacy"}, false, &choice{pkg: "./e2e", run: "TestX"})
 	if err != nil || len(got) != 1 || len(got[0].jobs) != 1 || got[0].backend != "legacy" {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 	want := "job 0 '/nameward/e2e' '/nameward-programs/e2e.test' '-test.v' '-test.timeout=30m' '-test.run=TestX' " +
-		"'-test.skip=/^nft$|//^nft$|///^nft$' '-programs=/nameward-programs'\n"
+		"'-test.skip=/^nft$|//^nft$|///^nft$' '-programs=/nameward-programs' '-test.parallel=1'\n"
 	if script := got[0].script(); !strings.HasSuffix(script, want) {
 		t.Errorf("got %q, want %q at its end", script, want)
 	}

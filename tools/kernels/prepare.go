@@ -29,7 +29,8 @@ func prepare(ctx context.Context, cache, deb string) (*bootable, error) {
 		if err := unpack(ctx, deb, work); err != nil {
 			return nil, fmt.Errorf("unpack %s: %w", filepath.Base(deb), err)
 		}
-		if err := os.Rename(filepath.Join(work, "ready"), dir); err != nil {
+		err = os.Rename(filepath.Join(work, "ready"), dir)
+		if _, other := os.Stat(dir); err != nil && other != nil { // or another run has been faster
 			return nil, err
 		}
 	}

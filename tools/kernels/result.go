@@ -97,7 +97,8 @@ func (r *result) faults() []string {
 	if r.err == nil && r.down && len(r.exits) < len(r.jobs) {
 		faults = append(faults, fmt.Sprintf("%d of %d jobs ended", len(r.exits), len(r.jobs)))
 	}
-	if r.down && r.output.passed == 0 {
+	isTest := func(j job) bool { return j.pkg != "." }
+	if r.down && r.output.passed == 0 && slices.ContainsFunc(r.jobs, isTest) {
 		faults = append(faults, "no test passed")
 	}
 	return append(faults, r.notes...)

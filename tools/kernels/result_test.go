@@ -34,7 +34,7 @@ func TestFaults(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			r := newResult([]job{{name: "first"}, {name: "second"}})
+			r := newResult([]job{{name: "first", pkg: "."}, {name: "second", pkg: "./bpf"}})
 			r.output.passed = 1
 			r.readStatus(filepath.Join(dir, "status"))
 			r.readConsole(filepath.Join(dir, "console"))
