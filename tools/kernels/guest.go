@@ -86,6 +86,7 @@ func (g *guest) boot(ctx context.Context) *result {
 	}
 	r.err = g.follow(r, out)
 	waiting := qemu.Wait()
+	r.cpu = qemu.ProcessState.UserTime() + qemu.ProcessState.SystemTime()
 	r.readStatus(status)
 	r.readConsole(console)
 	if r.err == nil && !r.down {

@@ -144,43 +144,58 @@ func (s *settings) runGuests(ctx context.Context, ready []*bootable, root, work 
 		guest  *guest
 		result *result
 	}
-	var echo io.Writer = io.Discard
+	echo := io.Discard
 	if s.verbose {
 		echo = os.Stdout
 	}
-	results, slots, count := make(chan ended), make(chan struct{}, max(1, s.atOnce)), 0
+	var waiting []ended
 	for i, k := range s.kernels {
 		for _, p := range s.parts {
 			g := &guest{
 				kernel: ready[i], part: p, root: root, dir: work, memory: s.memory, limit: s.limit, echo: echo,
 				log: filepath.Join(s.logs, fmt.Sprintf("%s-%s.log", k, p.name)),
 			}
-			count++
-			go func() {
-				slots <- struct{}{}
-				r := g.run(ctx)
-				<-slots
-				results <- ended{k, p, g, r}
-			}()
+			waiting = append(waiting, ended{k, p, g, nil})
 		}
 	}
+	next, results := make(chan ended), make(chan ended)
+	for range max(1, s.atOnce) {
+		go func() {
+			for e := range next {
+				e.result = e.guest.run(ctx)
+				results <- e
+			}
+		}()
+	}
+	go func() {
+		defer close(next)
+		for _, e := range waiting {
+			next <- e
+		}
+	}()
 	passed := true
-	for range count {
+	for range waiting {
 		e := <-results
 		fmt.Println(line(e.kernel, e.part, e.result))
-		for _, lack := range e.result.output.lacks {
-			fmt.Println("    check:", lack)
-		}
-		for _, skipped := range e.result.output.skipped {
-			fmt.Println("    skipped:", skipped)
-		}
-		for _, fault := range e.result.faults() {
-			fmt.Println("   ", fault)
-			passed = false
-		}
-		if len(e.result.faults()) > 0 {
-			fmt.Println("    see", e.guest.log)
-		}
+		passed = tell(e.result, e.guest.log) && passed
 	}
 	return passed
+}
+
+// tell prints what is to be said below a line, and whether there is nothing bad.
+func tell(r *result, log string) bool {
+	for _, lack := range r.output.lacks {
+		fmt.Println("    check:", lack)
+	}
+	for _, skipped := range r.output.skipped {
+		fmt.Println("    skipped:", skipped)
+	}
+	faults := r.faults()
+	for _, fault := range faults {
+		fmt.Println("   ", fault)
+	}
+	if len(faults) > 0 {
+		fmt.Println("    see", log)
+	}
+	return len(faults) == 0
 }

@@ -18,8 +18,9 @@ type result struct {
 	up     bool        // the guest's first process ran
 	down   bool        // and had run all jobs
 	took   time.Duration
-	notes  []string // faults of the machine or its kernel
-	err    error    // the part was not run whole
+	cpu    time.Duration // which tells more where the machine has other work
+	notes  []string      // faults of the machine or its kernel
+	err    error         // the part was not run whole
 }
 
 func newResult(jobs []job) *result { return &result{jobs: jobs, exits: map[int]int{}, began: -1} }
@@ -110,5 +111,6 @@ func line(k kernel, p part, r *result) string {
 	if len(r.faults()) > 0 {
 		verdict = "FAILED"
 	}
-	return fmt.Sprintf("%-11s  %-8s  %s  %4.0f s  %4d tests", k, p.name, verdict, r.took.Seconds(), r.output.passed)
+	return fmt.Sprintf("%-11s  %-8s  %s  %4.0f s  (%.0f s of CPU, %d tests)",
+		k, p.name, verdict, r.took.Seconds(), r.cpu.Seconds(), r.output.passed)
 }

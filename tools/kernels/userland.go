@@ -21,8 +21,10 @@ var userlandPackages = []string{
 var machineFiles = []string{"/etc/passwd", "/etc/group"}
 
 // unneeded is what the guest does without.
-var unneeded = []string{"/usr/share/doc", "/usr/share/man", "/usr/share/locale", "/usr/share/info", "/usr/share/lintian",
-	"/usr/share/bash-completion", "/usr/share/bug", "/usr/include", "/var", "/usr/lib/udev"}
+var unneeded = []string{
+	"/usr/share/doc", "/usr/share/man", "/usr/share/locale", "/usr/share/info", "/usr/share/lintian",
+	"/usr/share/bash-completion", "/usr/share/bug", "/usr/include", "/var", "/usr/lib/udev",
+}
 
 // libraryDirs is where the loader looks.
 var libraryDirs = []string{"/usr/lib/x86_64-linux-gnu", "/usr/lib"}
