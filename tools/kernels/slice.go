@@ -4,15 +4,11 @@ package main
 // promise that the kernel has a part in. Left out are those that build other releases, which takes a compiler,
 // and those that flood or measure.
 var bothBackends = []string{
-	"TestEnforcement", "TestFirstPacket", "TestAnswersOverTCP", "TestRefusedQuestion", "TestEstablishedIsCut",
-	"TestProcesses", "TestAllowedTargetAccept", "TestAgentDeath", "TestReboot", "TestNeighbours", "TestCleanup",
-	"TestUnitEnforces",
+	"TestEnforcement", "TestAnswersOverTCP", "TestRefusedQuestion", "TestEstablishedIsCut", "TestProcesses", "TestAgentDeath",
 }
 
 // anyBackend is the slice of those that are the same on each.
-var anyBackend = []string{
-	"TestRules", "TestPreflight", "TestAnswersInFragments", "TestSpoofedAnswers", "TestFirstConnectionOfAUnit", "TestFlowEvents",
-}
+var anyBackend = []string{"TestRules", "TestAnswersInFragments"}
 
 // slicePart is short enough to be passed with every change: each program is loaded, on each backend the rules
 // stand, and names open doors.
