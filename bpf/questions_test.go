@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/miekg/dns"
@@ -26,6 +27,8 @@ func newCrowd(t *testing.T, buckets uint32) *exchange {
 	}
 	e.trust(e.resolver)
 	e.Pattern(0, "example.com", 0, belowSet)
+	// None expires while the test runs, on however slow a machine.
+	e.Settings(func(s *bpf.DatapathSettings) { s.QueryTimeoutNs = uint64(time.Hour) })
 	return e
 }
 

@@ -177,8 +177,10 @@ func confined(t *testing.T, l *lab.Lab, u unit, without string, args ...string) 
 func buildConfine(t *testing.T) {
 	t.Helper()
 	requireRoot(t)
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(programs, "confine"), "./confine").CombinedOutput(); err != nil {
-		t.Fatalf("build confine: %v\n%s", err, out)
+	if *prebuilt == "" {
+		if out, err := exec.Command("go", "build", "-o", filepath.Join(programs, "confine"), "./confine").CombinedOutput(); err != nil {
+			t.Fatalf("build confine: %v\n%s", err, out)
+		}
 	}
 	lines, err := os.ReadFile("../deployments/tmpfiles.d/nameward.conf")
 	if err != nil {

@@ -13,11 +13,16 @@ import (
 	"github.com/nameward/nameward/e2e/lab/labclock"
 )
 
-// Patience is how long the lab waits for a process to do what it should.
-const Patience = 60 * time.Second
+// Patience is how long the lab waits for a process to do what it should, on a machine that may be a virtual
+// one, slow and busy. Nothing passes because it ends.
+const Patience = 3 * time.Minute
 
-// pace is how often the lab looks whether it did.
-const pace = 5 * time.Millisecond
+// pace is how often the lab looks at first whether it did, and maxPace how often at last: who asks too often
+// takes the CPU from whom is asked.
+const (
+	pace    = 5 * time.Millisecond
+	maxPace = 100 * time.Millisecond
+)
 
 // Process is a program that runs in a namespace of the lab.
 type Process struct {
@@ -114,9 +119,7 @@ func (p *Process) await(ctx context.Context, what string, ready func() error) er
 func Await(ctx context.Context, ready func() error, abandoned <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
-	tick := time.NewTicker(pace)
-	defer tick.Stop()
-	for {
+	for pause := pace; ; pause = min(pause*5/4, maxPace) {
 		err := ready()
 		if err == nil {
 			return nil
@@ -126,7 +129,7 @@ func Await(ctx context.Context, ready func() error, abandoned <-chan struct{}) e
 			return err
 		case <-abandoned:
 			return fmt.Errorf("it has ended: %w", err)
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
 }

@@ -89,7 +89,7 @@ func (l *Lab) Socket() string { return filepath.Join(l.Dir, "agent.sock") }
 // eager has a client find a program as soon as it listens: by default one that did not at the first attempt
 // is not tried again for a second, and then for longer.
 var eager = grpc.WithConnectParams(grpc.ConnectParams{
-	Backoff: backoff.Config{BaseDelay: pace, Multiplier: 1, MaxDelay: pace}, MinConnectTimeout: Patience,
+	Backoff: backoff.Config{BaseDelay: pace, Multiplier: 1.25, MaxDelay: maxPace}, MinConnectTimeout: Patience,
 })
 
 // DialServer connects to the policy server from the node.
@@ -122,7 +122,7 @@ func (l *Lab) Current(ctx context.Context, conn *grpc.ClientConn) error {
 func (l *Lab) Program(name string) string { return filepath.Join(l.bin, name) }
 
 func serving(ctx context.Context, conn *grpc.ClientConn, service string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	response, err := healthv1.NewHealthClient(conn).Check(ctx, &healthv1.HealthCheckRequest{Service: service})
 	if err != nil {
