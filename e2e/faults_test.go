@@ -255,8 +255,9 @@ func (f *faulty) expectCounters(t *testing.T) map[string]uint64 {
 	if got, want := counters["verdicts_allow"], uint64(all-excused); got < want { //nolint:gosec // a count
 		t.Errorf("%d connections were allowed, want %d or more", got, want)
 	}
-	if got, most := counters["mappings_evicted"], uint64(all); got+maxMappings < most/2 || got > most { //nolint:gosec // a count
-		t.Errorf("%d mappings of %d gave way in a table of %d", got, most, maxMappings)
+	// What an agent adds anew at its start gives way too.
+	if got, least := counters["mappings_evicted"], uint64(all/2); got+maxMappings < least { //nolint:gosec // a count
+		t.Errorf("%d mappings of %d gave way in a table of %d", got, all, maxMappings)
 	}
 	return counters
 }
