@@ -1,8 +1,6 @@
 package publish
 
 import (
-	"maps"
-	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -22,19 +20,26 @@ const deltaLimit = 64
 // Content is a rule set that some nodes want, with the encodings that their streams share. Contents with
 // equal ids are one.
 type Content struct {
-	ID    ruleset.ID
-	rules *ruleset.RuleSet
-	// selected and domainSets are what the rules were made of: equal pointers mean equal rules.
+	ID ruleset.ID
+	// selected and domainSets are what the rules are made of: equal pointers mean equal rules.
 	selected   []*policy.Policy
 	domainSets []*policy.DomainSet
+	rules      func() *ruleset.RuleSet
 
 	mu       sync.Mutex // guards the encodings
 	snapshot [][]byte
 	deltas   map[ruleset.ID][][]byte
 }
 
+func newContent(selected []*policy.Policy, domainSets []*policy.DomainSet) *Content {
+	return &Content{
+		ID: compile.ID(selected, domainSets), selected: selected, domainSets: domainSets,
+		rules: sync.OnceValue(func() *ruleset.RuleSet { return compile.Rules(selected, domainSets) }),
+	}
+}
+
 // RuleSet returns the rules.
-func (c *Content) RuleSet() *ruleset.RuleSet { return c.rules }
+func (c *Content) RuleSet() *ruleset.RuleSet { return c.rules() }
 
 // Snapshot returns the whole rule set as encoded SyncResponses that hold changes and nothing else, in
 // order. The bytes are shared: not to be changed. There is at least one.
@@ -42,7 +47,7 @@ func (c *Content) Snapshot() ([][]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.snapshot == nil {
-		encoded, err := encode((&ruleset.RuleSet{}).Changes(c.rules))
+		encoded, err := encode((&ruleset.RuleSet{}).Changes(compile.Rules(c.selected, c.domainSets)))
 		if err != nil {
 			return nil, err
 		}
@@ -82,25 +87,29 @@ func (c *Content) retire() {
 // changes returns what RuleSet.Changes does, but compares in depth only what is not shared: of thousands
 // of policies and domain sets mostly one.
 func (c *Content) changes(next *Content) []*agentv1.RuleSetChange {
-	removed, added := notShared(c.selected, next.selected)
-	removedSets, addedSets := notShared(c.domainSets, next.domainSets)
-	return compile.Rules(removed, removedSets).Changes(compile.Rules(added, addedSets))
+	change := compile.Difference(c.selected, next.selected)
+	removedSets, addedSets := setDifference(c.domainSets, next.domainSets)
+	return compile.Rules(change.Removed, removedSets).Changes(compile.Rules(change.Added, addedSets))
 }
 
-// notShared returns what of before is not in next, and what of next is not in before.
-func notShared[E comparable](before, next []E) (removed, added []E) {
-	left := make(map[E]struct{}, len(before))
-	for _, e := range before {
-		left[e] = struct{}{}
+// setDifference returns what of before is not in next, and what of next is not in before. They are few.
+func setDifference(before, next []*policy.DomainSet) (removed, added []*policy.DomainSet) {
+	left := make(map[*policy.DomainSet]struct{}, len(before))
+	for _, set := range before {
+		left[set] = struct{}{}
 	}
-	for _, e := range next {
-		if _, shared := left[e]; shared {
-			delete(left, e)
-		} else {
-			added = append(added, e)
+	for _, set := range next {
+		if _, shared := left[set]; !shared {
+			added = append(added, set)
+		}
+		delete(left, set)
+	}
+	for _, set := range before {
+		if _, gone := left[set]; gone {
+			removed = append(removed, set)
 		}
 	}
-	return slices.Collect(maps.Keys(left)), added
+	return removed, added
 }
 
 // encode splits changes into messages.

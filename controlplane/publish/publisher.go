@@ -59,20 +59,12 @@ type Publisher struct {
 // topic is a distinct set of labels.
 type topic struct {
 	labels map[string]string
-	newest atomic.Pointer[Event]
+	// projection is what the labels say of Publisher.keys.
+	projection string
+	newest     atomic.Pointer[Event]
 	// subscriptions and the time since when there are none are guarded by Publisher.mu.
 	subscriptions map[*Subscription]struct{}
 	idleSince     time.Time
-}
-
-// Event says that a rule set is wanted from a revision on.
-type Event struct {
-	*Content
-	// Revision is that at which the rule set of these labels changed to this content.
-	Revision uint64
-	Time     time.Time
-
-	superseded chan struct{}
 }
 
 // New makes a publisher of what the source holds.
@@ -125,9 +117,7 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 	if revision == p.revision {
 		return nil
 	}
-	p.snapshot, p.revision = snapshot, revision
-	p.keys = compile.Keys(snapshot.Policies)
-	p.compiled = map[string]*Content{}
+	change := p.makeCurrent(snapshot, revision)
 	now := time.Now()
 	fanOut := newFanOut(now)
 	for key, t := range p.topics {
@@ -136,11 +126,13 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 			continue
 		}
 		before := t.newest.Load()
-		content := p.content(t.labels, before.Content)
+		content := p.next(t, before.Content, change)
 		if content == before.Content {
 			continue
 		}
-		t.newest.Store(&Event{Content: content, Revision: revision, Time: now, superseded: make(chan struct{})})
+		next := newEvent(content, revision, now)
+		next.follows(before.Content)
+		t.newest.Store(next)
 		for s := range t.subscriptions {
 			s.await(before, fanOut)
 		}
@@ -153,19 +145,46 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 	return fanOut
 }
 
-// content returns what the current snapshot gives for labels; before, if that is still it.
-func (p *Publisher) content(labels map[string]string, before *Content) *Content {
-	projection := compile.Project(labels, p.keys)
+// makeCurrent takes a snapshot and returns how its policies differ from those before.
+func (p *Publisher) makeCurrent(snapshot policy.Snapshot, revision uint64) compile.Change {
+	change := compile.Difference(p.snapshot.Policies, snapshot.Policies)
+	p.snapshot, p.revision = snapshot, revision
+	p.compiled = map[string]*Content{}
+	if keys := compile.Keys(snapshot.Policies); !slices.Equal(keys, p.keys) {
+		p.keys = keys
+		for _, t := range p.topics {
+			t.projection = compile.Project(t.labels, keys)
+		}
+	}
+	return change
+}
+
+// next returns what a topic wants after a change of the policies, and perhaps of domain sets.
+func (p *Publisher) next(t *topic, before *Content, change compile.Change) *Content {
+	if content, ok := p.compiled[t.projection]; ok {
+		return content
+	}
+	content, selected := before, before.selected
+	concerns := change.Concerns(t.labels)
+	if !concerns.IsNone() {
+		selected = concerns.Of(selected)
+	}
+	sets := before.domainSets
+	if !concerns.IsNone() || slices.ContainsFunc(sets, func(set *policy.DomainSet) bool { return p.snapshot.DomainSets[set.Name] != set }) {
+		sets = p.snapshot.DomainSetsOf(selected)
+		content = p.intern(newContent(selected, sets))
+	}
+	p.compiled[t.projection] = content
+	return content
+}
+
+// content returns what the current snapshot gives for labels, of which projection is what they say of the keys.
+func (p *Publisher) content(labels map[string]string, projection string) *Content {
 	if content, ok := p.compiled[projection]; ok {
 		return content
 	}
 	selected := compile.Select(p.snapshot.Policies, labels)
-	sets := p.snapshot.DomainSetsOf(selected)
-	content := before
-	if before == nil || !slices.Equal(before.selected, selected) || !slices.Equal(before.domainSets, sets) {
-		rules := compile.Rules(selected, sets)
-		content = p.intern(&Content{ID: rules.ID(), rules: rules, selected: selected, domainSets: sets})
-	}
+	content := p.intern(newContent(selected, p.snapshot.DomainSetsOf(selected)))
 	p.compiled[projection] = content
 	return content
 }
@@ -232,10 +251,8 @@ func (p *Publisher) Subscribe(labels map[string]string) *Subscription {
 	defer p.mu.Unlock()
 	t, ok := p.topics[key]
 	if !ok {
-		t = &topic{labels: maps.Clone(labels), subscriptions: map[*Subscription]struct{}{}}
-		t.newest.Store(&Event{
-			Content: p.content(labels, nil), Revision: p.revision, Time: time.Now(), superseded: make(chan struct{}),
-		})
+		t = &topic{labels: maps.Clone(labels), projection: compile.Project(labels, p.keys), subscriptions: map[*Subscription]struct{}{}}
+		t.newest.Store(newEvent(p.content(t.labels, t.projection), p.revision, time.Now()))
 		p.topics[key] = t
 	}
 	s := &Subscription{publisher: p, topic: t}

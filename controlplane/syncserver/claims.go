@@ -55,6 +55,15 @@ func (c *claims) release(s *session, left func()) {
 	}
 }
 
+// end ends the session of a node, if there is one.
+func (c *claims) end(id node.ID, cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil {
+		s.end(cause)
+	}
+}
+
 // len returns how many nodes are connected.
 func (c *claims) len() int {
 	c.mu.Lock()

@@ -3,15 +3,17 @@ package syncserver
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	streams        prometheus.GaugeFunc
-	deliveries     *prometheus.CounterVec
-	refusals       prometheus.Counter
-	refusedClaims  prometheus.Counter
-	refusedReports prometheus.Counter
+	streams    prometheus.GaugeFunc
+	deliveries *prometheus.CounterVec
+	// Those of deliveries by form.
+	snapshots, changes, resumed prometheus.Counter
+	refusals                    prometheus.Counter
+	refusedClaims               prometheus.Counter
+	refusedReports              prometheus.Counter
 }
 
 func newMetrics(claims *claims) metrics {
-	return metrics{
+	m := metrics{
 		streams: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "nameward_server_streams", Help: "Nodes that are connected.",
 		}, func() float64 { return float64(claims.len()) }),
@@ -29,6 +31,9 @@ func newMetrics(claims *claims) metrics {
 			Name: "nameward_server_ingest_refused_total", Help: "Reported mappings and flow events that could not be read.",
 		}),
 	}
+	m.snapshots, m.changes = m.deliveries.WithLabelValues("snapshot"), m.deliveries.WithLabelValues("changes")
+	m.resumed = m.deliveries.WithLabelValues("resumed")
+	return m
 }
 
 func (m metrics) collectors() []prometheus.Collector {

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/controlplane/ingest"
 	"github.com/nameward/nameward/controlplane/publish"
 	"github.com/nameward/nameward/controlplane/store"
@@ -34,6 +36,7 @@ type Server struct {
 	flows     *ingest.Flows
 	log       *slog.Logger
 	claims    *claims
+	statuses  *statuses
 	wanted    *wanted
 	metrics   metrics
 
@@ -45,15 +48,29 @@ type Server struct {
 // New returns a server.
 func New(s *store.Store, publisher *publish.Publisher, mappings *ingest.Table, flows *ingest.Flows, log *slog.Logger) *Server {
 	claims := newClaims()
-	return &Server{
+	server := &Server{
 		store: s, publisher: publisher, mappings: mappings, flows: flows, log: log,
-		claims: claims, wanted: newWanted(s, publisher), metrics: newMetrics(claims),
+		claims: claims, metrics: newMetrics(claims),
 		draining: make(chan struct{}), stopped: make(chan struct{}),
 	}
+	server.statuses = newStatuses(s, server.forget)
+	server.wanted = newWanted(s, publisher, server.statuses)
+	return server
 }
 
 // Run keeps what is known of the nodes true, connected or not, until ctx ends.
-func (s *Server) Run(ctx context.Context) error { return s.wanted.run(ctx) }
+func (s *Server) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.wanted.run(ctx) })
+	g.Go(func() error { return s.statuses.run(ctx) })
+	return g.Wait() //nolint:wrapcheck // each says what it did
+}
+
+// forget ends what there is of a node that the store does not know: its agent registers with its next stream.
+func (s *Server) forget(id node.ID) {
+	s.wanted.forget(id)
+	s.claims.end(id, errForgotten)
+}
 
 // settleTimeout bounds how long a reader of node status waits for it to be true.
 const settleTimeout = 2 * time.Second
@@ -64,6 +81,9 @@ func (s *Server) AwaitWanted(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	s.wanted.await(ctx, s.store.RulesRevision())
+	if err := s.statuses.write(); err != nil {
+		s.log.Error("status not updated", "err", err)
+	}
 }
 
 // Drain asks the agents to leave, waits until they have or their time is over, and ends what streams are
