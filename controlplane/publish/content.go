@@ -3,16 +3,12 @@ package publish
 import (
 	"sync"
 
-	"google.golang.org/protobuf/proto"
-
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	"github.com/nameward/nameward/api/pack"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/compile"
 	"github.com/nameward/nameward/controlplane/policy"
 )
-
-// messageLimit bounds the changes in one message. A policy that is larger goes alone.
-const messageLimit = 64 << 10
 
 // deltaLimit bounds how many encoded deltas a content keeps: readers that skipped start from many places.
 const deltaLimit = 64
@@ -25,15 +21,20 @@ type Content struct {
 	selected   []*policy.Policy
 	domainSets []*policy.DomainSet
 	rules      func() *ruleset.RuleSet
+	packer     *pack.Packer
 
-	mu       sync.Mutex // guards the encodings
+	mu       sync.Mutex // guards the encodings; of two contents, the newer one's is taken first
 	snapshot [][]byte
-	deltas   map[ruleset.ID][][]byte
+	deltas   map[ruleset.ID]*encoding
+	// packed is what a packed snapshot begins with, joined that with what changed since.
+	packed *packed
+	joined [][]byte
 }
 
-func newContent(selected []*policy.Policy, domainSets []*policy.DomainSet) *Content {
+func newContent(packer *pack.Packer, selected []*policy.Policy, domainSets []*policy.DomainSet) *Content {
 	return &Content{
-		ID: compile.ID(selected, domainSets), selected: selected, domainSets: domainSets,
+		packer: packer,
+		ID:     compile.ID(selected, domainSets), selected: selected, domainSets: domainSets,
 		rules: sync.OnceValue(func() *ruleset.RuleSet { return compile.Rules(selected, domainSets) }),
 	}
 }
@@ -60,10 +61,30 @@ func (c *Content) Snapshot() ([][]byte, error) {
 func (c *Content) ChangesFrom(from *Content) ([][]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	delta, err := c.delta(from)
+	if err != nil {
+		return nil, err
+	}
+	return delta.messages, nil
+}
+
+// PackedChangesFrom returns what ChangesFrom does, for agents that read packed changes.
+func (c *Content) PackedChangesFrom(from *Content) ([][]byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delta, err := c.delta(from)
+	if err != nil {
+		return nil, err
+	}
+	return delta.packed(), nil
+}
+
+// delta is called under mu.
+func (c *Content) delta(from *Content) (*encoding, error) {
 	if delta, ok := c.deltas[from.ID]; ok {
 		return delta, nil
 	}
-	delta, err := encode(from.changes(c))
+	messages, err := encode(from.changes(c))
 	if err != nil {
 		return nil, err
 	}
@@ -71,8 +92,9 @@ func (c *Content) ChangesFrom(from *Content) ([][]byte, error) {
 		clear(c.deltas)
 	}
 	if c.deltas == nil {
-		c.deltas = map[ruleset.ID][][]byte{}
+		c.deltas = map[ruleset.ID]*encoding{}
 	}
+	delta := &encoding{packer: c.packer, messages: messages}
 	c.deltas[from.ID] = delta
 	return delta, nil
 }
@@ -81,7 +103,7 @@ func (c *Content) ChangesFrom(from *Content) ([][]byte, error) {
 func (c *Content) retire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.snapshot, c.deltas = nil, nil
+	c.snapshot, c.deltas, c.packed, c.joined = nil, nil, nil, nil
 }
 
 // changes returns what RuleSet.Changes does, but compares in depth only what is not shared: of thousands
@@ -110,23 +132,4 @@ func setDifference(before, next []*policy.DomainSet) (removed, added []*policy.D
 		}
 	}
 	return removed, added
-}
-
-// encode splits changes into messages.
-func encode(changes []*agentv1.RuleSetChange) ([][]byte, error) {
-	messages := [][]byte{nil}
-	for _, change := range changes {
-		encoded, err := proto.Marshal(&agentv1.SyncResponse{Changes: []*agentv1.RuleSetChange{change}})
-		if err != nil {
-			return nil, err
-		}
-		last := len(messages) - 1
-		if len(messages[last]) > 0 && len(messages[last])+len(encoded) > messageLimit {
-			messages = append(messages, nil)
-			last++
-		}
-		// Encodings of one message type, one behind the other, encode both: see SyncService.
-		messages[last] = append(messages[last], encoded...)
-	}
-	return messages, nil
 }

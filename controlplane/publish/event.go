@@ -18,9 +18,10 @@ type Event struct {
 
 	// before is what was wanted before, and delta the changes from there, which nearly all streams are about to
 	// send: they read it without a lock. No delta: nobody has made it yet.
-	before *Content
-	delta  [][]byte
-	end    func() ([]byte, error)
+	before      *Content
+	delta       [][]byte
+	packedDelta [][]byte
+	end         func() ([]byte, error)
 
 	superseded chan struct{}
 }
@@ -36,8 +37,10 @@ func newEvent(content *Content, revision uint64, now time.Time) *Event {
 // follows makes the changes from the content before. What fails here fails again, with a reader to hear of it, in
 // ChangesFrom.
 func (e *Event) follows(before *Content) {
+	e.Content.succeeds(before)
 	e.before = before
 	e.delta, _ = e.Content.ChangesFrom(before)
+	e.packedDelta, _ = e.Content.PackedChangesFrom(before)
 }
 
 // ChangesFrom returns what makes the event's rule set of another, in the form of Snapshot.
@@ -46,6 +49,14 @@ func (e *Event) ChangesFrom(from *Content) ([][]byte, error) {
 		return e.delta, nil
 	}
 	return e.Content.ChangesFrom(from)
+}
+
+// PackedChangesFrom returns what ChangesFrom does, for agents that read packed changes.
+func (e *Event) PackedChangesFrom(from *Content) ([][]byte, error) {
+	if from == e.before && e.packedDelta != nil {
+		return e.packedDelta, nil
+	}
+	return e.Content.PackedChangesFrom(from)
 }
 
 // End returns the encoded SyncResponse that completes the event: it goes behind the last of the changes, or of the

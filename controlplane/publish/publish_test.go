@@ -22,6 +22,19 @@ import (
 	"github.com/nameward/nameward/controlplane/publish"
 )
 
+func newPublisher(t interface {
+	Helper()
+	Fatal(...any)
+}, s *source,
+) *publish.Publisher {
+	t.Helper()
+	p, err := publish.New(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // source holds policies and domain sets as the store does.
 type source struct {
 	mu         sync.Mutex // guards all below
@@ -157,7 +170,7 @@ func TestFollowersHoldWhatCompileSays(t *testing.T) {
 		// The wrapper hides the test's deadline, which must not be asked for in a bubble.
 		rapid.Check(struct{ testing.TB }{t}, func(rt *rapid.T) {
 			s := newSource()
-			p := publish.New(s)
+			p := newPublisher(t, s)
 			stop := run(t, p)
 			defer stop()
 			roles := []string{"", "web", "db"}
@@ -217,7 +230,7 @@ func TestFollowersHoldWhatCompileSays(t *testing.T) {
 func TestOnlyConcernedNodesAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
-		p := publish.New(s)
+		p := newPublisher(t, s)
 		stop := run(t, p)
 		defer stop()
 		web, db := p.Subscribe(map[string]string{"role": "web"}), p.Subscribe(map[string]string{"role": "db"})
@@ -249,7 +262,7 @@ func TestOnlyConcernedNodesAreTold(t *testing.T) {
 func TestIdlePublishesAtOnceAndBurstsAreGathered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
-		p := publish.New(s)
+		p := newPublisher(t, s)
 		stop := run(t, p)
 		defer stop()
 		subscription := p.Subscribe(nil)
@@ -298,7 +311,7 @@ func TestMessagesAreBounded(t *testing.T) {
 		large.Rules[0].Domains = append(large.Rules[0].Domains, fmt.Sprintf("name-%d.test", i))
 	}
 	s.put(t, large)
-	subscription := publish.New(s).Subscribe(nil)
+	subscription := newPublisher(t, s).Subscribe(nil)
 	defer subscription.Close()
 	e, _ := subscription.Newest()
 	messages, err := e.Snapshot()

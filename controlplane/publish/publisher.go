@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/nameward/nameward/api/pack"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/compile"
 	"github.com/nameward/nameward/controlplane/policy"
@@ -40,6 +41,7 @@ const (
 // for changes to be seen.
 type Publisher struct {
 	source  Source
+	packer  *pack.Packer
 	latency prometheus.Histogram
 
 	mu       sync.Mutex // guards all below
@@ -68,9 +70,13 @@ type topic struct {
 }
 
 // New makes a publisher of what the source holds.
-func New(source Source) *Publisher {
+func New(source Source) (*Publisher, error) {
+	packer, err := pack.NewPacker()
+	if err != nil {
+		return nil, err //nolint:wrapcheck // says what it made
+	}
 	p := &Publisher{
-		source: source,
+		source: source, packer: packer,
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "nameward_server_publish_latency_seconds",
 			Help:    "Time from the moment a change of a rule set was seen to the moment it was handed to a node's connection.",
@@ -83,7 +89,7 @@ func New(source Source) *Publisher {
 	}
 	snapshot, revision, _ := source.Snapshot()
 	p.publish(snapshot, revision)
-	return p
+	return p, nil
 }
 
 // Collectors returns the metrics.
@@ -172,7 +178,7 @@ func (p *Publisher) next(t *topic, before *Content, change compile.Change) *Cont
 	sets := before.domainSets
 	if !concerns.IsNone() || slices.ContainsFunc(sets, func(set *policy.DomainSet) bool { return p.snapshot.DomainSets[set.Name] != set }) {
 		sets = p.snapshot.DomainSetsOf(selected)
-		content = p.intern(newContent(selected, sets))
+		content = p.intern(newContent(p.packer, selected, sets))
 	}
 	p.compiled[t.projection] = content
 	return content
@@ -184,7 +190,7 @@ func (p *Publisher) content(labels map[string]string, projection string) *Conten
 		return content
 	}
 	selected := compile.Select(p.snapshot.Policies, labels)
-	content := p.intern(newContent(selected, p.snapshot.DomainSetsOf(selected)))
+	content := p.intern(newContent(p.packer, selected, p.snapshot.DomainSetsOf(selected)))
 	p.compiled[projection] = content
 	return content
 }

@@ -3,6 +3,7 @@ package syncserver
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -22,6 +23,8 @@ type writer struct {
 	// sent is the last event sent, acknowledged the last batch number.
 	sent         *publish.Event
 	acknowledged uint64
+	// packed says that the agent reads packed changes.
+	packed bool
 	// lost says that the agent's copy is wrong: nothing but a whole rule set is of use to it. resynced is
 	// the content that was last sent so. It is not sent so twice in a row: an agent that cannot agree with
 	// it would ask for ever.
@@ -34,6 +37,7 @@ type writer struct {
 // run sends until ctx ends or the server stops.
 func (w *writer) run(ctx context.Context, hello *agentv1.Hello) error {
 	w.draining = w.session.server.draining
+	w.packed = slices.Contains(hello.GetCapabilities(), agentv1.Hello_PACKED_CHANGES)
 	newest, changed := w.subscription.Newest()
 	if err := w.begin(hello, newest); err != nil {
 		return err
@@ -102,7 +106,11 @@ func (w *writer) catchUp(newest *publish.Event) error {
 }
 
 func (w *writer) sendSnapshot(newest *publish.Event) error {
-	messages, err := newest.Snapshot()
+	encode := newest.Snapshot
+	if w.packed {
+		encode = newest.PackedSnapshot
+	}
+	messages, err := encode()
 	if err != nil {
 		return fmt.Errorf("encode rule set: %w", err)
 	}
@@ -112,7 +120,11 @@ func (w *writer) sendSnapshot(newest *publish.Event) error {
 
 // sendChangesFrom sends what makes the newest rule set of another, behind the fields of response; nil for none.
 func (w *writer) sendChangesFrom(response *agentv1.SyncResponse, base *publish.Content, newest *publish.Event) error {
-	messages, err := newest.ChangesFrom(base)
+	encode := newest.ChangesFrom
+	if w.packed {
+		encode = newest.PackedChangesFrom
+	}
+	messages, err := encode(base)
 	if err != nil {
 		return fmt.Errorf("encode changes: %w", err)
 	}

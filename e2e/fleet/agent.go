@@ -156,6 +156,9 @@ func (a *Agent) hello(stream grpc.ClientStream, leave context.CancelCauseFunc) *
 		Node: a.name, InstanceId: a.instance, AgentVersion: "fleet", Kernel: "none", IptablesBackend: "nft",
 		StoreId: a.store, Revision: a.state.Revision, RuleSetId: []byte(a.state.RuleSetID),
 	}
+	if a.fleet.cfg.Plain == nil || !a.fleet.cfg.Plain(a.node) {
+		hello.Capabilities = []agentv1.Hello_Capability{agentv1.Hello_PACKED_CHANGES}
+	}
 	if a.fleet.cfg.Labels != nil {
 		hello.Labels = a.fleet.cfg.Labels(a.node)
 	}

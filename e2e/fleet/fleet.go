@@ -24,6 +24,8 @@ type Config struct {
 	Name func(node int) string
 	// Labels returns the labels of a node; nil for none.
 	Labels func(node int) map[string]string
+	// Plain says which nodes do not read packed changes, like agents of earlier releases; no function: all do.
+	Plain func(node int) bool
 	// Keep says which nodes keep the rules that they are sent, for Agent.Rules; nil for none.
 	Keep func(node int) bool
 	// Refuse returns why a node cannot apply a revision; nil when it can. No function: all can.

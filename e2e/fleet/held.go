@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	"github.com/nameward/nameward/api/pack"
 	"github.com/nameward/nameward/api/ruleset"
 )
 
@@ -43,7 +44,11 @@ func (h *held) catchUp() error {
 		if response.GetReset_() {
 			base, changes = &ruleset.RuleSet{}, nil
 		}
-		changes = append(changes, response.GetChanges()...)
+		unpacked, err := pack.Unpack(response.GetChanges())
+		if err != nil {
+			return err //nolint:wrapcheck // says what it read
+		}
+		changes = append(changes, unpacked...)
 		if !response.GetComplete() {
 			continue
 		}
