@@ -26,12 +26,12 @@ type Packer struct {
 }
 
 // NewPacker returns a Packer.
-func NewPacker() (*Packer, error) {
+func NewPacker() *Packer {
 	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true))
 	if err != nil {
-		return nil, fmt.Errorf("make compressor: %w", err)
+		panic(fmt.Sprintf("make compressor: %v", err)) // the options are wrong
 	}
-	return &Packer{encoder}, nil
+	return &Packer{encoder}
 }
 
 // Pack returns the encoded SyncResponse whose one change stands for all of changes, which is an encoded SyncResponse

@@ -31,10 +31,7 @@ func encode(t interface{ Fatal(...any) }, changes []*agentv1.RuleSetChange) []by
 // The wire rule of SyncService holds for packs too: what is encoded one behind the other, packed or not, are the changes
 // of all in order.
 func TestPacksKeepTheirPlaceAmongChanges(t *testing.T) {
-	packer, err := pack.NewPacker()
-	if err != nil {
-		t.Fatal(err)
-	}
+	packer := pack.NewPacker()
 	rapid.Check(t, func(t *rapid.T) {
 		var wire []byte
 		n := 0
@@ -62,10 +59,7 @@ func TestPacksKeepTheirPlaceAmongChanges(t *testing.T) {
 }
 
 func TestWhatIsNoPackIsRefused(t *testing.T) {
-	packer, err := pack.NewPacker()
-	if err != nil {
-		t.Fatal(err)
-	}
+	packer := pack.NewPacker()
 	encoder, err := zstd.NewWriter(nil)
 	if err != nil {
 		t.Fatal(err)

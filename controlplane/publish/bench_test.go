@@ -21,7 +21,7 @@ func BenchmarkPublish(b *testing.B) {
 			policies[p.Name] = p
 		}
 	})
-	p := newPublisher(b, s)
+	p := publish.New(s)
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()

@@ -45,7 +45,7 @@ func TestOneChangedDomainTravelsAlone(t *testing.T) {
 			p.Rules[0].DomainSets = []string{set.Name}
 			s.put(t, p)
 		}
-		p := newPublisher(t, s)
+		p := publish.New(s)
 		stop := run(t, p)
 		defer stop()
 		subscription := p.Subscribe(nil)
@@ -96,7 +96,7 @@ func TestFormsOfALargeSetAreForgotten(t *testing.T) {
 		policy := allow("p", "")
 		policy.Rules[0].DomainSets = []string{set.Name}
 		s.put(t, policy)
-		p := newPublisher(t, s)
+		p := publish.New(s)
 		stop := run(t, p)
 		defer stop()
 		subscription := p.Subscribe(nil)

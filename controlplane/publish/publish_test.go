@@ -22,19 +22,6 @@ import (
 	"github.com/nameward/nameward/controlplane/publish"
 )
 
-func newPublisher(t interface {
-	Helper()
-	Fatal(...any)
-}, s *source,
-) *publish.Publisher {
-	t.Helper()
-	p, err := publish.New(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
 // source holds policies and domain sets as the store does.
 type source struct {
 	mu         sync.Mutex // guards all below
@@ -170,7 +157,7 @@ func TestFollowersHoldWhatCompileSays(t *testing.T) {
 		// The wrapper hides the test's deadline, which must not be asked for in a bubble.
 		rapid.Check(struct{ testing.TB }{t}, func(rt *rapid.T) {
 			s := newSource()
-			p := newPublisher(t, s)
+			p := publish.New(s)
 			stop := run(t, p)
 			defer stop()
 			roles := []string{"", "web", "db"}
@@ -230,7 +217,7 @@ func TestFollowersHoldWhatCompileSays(t *testing.T) {
 func TestOnlyConcernedNodesAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
-		p := newPublisher(t, s)
+		p := publish.New(s)
 		stop := run(t, p)
 		defer stop()
 		web, db := p.Subscribe(map[string]string{"role": "web"}), p.Subscribe(map[string]string{"role": "db"})
@@ -262,7 +249,7 @@ func TestOnlyConcernedNodesAreTold(t *testing.T) {
 func TestIdlePublishesAtOnceAndBurstsAreGathered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSource()
-		p := newPublisher(t, s)
+		p := publish.New(s)
 		stop := run(t, p)
 		defer stop()
 		subscription := p.Subscribe(nil)
@@ -311,7 +298,7 @@ func TestMessagesAreBounded(t *testing.T) {
 		large.Rules[0].Domains = append(large.Rules[0].Domains, fmt.Sprintf("name-%d.test", i))
 	}
 	s.put(t, large)
-	subscription := newPublisher(t, s).Subscribe(nil)
+	subscription := publish.New(s).Subscribe(nil)
 	defer subscription.Close()
 	e, _ := subscription.Newest()
 	messages, err := e.Snapshot()
@@ -375,6 +362,35 @@ func TestConcatenatedEncodingsAreBothInOrder(t *testing.T) {
 		merged.Changes, last.Changes = nil, nil
 		if heldOfMerged.ID() != held.ID() || !proto.Equal(&merged, last) {
 			t.Errorf("merged %v and %v, one after the other %v and %v", heldOfMerged.ID(), &merged, held.ID(), last)
+		}
+	})
+}
+
+// A policy that is deleted and made again as it was gives a content that is known, of the policy that is gone.
+func TestAPolicyThatWasMadeAgainCanBeDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSource()
+		p := publish.New(s)
+		stop := run(t, p)
+		defer stop()
+		subscription := p.Subscribe(nil)
+		defer subscription.Close()
+		remove := func(policies map[string]*policy.Policy) { delete(policies, "policies/a") }
+		for _, change := range []func(){
+			func() { s.put(t, allow("a", "", "a.test")) },
+			func() { s.change(remove) },
+			func() { s.put(t, allow("a", "", "a.test")) },
+			func() { s.put(t, allow("b", "", "b.test")) },
+			func() { s.change(remove) },
+		} {
+			newest, changed := subscription.Newest()
+			subscription.Delivered(newest)
+			change()
+			<-changed
+		}
+		newest, _ := subscription.Newest()
+		if got := newest.RuleSet().Policies; len(got) != 1 || got[0].Name != "policies/b" {
+			t.Errorf("got %v, want b alone", got)
 		}
 	})
 }

@@ -49,7 +49,7 @@ type Publisher struct {
 	revision uint64
 	keys     []string
 	// compiled holds what the current snapshot gives for each projection of labels.
-	compiled map[string]*Content
+	compiled map[string]*selection
 	// contents holds what is wanted, and what of late was: retired, the oldest first.
 	contents map[ruleset.ID]*Content
 	retired  []*Content
@@ -63,6 +63,7 @@ type topic struct {
 	labels map[string]string
 	// projection is what the labels say of Publisher.keys.
 	projection string
+	selection  *selection
 	newest     atomic.Pointer[Event]
 	// subscriptions and the time since when there are none are guarded by Publisher.mu.
 	subscriptions map[*Subscription]struct{}
@@ -70,13 +71,9 @@ type topic struct {
 }
 
 // New makes a publisher of what the source holds.
-func New(source Source) (*Publisher, error) {
-	packer, err := pack.NewPacker()
-	if err != nil {
-		return nil, err //nolint:wrapcheck // says what it made
-	}
+func New(source Source) *Publisher {
 	p := &Publisher{
-		source: source, packer: packer,
+		source: source, packer: pack.NewPacker(),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "nameward_server_publish_latency_seconds",
 			Help:    "Time from the moment a change of a rule set was seen to the moment it was handed to a node's connection.",
@@ -89,7 +86,7 @@ func New(source Source) (*Publisher, error) {
 	}
 	snapshot, revision, _ := source.Snapshot()
 	p.publish(snapshot, revision)
-	return p, nil
+	return p
 }
 
 // Collectors returns the metrics.
@@ -132,11 +129,11 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 			continue
 		}
 		before := t.newest.Load()
-		content := p.next(t, before.Content, change)
-		if content == before.Content {
+		t.selection = p.next(t, change)
+		if t.selection.content == before.Content {
 			continue
 		}
-		next := newEvent(content, revision, now)
+		next := newEvent(t.selection.content, revision, now)
 		next.follows(before.Content)
 		t.newest.Store(next)
 		for s := range t.subscriptions {
@@ -155,7 +152,7 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 func (p *Publisher) makeCurrent(snapshot policy.Snapshot, revision uint64) compile.Change {
 	change := compile.Difference(p.snapshot.Policies, snapshot.Policies)
 	p.snapshot, p.revision = snapshot, revision
-	p.compiled = map[string]*Content{}
+	p.compiled = map[string]*selection{}
 	if keys := compile.Keys(snapshot.Policies); !slices.Equal(keys, p.keys) {
 		p.keys = keys
 		for _, t := range p.topics {
@@ -165,34 +162,43 @@ func (p *Publisher) makeCurrent(snapshot policy.Snapshot, revision uint64) compi
 	return change
 }
 
-// next returns what a topic wants after a change of the policies, and perhaps of domain sets.
-func (p *Publisher) next(t *topic, before *Content, change compile.Change) *Content {
-	if content, ok := p.compiled[t.projection]; ok {
-		return content
-	}
-	content, selected := before, before.selected
-	concerns := change.Concerns(t.labels)
-	if !concerns.IsNone() {
-		selected = concerns.Of(selected)
-	}
-	sets := before.domainSets
-	if !concerns.IsNone() || slices.ContainsFunc(sets, func(set *policy.DomainSet) bool { return p.snapshot.DomainSets[set.Name] != set }) {
-		sets = p.snapshot.DomainSetsOf(selected)
-		content = p.intern(newContent(p.packer, selected, sets))
-	}
-	p.compiled[t.projection] = content
-	return content
+// selection is what the current snapshot gives for labels, and the content that this is. A content may be made of
+// other policies than these, which say the same: of those that there were before they were deleted and made again.
+type selection struct {
+	policies   []*policy.Policy
+	domainSets []*policy.DomainSet
+	content    *Content
 }
 
-// content returns what the current snapshot gives for labels, of which projection is what they say of the keys.
-func (p *Publisher) content(labels map[string]string, projection string) *Content {
-	if content, ok := p.compiled[projection]; ok {
-		return content
+// next returns what a topic wants after a change of the policies, and perhaps of domain sets.
+func (p *Publisher) next(t *topic, change compile.Change) *selection {
+	if known, ok := p.compiled[t.projection]; ok {
+		return known
 	}
-	selected := compile.Select(p.snapshot.Policies, labels)
-	content := p.intern(newContent(p.packer, selected, p.snapshot.DomainSetsOf(selected)))
-	p.compiled[projection] = content
-	return content
+	next := t.selection
+	concerns := change.Concerns(t.labels)
+	if !concerns.IsNone() {
+		next = p.selectionOf(concerns.Of(next.policies))
+	} else if slices.ContainsFunc(next.domainSets, func(set *policy.DomainSet) bool { return p.snapshot.DomainSets[set.Name] != set }) {
+		next = p.selectionOf(next.policies)
+	}
+	p.compiled[t.projection] = next
+	return next
+}
+
+// first returns what the current snapshot gives for labels, of which projection is what they say of the keys.
+func (p *Publisher) first(labels map[string]string, projection string) *selection {
+	if known, ok := p.compiled[projection]; ok {
+		return known
+	}
+	first := p.selectionOf(compile.Select(p.snapshot.Policies, labels))
+	p.compiled[projection] = first
+	return first
+}
+
+func (p *Publisher) selectionOf(policies []*policy.Policy) *selection {
+	sets := p.snapshot.DomainSetsOf(policies)
+	return &selection{policies, sets, p.intern(newContent(p.packer, policies, sets))}
 }
 
 // intern returns the content of the same id, if there is one already.
@@ -258,7 +264,8 @@ func (p *Publisher) Subscribe(labels map[string]string) *Subscription {
 	t, ok := p.topics[key]
 	if !ok {
 		t = &topic{labels: maps.Clone(labels), projection: compile.Project(labels, p.keys), subscriptions: map[*Subscription]struct{}{}}
-		t.newest.Store(newEvent(p.content(t.labels, t.projection), p.revision, time.Now()))
+		t.selection = p.first(t.labels, t.projection)
+		t.newest.Store(newEvent(t.selection.content, p.revision, time.Now()))
 		p.topics[key] = t
 	}
 	s := &Subscription{publisher: p, topic: t}

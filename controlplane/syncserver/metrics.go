@@ -10,9 +10,11 @@ type metrics struct {
 	refusals                    prometheus.Counter
 	refusedClaims               prometheus.Counter
 	refusedReports              prometheus.Counter
+	paced                       prometheus.Counter
+	waiting                     prometheus.GaugeFunc
 }
 
-func newMetrics(claims *claims) metrics {
+func newMetrics(claims *claims, admission *admission) metrics {
 	m := metrics{
 		streams: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "nameward_server_streams", Help: "Nodes that are connected.",
@@ -30,6 +32,12 @@ func newMetrics(claims *claims) metrics {
 		refusedReports: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nameward_server_ingest_refused_total", Help: "Reported mappings and flow events that could not be read.",
 		}),
+		paced: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nameward_server_sync_paced_total", Help: "Times that a node which said too much had to wait before more was read.",
+		}),
+		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "nameward_server_streams_waiting", Help: "Nodes that wait for their turn to join.",
+		}, func() float64 { return float64(admission.waiting.Load()) }),
 	}
 	m.snapshots, m.changes = m.deliveries.WithLabelValues("snapshot"), m.deliveries.WithLabelValues("changes")
 	m.resumed = m.deliveries.WithLabelValues("resumed")
@@ -37,5 +45,5 @@ func newMetrics(claims *claims) metrics {
 }
 
 func (m metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedReports}
+	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedReports, m.paced, m.waiting}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	"github.com/nameward/nameward/api/node"
@@ -22,8 +23,7 @@ import (
 const (
 	// helloTimeout is how long a stream may live without saying whose it is.
 	helloTimeout = 10 * time.Second
-	// drainTime is what agents get to leave a server that stops.
-	drainTime = 2 * time.Second
+	drainGrace   = 500 * time.Millisecond
 )
 
 // Server serves nameward.agent.v1.SyncService. The grpc.Server must use Codec.
@@ -38,19 +38,23 @@ type Server struct {
 	claims    *claims
 	statuses  *statuses
 	wanted    *wanted
+	admission *admission
 	metrics   metrics
+	drainTime time.Duration
 
 	drainOnce sync.Once
 	// draining closes when agents shall leave, stopped when they must.
 	draining, stopped chan struct{}
 }
 
-// New returns a server.
-func New(s *store.Store, publisher *publish.Publisher, mappings *ingest.Table, flows *ingest.Flows, log *slog.Logger) *Server {
-	claims := newClaims()
+// New returns a server, from which agents get drainTime to leave when it stops.
+func New(
+	s *store.Store, publisher *publish.Publisher, mappings *ingest.Table, flows *ingest.Flows, drainTime time.Duration, log *slog.Logger,
+) *Server {
+	claims, admission := newClaims(), newAdmission()
 	server := &Server{
 		store: s, publisher: publisher, mappings: mappings, flows: flows, log: log,
-		claims: claims, metrics: newMetrics(claims),
+		claims: claims, admission: admission, metrics: newMetrics(claims, admission), drainTime: drainTime,
 		draining: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	server.statuses = newStatuses(s, server.forget)
@@ -90,7 +94,8 @@ func (s *Server) AwaitWanted(ctx context.Context) {
 // left. No stream begins afterwards.
 func (s *Server) Drain() {
 	s.drainOnce.Do(func() { close(s.draining) })
-	timer := time.NewTimer(drainTime)
+	// Those that chose the last moment still need one to go.
+	timer := time.NewTimer(s.drainTime + drainGrace)
 	defer timer.Stop()
 	select {
 	case <-s.claims.empty():
@@ -134,9 +139,18 @@ func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.He
 	if err := session.identify(hello); err != nil {
 		return err
 	}
-	if err := s.claims.claim(session); err != nil {
+	session.peer = "of version " + hello.GetAgentVersion()
+	if from, ok := peer.FromContext(ctx); ok {
+		session.peer += " at " + from.Addr.String()
+	}
+	begun, err := s.admission.enter(ctx, s.draining)
+	if err != nil {
+		return err
+	}
+	defer begun()
+	if err := s.claims.claim(session, time.Now()); err != nil {
 		s.metrics.refusedClaims.Inc()
-		s.log.Warn("second agent refused", "node", session.id.String(), "agent_version", hello.GetAgentVersion())
+		s.log.Warn("second agent refused", "node", session.id.String(), "agent", session.peer)
 		return err
 	}
 	defer s.claims.release(session, session.leave)
@@ -146,8 +160,8 @@ func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.He
 	}
 	subscription := s.publisher.Subscribe(session.labels)
 	defer subscription.Close()
-	w := &writer{session: session, subscription: subscription, stream: stream}
-	err := w.run(ctx, hello)
+	w := &writer{session: session, subscription: subscription, stream: stream, begun: begun}
+	err = w.run(ctx, hello)
 	s.log.Info("node left", "node", session.id.String(), "err", err)
 	return err
 }

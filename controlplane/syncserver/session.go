@@ -31,9 +31,15 @@ type session struct {
 	server   *Server
 	id       node.ID
 	instance string
+	peer     string // address and version of the agent, for people
 	labels   map[string]string
 	log      *slog.Logger
 	cancel   context.CancelCauseFunc
+	// takeovers are when the agent took over from streams of its own, guarded by claims.mu.
+	takeovers []time.Time
+	// pace and hurried are of the goroutine that reads.
+	pace    pace
+	hurried bool
 	// registered closes when the node is known, wake has an element when the writer has to look.
 	registered chan struct{}
 	wake       chan struct{}
@@ -52,6 +58,9 @@ type session struct {
 	contact time.Time
 	// apart is by how much the node's clock is behind this one, 0 for not worth a word.
 	apart time.Duration
+	// reported is what the agent said last of its node's faults, contest what is known of other agents.
+	reported []string
+	contest  contest
 	// complained says that an unreadable mapping or flow event was logged: one a session is enough.
 	complained bool
 }
@@ -141,6 +150,27 @@ func (s *session) read(ctx context.Context, receive func() (*agentv1.SyncRequest
 		if err := s.take(request); err != nil {
 			return err
 		}
+		s.rest(ctx, request)
+	}
+}
+
+// rest waits where the node says more than it may.
+func (s *session) rest(ctx context.Context, request *agentv1.SyncRequest) {
+	cost := messageCost + len(request.GetObservations().GetMappings()) + len(request.GetObservations().GetFlowEvents())
+	wait := s.pace.spend(time.Now(), cost)
+	if wait == 0 {
+		return
+	}
+	s.server.metrics.paced.Inc()
+	if !s.hurried {
+		s.hurried = true
+		s.log.Warn("node says more than it may and is read more slowly", "a_second", paceSecond)
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
 	}
 }
 
@@ -169,7 +199,8 @@ func (s *session) take(request *agentv1.SyncRequest) error {
 
 // report keeps what the node says of itself. A fault is logged when it is new.
 func (s *session) report(report *agentv1.StatusReport, now time.Time) {
-	degraded := s.withClock(report.GetDegraded())
+	s.reported = report.GetDegraded()
+	degraded := s.faults(now)
 	servers, addresses := s.endpoints("policy server", report.GetPolicyServers()), s.addresses(report.GetAddresses())
 	s.update(now, func(status *store.NodeStatus) {
 		for _, fault := range report.GetDegraded() {

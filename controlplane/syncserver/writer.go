@@ -19,6 +19,7 @@ type writer struct {
 	session      *session
 	subscription *publish.Subscription
 	stream       grpc.ServerStream
+	begun        func() // is called when the agent has its first rule set
 
 	// sent is the last event sent, acknowledged the last batch number.
 	sent         *publish.Event
@@ -42,6 +43,7 @@ func (w *writer) run(ctx context.Context, hello *agentv1.Hello) error {
 	if err := w.begin(hello, newest); err != nil {
 		return err
 	}
+	w.begun()
 	for {
 		w.subscription.Delivered(newest)
 		select {
@@ -51,7 +53,7 @@ func (w *writer) run(ctx context.Context, hello *agentv1.Hello) error {
 			return errStopping
 		case <-w.draining:
 			w.draining = nil
-			if err := w.send(&agentv1.SyncResponse{Drain: durationpb.New(drainTime)}); err != nil {
+			if err := w.send(&agentv1.SyncResponse{Drain: durationpb.New(w.session.server.drainTime)}); err != nil {
 				return err
 			}
 		case <-changed:

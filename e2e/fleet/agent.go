@@ -62,6 +62,7 @@ func newAgent(f *Fleet, node int) *Agent {
 	if f.cfg.Name != nil {
 		a.name = f.cfg.Name(node)
 	}
+	a.state.Node = node
 	a.keep = f.cfg.Keep != nil && f.cfg.Keep(node)
 	return a
 }
@@ -150,7 +151,7 @@ func (a *Agent) talk(ctx context.Context, connection *grpc.ClientConn) error {
 func (a *Agent) hello(stream grpc.ClientStream, leave context.CancelCauseFunc) *agentv1.Hello {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.stream, a.leave, a.batch, a.ackedAt = stream, leave, 0, time.Time{}
+	a.stream, a.leave, a.batch, a.ackedAt, a.due = stream, leave, 0, time.Time{}, false
 	a.state.Acked, a.state.Batch = 0, 0
 	hello := &agentv1.Hello{
 		Node: a.name, InstanceId: a.instance, AgentVersion: "fleet", Kernel: "none", IptablesBackend: "nft",
@@ -249,11 +250,11 @@ func (a *Agent) answer(stream grpc.ClientStream, revision uint64) error {
 
 func (a *Agent) ack(stream grpc.ClientStream) error {
 	a.mu.Lock()
-	a.due = false
 	if a.stream != stream {
 		a.mu.Unlock()
 		return nil
 	}
+	a.due = false
 	a.ackedAt, a.state.Acked = time.Now(), a.state.Revision
 	ack := &agentv1.Ack{Revision: a.state.Revision, RuleSetId: []byte(a.state.RuleSetID)}
 	a.mu.Unlock()

@@ -2,6 +2,7 @@ package fleet
 
 // State is how an agent is, and what became of it.
 type State struct {
+	Node int
 	// Connected says that the server has answered on the stream that is open.
 	Connected bool
 	// Revision is the last that the agent was told of, whole, and RuleSetID its content.
