@@ -37,7 +37,7 @@ func newEvent(content *Content, revision uint64, now time.Time) *Event {
 // follows makes the changes from the content before. What fails here fails again, with a reader to hear of it, in
 // ChangesFrom.
 func (e *Event) follows(before *Content) {
-	e.Content.succeeds(before)
+	e.succeeds(before)
 	e.before = before
 	e.delta, _ = e.Content.ChangesFrom(before)
 	e.packedDelta, _ = e.Content.PackedChangesFrom(before)
