@@ -59,7 +59,7 @@ func TestSnapshotIsWhatTheTablesHold(t *testing.T) {
 			}
 		}
 		snapshot, _, _ := s.Snapshot()
-		listed, _, err := s.ListPolicies("", 1000)
+		listed, _, err := s.ListPolicies("", 1000, nil)
 		if err != nil {
 			rt.Fatal(err)
 		}
