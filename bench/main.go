@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nameward/nameward/bench/fleet"
 	"github.com/nameward/nameward/bench/names"
 	"github.com/nameward/nameward/bench/node"
 	"github.com/nameward/nameward/bench/path"
@@ -31,6 +32,7 @@ func sections() []report.Section {
 		path.Sections(),
 		traffic.Sections(),
 		node.Sections(),
+		fleet.Sections(),
 	)
 }
 

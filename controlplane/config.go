@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -39,9 +40,14 @@ type Config struct {
 	TraceInsecure bool
 	// TraceRatio is the part of the requests that is traced, of those whose caller does not say.
 	TraceRatio float64
-	LogLevel   string
-	LogFormat  string
+	// DrainTime is what agents get to leave a server that stops, each at a random moment of it.
+	DrainTime time.Duration
+	LogLevel  string
+	LogFormat string
 }
+
+// A server that is asked to stop is soon killed: see TimeoutStopSec of its unit.
+const minDrainTime, maxDrainTime = 100 * time.Millisecond, 10 * time.Minute
 
 const (
 	logText = "text"
@@ -52,7 +58,7 @@ const (
 func DefaultConfig() Config {
 	return Config{
 		Listen: "127.0.0.1:7443", DataDir: "/var/lib/nameward-server", Store: "bolt",
-		MetricsListen: "127.0.0.1:7480", MaxMappings: 1_000_000, MaxFlowEvents: 262_144, TraceRatio: 1, LogLevel: "info", LogFormat: logText,
+		MetricsListen: "127.0.0.1:7480", MaxMappings: 1_000_000, MaxFlowEvents: 262_144, DrainTime: 2 * time.Second, TraceRatio: 1, LogLevel: "info", LogFormat: logText,
 	}
 }
 
@@ -69,6 +75,7 @@ func (c *Config) Bind(flags *pflag.FlagSet) {
 	flags.StringVar(&c.TraceEndpoint, "trace-endpoint", c.TraceEndpoint, "OpenTelemetry collector (OTLP over gRPC) that traces of requests go to, HOST:PORT; empty for none")
 	flags.BoolVar(&c.TraceInsecure, "trace-insecure", c.TraceInsecure, "send traces in plain text")
 	flags.Float64Var(&c.TraceRatio, "trace-ratio", c.TraceRatio, "part of the requests that is traced, from 0 to 1; a caller that traces decides for its own")
+	flags.DurationVar(&c.DrainTime, "drain-time", c.DrainTime, "what agents get to leave a server that stops, each at a random moment of it, so that they do not come to another server all at once")
 	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	flags.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 }
@@ -104,6 +111,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxFlowEvents < 1 {
 		fault("max-flow-events", "%d is below 1", c.MaxFlowEvents)
+	}
+	if c.DrainTime < minDrainTime || c.DrainTime > maxDrainTime {
+		fault("drain-time", "%v is not from %v to %v", c.DrainTime, minDrainTime, maxDrainTime)
 	}
 	if _, err := parseLevel(c.LogLevel); err != nil {
 		fault("log-level", "%w", err)

@@ -26,6 +26,8 @@ const (
 	maxMessage = 64 << 20
 	// Windows of a fixed size: gRPC would otherwise send pings to find a good one, for each node.
 	streamWindow, connectionWindow = 1 << 20, 2 << 20
+	// Each connection has such a buffer for as long as it lives, and what agents say is short. gRPC's own is 32 KiB.
+	readBuffer = 4 << 10
 	// A connection that is silent for so long is asked whether it lives. The answer has its time: a node
 	// that is short of CPU must not be taken for dead.
 	keepaliveTime, keepaliveTimeout = 10 * time.Second, 10 * time.Second
@@ -101,6 +103,7 @@ func newGRPCServer(requests *requests, validator *adminserver.Validator, tracing
 		grpc.ChainUnaryInterceptor(requests.unary, validator.Unary),
 		grpc.ChainStreamInterceptor(requests.stream, validator.Stream),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.ReadBufferSize(readBuffer),
 		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connectionWindow),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),

@@ -34,7 +34,7 @@ func newStages(cfg Config, s *store.Store, log *slog.Logger) stages {
 		store: s, mappings: ingest.New(cfg.MaxMappings), flows: ingest.NewFlows(cfg.MaxFlowEvents),
 		publisher: publish.New(s), requests: newRequests(),
 	}
-	made.agents = syncserver.New(s, made.publisher, made.mappings, made.flows, log.With("component", "syncserver"))
+	made.agents = syncserver.New(s, made.publisher, made.mappings, made.flows, cfg.DrainTime, log.With("component", "syncserver"))
 	return made
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"iter"
 )
 
 // ID identifies a rule set by its content. Equal ids mean that there is nothing to do.
@@ -33,29 +34,58 @@ func (rs *RuleSet) ID() ID {
 	d := digest{hash: sha256.New()}
 	d.number(len(rs.Policies))
 	for _, p := range rs.Policies {
-		d.text(p.Name)
-		d.number(int(p.Priority))
-		d.number(int(p.Mode))
-		d.number(int(p.Established))
-		d.number(len(p.Workloads))
-		for _, w := range p.Workloads {
-			d.list(texts(w.CIDRs))
-			d.text(w.Interface)
-			d.flag(w.Host)
-			d.flag(w.UID != nil)
-			if w.UID != nil {
-				d.number(int(*w.UID))
-			}
-			d.text(w.Cgroup)
-			d.text(w.Unit)
-		}
-		d.number(len(p.Rules))
-		for _, r := range p.Rules {
-			d.rule(r)
-		}
+		d.policy(p)
 	}
-	d.number(len(rs.DomainSets))
-	for _, set := range rs.DomainSets {
+	return d.id(rs.DomainSets)
+}
+
+// Canonical returns the part of a policy in the canonical form of a rule set, for IDOf.
+func (p Policy) Canonical() []byte {
+	d := digest{}
+	d.policy(p)
+	return d.buffer
+}
+
+// IDOf returns the id of the rule set of the policies whose canonical forms these are, in order of evaluation, and
+// of the domain sets, in order of their names: the same as ID, for who has thousands of policies of which few
+// change.
+func IDOf(policies iter.Seq[[]byte], count int, sets []DomainSet) ID {
+	d := digest{hash: sha256.New()}
+	d.number(count)
+	for canonical := range policies {
+		d.buffer = append(d.buffer, canonical...)
+		d.flush()
+	}
+	return d.id(sets)
+}
+
+func (d *digest) policy(p Policy) {
+	d.text(p.Name)
+	d.number(int(p.Priority))
+	d.number(int(p.Mode))
+	d.number(int(p.Established))
+	d.number(len(p.Workloads))
+	for _, w := range p.Workloads {
+		d.list(texts(w.CIDRs))
+		d.text(w.Interface)
+		d.flag(w.Host)
+		d.flag(w.UID != nil)
+		if w.UID != nil {
+			d.number(int(*w.UID))
+		}
+		d.text(w.Cgroup)
+		d.text(w.Unit)
+	}
+	d.number(len(p.Rules))
+	for _, r := range p.Rules {
+		d.rule(r)
+	}
+}
+
+// id ends the digest with the domain sets.
+func (d *digest) id(sets []DomainSet) ID {
+	d.number(len(sets))
+	for _, set := range sets {
 		d.text(set.Name)
 		d.number(len(set.Domains))
 		for _, word := range set.contents().digest {
@@ -68,14 +98,14 @@ func (rs *RuleSet) ID() ID {
 
 // digest gathers what is to be hashed: the numbers and texts are many and short.
 type digest struct {
-	hash   hash.Hash
+	hash   hash.Hash // nil: all stays in buffer
 	buffer []byte
 }
 
 const digestBuffer = 4096
 
 func (d *digest) flush() {
-	if len(d.buffer) >= digestBuffer {
+	if d.hash != nil && len(d.buffer) >= digestBuffer {
 		d.hash.Write(d.buffer)
 		d.buffer = d.buffer[:0]
 	}

@@ -154,6 +154,10 @@ func (s *PolicyService) admit(p *policy.Policy) error {
 	if current, err := s.store.Policy(p.Name); err == nil && !compile.AsksForMore(current, p) {
 		return nil
 	}
+	// Nor do others, where all there is would fit on one node.
+	if compile.Fits(s.store.Size().Plus(p.Size)) {
+		return nil
+	}
 	snapshot, _, _ := s.store.Snapshot()
 	return admit(s.store, p.Name, snapshot.WithPolicy(p), []*policy.Policy{p})
 }

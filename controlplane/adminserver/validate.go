@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/nameward/nameward/api/flow"
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/ingest"
@@ -63,6 +64,10 @@ func (s *checkedStream) RecvMsg(message any) error {
 func (v *Validator) check(request any) error {
 	message, ok := request.(proto.Message)
 	if !ok {
+		return nil
+	}
+	// Of what agents say nothing but hello has constraints, and the rest is most of what the server hears.
+	if r, ok := request.(*agentv1.SyncRequest); ok && r.GetHello() == nil {
 		return nil
 	}
 	// Its handler finds all that the constraints say too, and whether there is such a node besides.

@@ -36,7 +36,7 @@ func (e *CapacityError) Error() string {
 // than a node can hold.
 func Check(selected []*policy.Policy, snapshot policy.Snapshot) error {
 	sets := snapshot.DomainSetsOf(selected)
-	if sizeOf(selected, sets).fits() {
+	if Fits(sizeOf(selected, sets)) {
 		return nil
 	}
 	all := demandOf(selected...)
@@ -62,34 +62,19 @@ func Check(selected []*policy.Policy, snapshot policy.Snapshot) error {
 	return generalOf(all.patterns).check()
 }
 
-// size counts what policies and domain sets hold, duplicates included.
-type size struct {
-	patterns, general, destinations, sources int
-}
-
-func sizeOf(policies []*policy.Policy, sets []*policy.DomainSet) (sum size) {
+func sizeOf(policies []*policy.Policy, sets []*policy.DomainSet) (sum policy.Size) {
 	for _, p := range policies {
-		for _, rule := range p.Rules.Rules {
-			sum.general += countGeneral(rule.Domains)
-			for _, pattern := range rule.Domains {
-				sum.patterns += ruleset.Room(pattern)
-			}
-			sum.destinations += len(rule.CIDRs)
-		}
-		for _, workload := range p.Rules.Workloads {
-			sum.sources += len(workload.CIDRs)
-		}
+		sum = sum.Plus(p.Size)
 	}
 	for _, set := range sets {
-		sum.patterns += set.Room()
-		sum.general += len(set.General())
+		sum = sum.Plus(set.Size())
 	}
 	return sum
 }
 
-// fits is quick, and nearly always enough.
-func (s size) fits() bool {
-	return s.patterns <= MaxPatterns && s.general <= ruleset.MaxGeneralPatternsOfName && s.destinations <= MaxCIDRs && s.sources <= MaxCIDRs
+// Fits reports whether any node can hold what is of this size. It is quick, and nearly always enough.
+func Fits(s policy.Size) bool {
+	return s.Patterns <= MaxPatterns && s.General <= ruleset.MaxGeneralPatternsOfName && s.Destinations <= MaxCIDRs && s.Sources <= MaxCIDRs
 }
 
 // Admit returns a *CapacityError when the rule set of a node with any of these labels, made of the snapshot,
@@ -102,7 +87,7 @@ func Admit(next policy.Snapshot, concerned []*policy.Policy, nodes []map[string]
 	}
 	// No node holds more than all policies together, which nearly always fit.
 	enabled := slices.DeleteFunc(slices.Clone(next.Policies), isDisabled)
-	if sizeOf(enabled, next.DomainSetsOf(enabled)).fits() {
+	if Fits(sizeOf(enabled, next.DomainSetsOf(enabled))) {
 		return nil
 	}
 	for _, p := range concerned {

@@ -27,15 +27,6 @@ func generalOf(patterns set[domain.Pattern]) generalPatterns {
 	return g
 }
 
-func countGeneral(patterns []domain.Pattern) (n int) {
-	for _, p := range patterns {
-		if p.General() {
-			n++
-		}
-	}
-	return n
-}
-
 const generalText = "domain patterns with a `*` elsewhere than in a leading `*.`"
 
 // check returns a *CapacityError when they are too many, in all or for the names below some base.

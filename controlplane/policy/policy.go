@@ -30,6 +30,9 @@ type Policy struct {
 	Selector map[string]string
 	// Rules is the checked form of everything that nodes evaluate: priority, mode, workloads, rules.
 	Rules ruleset.Policy
+	// Canonical is its part in the identity of a rule set, and Size the room that it takes there.
+	Canonical []byte
+	Size      Size
 	// Etag, Revision and the times are the store's. They are zero in a policy that was not stored.
 	Etag       string
 	Revision   uint64
@@ -58,6 +61,8 @@ func Parse(message *namewardv1.Policy) (*Policy, error) {
 		Description: message.GetDescription(),
 		Selector:    message.GetNodeSelector().GetMatchLabels(),
 		Rules:       rules,
+		Canonical:   rules.Canonical(),
+		Size:        sizeOf(rules),
 		Etag:        message.GetEtag(),
 		CreateTime:  readTime(message.GetCreateTime()),
 		UpdateTime:  readTime(message.GetUpdateTime()),

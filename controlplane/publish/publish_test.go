@@ -365,3 +365,32 @@ func TestConcatenatedEncodingsAreBothInOrder(t *testing.T) {
 		}
 	})
 }
+
+// A policy that is deleted and made again as it was gives a content that is known, of the policy that is gone.
+func TestAPolicyThatWasMadeAgainCanBeDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSource()
+		p := publish.New(s)
+		stop := run(t, p)
+		defer stop()
+		subscription := p.Subscribe(nil)
+		defer subscription.Close()
+		remove := func(policies map[string]*policy.Policy) { delete(policies, "policies/a") }
+		for _, change := range []func(){
+			func() { s.put(t, allow("a", "", "a.test")) },
+			func() { s.change(remove) },
+			func() { s.put(t, allow("a", "", "a.test")) },
+			func() { s.put(t, allow("b", "", "b.test")) },
+			func() { s.change(remove) },
+		} {
+			newest, changed := subscription.Newest()
+			subscription.Delivered(newest)
+			change()
+			<-changed
+		}
+		newest, _ := subscription.Newest()
+		if got := newest.RuleSet().Policies; len(got) != 1 || got[0].Name != "policies/b" {
+			t.Errorf("got %v, want b alone", got)
+		}
+	})
+}

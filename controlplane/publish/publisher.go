@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/nameward/nameward/api/pack"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/compile"
 	"github.com/nameward/nameward/controlplane/policy"
@@ -40,6 +41,7 @@ const (
 // for changes to be seen.
 type Publisher struct {
 	source  Source
+	packer  *pack.Packer
 	latency prometheus.Histogram
 
 	mu       sync.Mutex // guards all below
@@ -47,7 +49,7 @@ type Publisher struct {
 	revision uint64
 	keys     []string
 	// compiled holds what the current snapshot gives for each projection of labels.
-	compiled map[string]*Content
+	compiled map[string]*selection
 	// contents holds what is wanted, and what of late was: retired, the oldest first.
 	contents map[ruleset.ID]*Content
 	retired  []*Content
@@ -59,26 +61,19 @@ type Publisher struct {
 // topic is a distinct set of labels.
 type topic struct {
 	labels map[string]string
-	newest atomic.Pointer[Event]
+	// projection is what the labels say of Publisher.keys.
+	projection string
+	selection  *selection
+	newest     atomic.Pointer[Event]
 	// subscriptions and the time since when there are none are guarded by Publisher.mu.
 	subscriptions map[*Subscription]struct{}
 	idleSince     time.Time
 }
 
-// Event says that a rule set is wanted from a revision on.
-type Event struct {
-	*Content
-	// Revision is that at which the rule set of these labels changed to this content.
-	Revision uint64
-	Time     time.Time
-
-	superseded chan struct{}
-}
-
 // New makes a publisher of what the source holds.
 func New(source Source) *Publisher {
 	p := &Publisher{
-		source: source,
+		source: source, packer: pack.NewPacker(),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "nameward_server_publish_latency_seconds",
 			Help:    "Time from the moment a change of a rule set was seen to the moment it was handed to a node's connection.",
@@ -125,9 +120,7 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 	if revision == p.revision {
 		return nil
 	}
-	p.snapshot, p.revision = snapshot, revision
-	p.keys = compile.Keys(snapshot.Policies)
-	p.compiled = map[string]*Content{}
+	change := p.makeCurrent(snapshot, revision)
 	now := time.Now()
 	fanOut := newFanOut(now)
 	for key, t := range p.topics {
@@ -136,11 +129,13 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 			continue
 		}
 		before := t.newest.Load()
-		content := p.content(t.labels, before.Content)
-		if content == before.Content {
+		t.selection = p.next(t, change)
+		if t.selection.content == before.Content {
 			continue
 		}
-		t.newest.Store(&Event{Content: content, Revision: revision, Time: now, superseded: make(chan struct{})})
+		next := newEvent(t.selection.content, revision, now)
+		next.follows(before.Content)
+		t.newest.Store(next)
 		for s := range t.subscriptions {
 			s.await(before, fanOut)
 		}
@@ -153,21 +148,57 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 	return fanOut
 }
 
-// content returns what the current snapshot gives for labels; before, if that is still it.
-func (p *Publisher) content(labels map[string]string, before *Content) *Content {
-	projection := compile.Project(labels, p.keys)
-	if content, ok := p.compiled[projection]; ok {
-		return content
+// makeCurrent takes a snapshot and returns how its policies differ from those before.
+func (p *Publisher) makeCurrent(snapshot policy.Snapshot, revision uint64) compile.Change {
+	change := compile.Difference(p.snapshot.Policies, snapshot.Policies)
+	p.snapshot, p.revision = snapshot, revision
+	p.compiled = map[string]*selection{}
+	if keys := compile.Keys(snapshot.Policies); !slices.Equal(keys, p.keys) {
+		p.keys = keys
+		for _, t := range p.topics {
+			t.projection = compile.Project(t.labels, keys)
+		}
 	}
-	selected := compile.Select(p.snapshot.Policies, labels)
-	sets := p.snapshot.DomainSetsOf(selected)
-	content := before
-	if before == nil || !slices.Equal(before.selected, selected) || !slices.Equal(before.domainSets, sets) {
-		rules := compile.Rules(selected, sets)
-		content = p.intern(&Content{ID: rules.ID(), rules: rules, selected: selected, domainSets: sets})
+	return change
+}
+
+// selection is what the current snapshot gives for labels, and the content that this is. A content may be made of
+// other policies than these, which say the same: of those that there were before they were deleted and made again.
+type selection struct {
+	policies   []*policy.Policy
+	domainSets []*policy.DomainSet
+	content    *Content
+}
+
+// next returns what a topic wants after a change of the policies, and perhaps of domain sets.
+func (p *Publisher) next(t *topic, change compile.Change) *selection {
+	if known, ok := p.compiled[t.projection]; ok {
+		return known
 	}
-	p.compiled[projection] = content
-	return content
+	next := t.selection
+	concerns := change.Concerns(t.labels)
+	if !concerns.IsNone() {
+		next = p.selectionOf(concerns.Of(next.policies))
+	} else if slices.ContainsFunc(next.domainSets, func(set *policy.DomainSet) bool { return p.snapshot.DomainSets[set.Name] != set }) {
+		next = p.selectionOf(next.policies)
+	}
+	p.compiled[t.projection] = next
+	return next
+}
+
+// first returns what the current snapshot gives for labels, of which projection is what they say of the keys.
+func (p *Publisher) first(labels map[string]string, projection string) *selection {
+	if known, ok := p.compiled[projection]; ok {
+		return known
+	}
+	first := p.selectionOf(compile.Select(p.snapshot.Policies, labels))
+	p.compiled[projection] = first
+	return first
+}
+
+func (p *Publisher) selectionOf(policies []*policy.Policy) *selection {
+	sets := p.snapshot.DomainSetsOf(policies)
+	return &selection{policies, sets, p.intern(newContent(p.packer, policies, sets))}
 }
 
 // intern returns the content of the same id, if there is one already.
@@ -232,10 +263,9 @@ func (p *Publisher) Subscribe(labels map[string]string) *Subscription {
 	defer p.mu.Unlock()
 	t, ok := p.topics[key]
 	if !ok {
-		t = &topic{labels: maps.Clone(labels), subscriptions: map[*Subscription]struct{}{}}
-		t.newest.Store(&Event{
-			Content: p.content(labels, nil), Revision: p.revision, Time: time.Now(), superseded: make(chan struct{}),
-		})
+		t = &topic{labels: maps.Clone(labels), projection: compile.Project(labels, p.keys), subscriptions: map[*Subscription]struct{}{}}
+		t.selection = p.first(t.labels, t.projection)
+		t.newest.Store(newEvent(t.selection.content, p.revision, time.Now()))
 		p.topics[key] = t
 	}
 	s := &Subscription{publisher: p, topic: t}

@@ -95,6 +95,7 @@ func (s *Store) writeDomainSet(ctx context.Context, wanted, current *policy.Doma
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.change(revision, func(txn *memdb.Txn) error { return txn.Insert(tableDomainSets, &stored) })
+		s.current.replaceDomainSet(current, &stored)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("commit %s: %w", stored.Name, err)
@@ -127,6 +128,7 @@ func (s *Store) DeleteDomainSet(ctx context.Context, name string, guard Guard) e
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.change(revision, func(txn *memdb.Txn) error { return txn.Delete(tableDomainSets, current) })
+			s.current.replaceDomainSet(current, nil)
 		})
 		switch {
 		case errors.Is(err, storage.ErrConflict):

@@ -196,7 +196,16 @@ func (s *Store) DeletePolicy(ctx context.Context, name string, guard Guard) erro
 func (s *Store) apply(revision uint64, change func(*memdb.Txn) error, put *policy.Policy, deleted string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	name := deleted
+	if put != nil {
+		name = put.Name
+	}
+	before, err := s.lookUp(name)
+	if err != nil {
+		panic(err) // the schema lacks the index
+	}
 	s.change(revision, change)
+	s.current.replacePolicy(name, before, put)
 	s.policyRevision = revision
 	s.history.add(revision, put, deleted)
 }

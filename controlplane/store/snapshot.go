@@ -19,15 +19,16 @@ func (s *Store) RulesRevision() uint64 {
 // channel that closes when one changes. The revision stays the same over a restart and is not moved by
 // changes of other objects.
 func (s *Store) Snapshot() (snapshot policy.Snapshot, revision uint64, changed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current.take(s.db.Txn(false)), s.rulesRevision, s.rulesChanged
+}
+
+// Size returns the room that all policies and domain sets together would take in one rule set.
+func (s *Store) Size() policy.Size {
 	s.mu.RLock()
-	txn, revision, changed := s.db.Txn(false), s.rulesRevision, s.rulesChanged
-	s.mu.RUnlock()
-	snapshot.DomainSets = map[string]*policy.DomainSet{}
-	for _, set := range all[*policy.DomainSet](txn, tableDomainSets, indexID) {
-		snapshot.DomainSets[set.Name] = set
-	}
-	snapshot.Policies = all[*policy.Policy](txn, tablePolicies, indexOrder)
-	return snapshot, revision, changed
+	defer s.mu.RUnlock()
+	return s.current.size
 }
 
 // all returns the objects of a table in order of an index.

@@ -63,6 +63,7 @@ type Store struct {
 	rulesRevision uint64
 	rulesChanged  chan struct{}
 	history       *history
+	current       current
 }
 
 // Open reads everything that the backend holds. The backend stays the caller's to close, after the last
@@ -95,6 +96,7 @@ func Open(ctx context.Context, backend storage.Backend) (*Store, error) {
 	s.policyRevision = max(meta.Collections[collectionOf(policy.Collection)], firstRevision)
 	s.rulesRevision = max(s.policyRevision, meta.Collections[collectionOf(policy.DomainSetCollection)])
 	s.history = newHistory(s.policyRevision, historyEvents, historyBytes)
+	s.current = newCurrent(s.db.Txn(false))
 	return s, nil
 }
 

@@ -2,7 +2,9 @@ package syncserver
 
 import (
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/nameward/nameward/api/node"
 )
@@ -23,12 +25,17 @@ func newClaims() *claims {
 
 // claim makes s the session of its node. The same agent takes over from its former stream, which it no
 // longer has or it would not ask; another one is refused as long as the first lives, which keepalive
-// finds out.
-func (c *claims) claim(s *session) error {
+// finds out. So is one that takes over again and again: it is a copy, of a machine that was cloned while it ran, and
+// the two would drive each other out for ever.
+func (c *claims) claim(s *session, now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if holder := c.sessions[s.id]; holder != nil {
-		if holder.instance != s.instance {
+		if holder.instance == s.instance {
+			s.takeovers = append(recent(holder.takeovers, now), now)
+		}
+		if holder.instance != s.instance || len(s.takeovers) > takeoversLimit {
+			holder.contested(s.peer, now)
 			return fmt.Errorf("%w: %s", errClaimed, s.id)
 		}
 		holder.end(errReplaced)
@@ -38,6 +45,11 @@ func (c *claims) claim(s *session) error {
 	}
 	c.sessions[s.id] = s
 	return nil
+}
+
+// recent returns the takeovers that count.
+func recent(takeovers []time.Time, now time.Time) []time.Time {
+	return slices.DeleteFunc(slices.Clone(takeovers), func(at time.Time) bool { return now.Sub(at) > takeoversTime })
 }
 
 // release gives the node up, and reports whether s still spoke for it. left is called before another
@@ -52,6 +64,15 @@ func (c *claims) release(s *session, left func()) {
 	delete(c.sessions, s.id)
 	if len(c.sessions) == 0 {
 		close(c.vacant)
+	}
+}
+
+// end ends the session of a node, if there is one.
+func (c *claims) end(id node.ID, cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil {
+		s.end(cause)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 // encoded is a message whose parts were encoded already, for many streams at once. Their bytes are one
 // message together, because the fields of SyncResponse are repeated or last-wins.
-type encoded [][]byte
+type encoded [3][]byte
 
 // codec passes encoded messages through and leaves all others to the codec of gRPC.
 type codec struct {

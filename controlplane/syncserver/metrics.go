@@ -3,15 +3,19 @@ package syncserver
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	streams        prometheus.GaugeFunc
-	deliveries     *prometheus.CounterVec
-	refusals       prometheus.Counter
-	refusedClaims  prometheus.Counter
-	refusedReports prometheus.Counter
+	streams    prometheus.GaugeFunc
+	deliveries *prometheus.CounterVec
+	// Those of deliveries by form.
+	snapshots, changes, resumed prometheus.Counter
+	refusals                    prometheus.Counter
+	refusedClaims               prometheus.Counter
+	refusedReports              prometheus.Counter
+	paced                       prometheus.Counter
+	waiting                     prometheus.GaugeFunc
 }
 
-func newMetrics(claims *claims) metrics {
-	return metrics{
+func newMetrics(claims *claims, admission *admission) metrics {
+	m := metrics{
 		streams: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "nameward_server_streams", Help: "Nodes that are connected.",
 		}, func() float64 { return float64(claims.len()) }),
@@ -28,9 +32,18 @@ func newMetrics(claims *claims) metrics {
 		refusedReports: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nameward_server_ingest_refused_total", Help: "Reported mappings and flow events that could not be read.",
 		}),
+		paced: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nameward_server_sync_paced_total", Help: "Times that a node which said too much had to wait before more was read.",
+		}),
+		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "nameward_server_streams_waiting", Help: "Nodes that wait for their turn to join.",
+		}, func() float64 { return float64(admission.waiting.Load()) }),
 	}
+	m.snapshots, m.changes = m.deliveries.WithLabelValues("snapshot"), m.deliveries.WithLabelValues("changes")
+	m.resumed = m.deliveries.WithLabelValues("resumed")
+	return m
 }
 
 func (m metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedReports}
+	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedReports, m.paced, m.waiting}
 }

@@ -9,9 +9,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/controlplane/ingest"
 	"github.com/nameward/nameward/controlplane/publish"
 	"github.com/nameward/nameward/controlplane/store"
@@ -20,8 +23,7 @@ import (
 const (
 	// helloTimeout is how long a stream may live without saying whose it is.
 	helloTimeout = 10 * time.Second
-	// drainTime is what agents get to leave a server that stops.
-	drainTime = 2 * time.Second
+	drainGrace   = 500 * time.Millisecond
 )
 
 // Server serves nameward.agent.v1.SyncService. The grpc.Server must use Codec.
@@ -34,26 +36,45 @@ type Server struct {
 	flows     *ingest.Flows
 	log       *slog.Logger
 	claims    *claims
+	statuses  *statuses
 	wanted    *wanted
+	admission *admission
 	metrics   metrics
+	drainTime time.Duration
 
 	drainOnce sync.Once
 	// draining closes when agents shall leave, stopped when they must.
 	draining, stopped chan struct{}
 }
 
-// New returns a server.
-func New(s *store.Store, publisher *publish.Publisher, mappings *ingest.Table, flows *ingest.Flows, log *slog.Logger) *Server {
-	claims := newClaims()
-	return &Server{
+// New returns a server, from which agents get drainTime to leave when it stops.
+func New(
+	s *store.Store, publisher *publish.Publisher, mappings *ingest.Table, flows *ingest.Flows, drainTime time.Duration, log *slog.Logger,
+) *Server {
+	claims, admission := newClaims(), newAdmission()
+	server := &Server{
 		store: s, publisher: publisher, mappings: mappings, flows: flows, log: log,
-		claims: claims, wanted: newWanted(s, publisher), metrics: newMetrics(claims),
+		claims: claims, admission: admission, metrics: newMetrics(claims, admission), drainTime: drainTime,
 		draining: make(chan struct{}), stopped: make(chan struct{}),
 	}
+	server.statuses = newStatuses(s, server.forget)
+	server.wanted = newWanted(s, publisher, server.statuses)
+	return server
 }
 
 // Run keeps what is known of the nodes true, connected or not, until ctx ends.
-func (s *Server) Run(ctx context.Context) error { return s.wanted.run(ctx) }
+func (s *Server) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.wanted.run(ctx) })
+	g.Go(func() error { return s.statuses.run(ctx) })
+	return g.Wait() //nolint:wrapcheck // each says what it did
+}
+
+// forget ends what there is of a node that the store does not know: its agent registers with its next stream.
+func (s *Server) forget(id node.ID) {
+	s.wanted.forget(id)
+	s.claims.end(id, errForgotten)
+}
 
 // settleTimeout bounds how long a reader of node status waits for it to be true.
 const settleTimeout = 2 * time.Second
@@ -64,13 +85,17 @@ func (s *Server) AwaitWanted(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	s.wanted.await(ctx, s.store.RulesRevision())
+	if err := s.statuses.write(); err != nil {
+		s.log.Error("status not updated", "err", err)
+	}
 }
 
 // Drain asks the agents to leave, waits until they have or their time is over, and ends what streams are
 // left. No stream begins afterwards.
 func (s *Server) Drain() {
 	s.drainOnce.Do(func() { close(s.draining) })
-	timer := time.NewTimer(drainTime)
+	// Those that chose the last moment still need one to go.
+	timer := time.NewTimer(s.drainTime + drainGrace)
 	defer timer.Stop()
 	select {
 	case <-s.claims.empty():
@@ -114,9 +139,18 @@ func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.He
 	if err := session.identify(hello); err != nil {
 		return err
 	}
-	if err := s.claims.claim(session); err != nil {
+	session.peer = "of version " + hello.GetAgentVersion()
+	if from, ok := peer.FromContext(ctx); ok {
+		session.peer += " at " + from.Addr.String()
+	}
+	begun, err := s.admission.enter(ctx, s.draining)
+	if err != nil {
+		return err
+	}
+	defer begun()
+	if err := s.claims.claim(session, time.Now()); err != nil {
 		s.metrics.refusedClaims.Inc()
-		s.log.Warn("second agent refused", "node", session.id.String(), "agent_version", hello.GetAgentVersion())
+		s.log.Warn("second agent refused", "node", session.id.String(), "agent", session.peer)
 		return err
 	}
 	defer s.claims.release(session, session.leave)
@@ -126,8 +160,8 @@ func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.He
 	}
 	subscription := s.publisher.Subscribe(session.labels)
 	defer subscription.Close()
-	w := &writer{session: session, subscription: subscription, stream: stream}
-	err := w.run(ctx, hello)
+	w := &writer{session: session, subscription: subscription, stream: stream, begun: begun}
+	err = w.run(ctx, hello)
 	s.log.Info("node left", "node", session.id.String(), "err", err)
 	return err
 }

@@ -31,9 +31,15 @@ type session struct {
 	server   *Server
 	id       node.ID
 	instance string
+	peer     string // address and version of the agent, for people
 	labels   map[string]string
 	log      *slog.Logger
 	cancel   context.CancelCauseFunc
+	// takeovers are when the agent took over from streams of its own, guarded by claims.mu.
+	takeovers []time.Time
+	// pace and hurried are of the goroutine that reads.
+	pace    pace
+	hurried bool
 	// registered closes when the node is known, wake has an element when the writer has to look.
 	registered chan struct{}
 	wake       chan struct{}
@@ -52,6 +58,9 @@ type session struct {
 	contact time.Time
 	// apart is by how much the node's clock is behind this one, 0 for not worth a word.
 	apart time.Duration
+	// reported is what the agent said last of its node's faults, contest what is known of other agents.
+	reported []string
+	contest  contest
 	// complained says that an unreadable mapping or flow event was logged: one a session is enough.
 	complained bool
 }
@@ -84,7 +93,7 @@ func (s *session) register(ctx context.Context, hello *agentv1.Hello) error {
 	now := time.Now()
 	inForce, err := ruleset.ParseID(hello.GetRuleSetId())
 	known := err == nil && hello.GetStoreId() == s.server.store.ID()
-	err = s.server.store.UpdateNodeStatus(s.id, func(status *store.NodeStatus) {
+	err = s.server.statuses.changeNow(s.id, func(status *store.NodeStatus) {
 		status.Connected, status.LastContact = true, now
 		status.RuleSetID = inForce
 		if !known {
@@ -95,7 +104,7 @@ func (s *session) register(ctx context.Context, hello *agentv1.Hello) error {
 		}
 	})
 	if err != nil {
-		return fmt.Errorf("update status: %w", err)
+		return err
 	}
 	s.log.Info("node joined", "agent_version", hello.GetAgentVersion(), "rule_set", inForce.String(), "revision", hello.GetRevision())
 	close(s.registered)
@@ -104,7 +113,7 @@ func (s *session) register(ctx context.Context, hello *agentv1.Hello) error {
 
 // leave says in the node's status that it is gone.
 func (s *session) leave() {
-	err := s.server.store.UpdateNodeStatus(s.id, func(status *store.NodeStatus) { status.Connected = false })
+	err := s.server.statuses.changeNow(s.id, func(status *store.NodeStatus) { status.Connected = false })
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		s.log.Error("status not updated", "err", err)
 	}
@@ -141,6 +150,27 @@ func (s *session) read(ctx context.Context, receive func() (*agentv1.SyncRequest
 		if err := s.take(request); err != nil {
 			return err
 		}
+		s.rest(ctx, request)
+	}
+}
+
+// rest waits where the node says more than it may.
+func (s *session) rest(ctx context.Context, request *agentv1.SyncRequest) {
+	cost := messageCost + len(request.GetObservations().GetMappings()) + len(request.GetObservations().GetFlowEvents())
+	wait := s.pace.spend(time.Now(), cost)
+	if wait == 0 {
+		return
+	}
+	s.server.metrics.paced.Inc()
+	if !s.hurried {
+		s.hurried = true
+		s.log.Warn("node says more than it may and is read more slowly", "a_second", paceSecond)
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
 	}
 }
 
@@ -154,56 +184,60 @@ func (s *session) take(request *agentv1.SyncRequest) error {
 	now := time.Now()
 	switch message := request.GetMessage().(type) {
 	case *agentv1.SyncRequest_Ack:
-		return s.ack(message.Ack, now)
+		s.ack(message.Ack, now)
 	case *agentv1.SyncRequest_Nack:
-		return s.nack(message.Nack, now)
+		s.nack(message.Nack, now)
 	case *agentv1.SyncRequest_Observations:
-		return s.observe(message.Observations, now)
+		s.observe(message.Observations, now)
 	case *agentv1.SyncRequest_Status:
-		return s.report(message.Status, now)
+		s.report(message.Status, now)
 	default:
 		return errNoHello
 	}
+	return nil
 }
 
 // report keeps what the node says of itself. A fault is logged when it is new.
-func (s *session) report(report *agentv1.StatusReport, now time.Time) error {
-	return s.update(now, func(status *store.NodeStatus) {
+func (s *session) report(report *agentv1.StatusReport, now time.Time) {
+	s.reported = report.GetDegraded()
+	degraded := s.faults(now)
+	servers, addresses := s.endpoints("policy server", report.GetPolicyServers()), s.addresses(report.GetAddresses())
+	s.update(now, func(status *store.NodeStatus) {
 		for _, fault := range report.GetDegraded() {
 			if !slices.Contains(status.Degraded, fault) {
 				s.log.Warn("node is degraded", "fault", fault)
 			}
 		}
-		status.Counters, status.Degraded = report.GetCounters(), s.withClock(report.GetDegraded())
-		status.PolicyServers = s.endpoints("policy server", report.GetPolicyServers())
-		status.Addresses, status.MoreAddresses = s.addresses(report.GetAddresses()), report.GetMoreAddresses()
+		status.Counters, status.Degraded = report.GetCounters(), degraded
+		status.PolicyServers = servers
+		status.Addresses, status.MoreAddresses = addresses, report.GetMoreAddresses()
 	})
 }
 
-func (s *session) ack(ack *agentv1.Ack, now time.Time) error {
+func (s *session) ack(ack *agentv1.Ack, now time.Time) {
 	id, err := ruleset.ParseID(ack.GetRuleSetId())
 	if err != nil || s.sent == nil || ack.GetRevision() > s.sent.Revision {
 		s.log.Warn("acknowledgement ignored", "revision", ack.GetRevision(), "err", err)
-		return nil
+		return
 	}
-	sent := s.sent
-	return s.update(now, func(status *store.NodeStatus) {
+	sent, revision := s.sent, ack.GetRevision()
+	s.update(now, func(status *store.NodeStatus) {
 		want(status, sent)
-		if status.AppliedRevision != ack.GetRevision() {
-			status.AppliedRevision, status.AppliedTime = ack.GetRevision(), now
+		if status.AppliedRevision != revision {
+			status.AppliedRevision, status.AppliedTime = revision, now
 		}
 		status.RuleSetID = id
-		if ack.GetRevision() >= status.WantedRevision {
+		if revision >= status.WantedRevision {
 			status.LastError = ""
 		}
 	})
 }
 
-func (s *session) nack(nack *agentv1.Nack, now time.Time) error {
+func (s *session) nack(nack *agentv1.Nack, now time.Time) {
 	s.server.metrics.refusals.Inc()
 	s.log.Warn("node refused a rule set", "revision", nack.GetRevision(), "resync", nack.GetResync(), "err", nack.GetError())
 	if s.sent == nil {
-		return nil
+		return
 	}
 	sent := s.sent
 	switch {
@@ -213,13 +247,13 @@ func (s *session) nack(nack *agentv1.Nack, now time.Time) error {
 	case nack.GetRevision() == sent.Revision:
 		s.refused = sent.ID
 	}
-	return s.update(now, func(status *store.NodeStatus) {
+	s.update(now, func(status *store.NodeStatus) {
 		want(status, sent)
 		status.LastError = nack.GetError()
 	})
 }
 
-func (s *session) observe(observations *agentv1.Observations, now time.Time) error {
+func (s *session) observe(observations *agentv1.Observations, now time.Time) {
 	batch := ingest.Batch{SnapshotBegin: observations.GetSnapshotBegin(), SnapshotEnd: observations.GetSnapshotEnd()}
 	apart := s.readClock(observations, now)
 	for _, message := range observations.GetMappings() {
@@ -235,10 +269,9 @@ func (s *session) observe(observations *agentv1.Observations, now time.Time) err
 	s.observeFlows(observations.GetFlowEvents(), now)
 	s.taken = max(s.taken, observations.GetBatch())
 	s.notify()
-	if now.Sub(s.contact) < contactInterval {
-		return nil
+	if now.Sub(s.contact) >= contactInterval {
+		s.update(now, func(*store.NodeStatus) {})
 	}
-	return s.update(now, func(*store.NodeStatus) {})
 }
 
 func (s *session) observeFlows(messages []*namewardv1.FlowEvent, now time.Time) {
@@ -264,16 +297,12 @@ func (s *session) refuseReport(message proto.Message, err error) {
 }
 
 // update changes the node's status; every message is a contact.
-func (s *session) update(now time.Time, change func(*store.NodeStatus)) error {
+func (s *session) update(now time.Time, change func(*store.NodeStatus)) {
 	s.contact = now
-	err := s.server.store.UpdateNodeStatus(s.id, func(status *store.NodeStatus) {
+	s.server.statuses.change(s.id, func(status *store.NodeStatus) {
 		status.LastContact = now
 		change(status)
 	})
-	if err != nil {
-		return fmt.Errorf("update status: %w", err)
-	}
-	return nil
 }
 
 func (s *session) notify() {

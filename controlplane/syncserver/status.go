@@ -15,6 +15,7 @@ var (
 	errClaimed   = errors.New("another live agent claims this node")
 	errReplaced  = errors.New("the agent has opened another stream")
 	errStopping  = errors.New("server is stopping")
+	errForgotten = errors.New("the node was forgotten")
 )
 
 // toStatus turns the end of a stream into what the agent hears of it, and logs what it must not see.
@@ -28,7 +29,7 @@ func toStatus(log *slog.Logger, err error) error {
 		return status.Error(codes.DeadlineExceeded, err.Error())
 	case errors.Is(err, errClaimed):
 		return status.Error(codes.AlreadyExists, err.Error())
-	case errors.Is(err, errReplaced):
+	case errors.Is(err, errReplaced), errors.Is(err, errForgotten):
 		return status.Error(codes.Aborted, err.Error())
 	case errors.Is(err, errStopping):
 		return status.Error(codes.Unavailable, err.Error())

@@ -2,8 +2,6 @@ package syncserver
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"sync"
 	"time"
@@ -21,11 +19,12 @@ const wantedInterval = 100 * time.Millisecond
 type wanted struct {
 	store     *store.Store
 	publisher *publish.Publisher
+	statuses  *statuses
 
 	hurry chan struct{} // somebody waits for the status to be true
 
 	mu       sync.Mutex // guards all below
-	nodes    map[node.ID]place
+	nodes    map[node.ID]*place
 	settled  uint64        // revision of the policies that every status reflects
 	progress chan struct{} // closed when settled grows
 }
@@ -33,12 +32,14 @@ type wanted struct {
 type place struct {
 	labels       map[string]string
 	subscription *publish.Subscription
+	// told is what the status says.
+	told *publish.Event
 }
 
-func newWanted(s *store.Store, publisher *publish.Publisher) *wanted {
+func newWanted(s *store.Store, publisher *publish.Publisher, statuses *statuses) *wanted {
 	return &wanted{
-		store: s, publisher: publisher, hurry: make(chan struct{}, 1),
-		nodes: map[node.ID]place{}, progress: make(chan struct{}),
+		store: s, publisher: publisher, statuses: statuses, hurry: make(chan struct{}, 1),
+		nodes: map[node.ID]*place{}, progress: make(chan struct{}),
 	}
 }
 
@@ -50,9 +51,19 @@ func (w *wanted) follow(id node.ID, labels map[string]string) {
 	if ok && maps.Equal(former.labels, labels) {
 		return
 	}
-	w.nodes[id] = place{labels, w.publisher.Subscribe(labels)}
+	w.nodes[id] = &place{labels: labels, subscription: w.publisher.Subscribe(labels)}
 	if ok {
 		former.subscription.Close()
+	}
+}
+
+// forget ends what follow began.
+func (w *wanted) forget(id node.ID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if place, ok := w.nodes[id]; ok {
+		place.subscription.Close()
+		delete(w.nodes, id)
 	}
 }
 
@@ -64,22 +75,24 @@ func (w *wanted) run(ctx context.Context) error {
 	}
 	for {
 		revision, published := w.publisher.Published()
+		began := time.Now()
 		if err := w.update(); err != nil {
 			return err
 		}
+		interval := max(wantedInterval, statusPart*time.Since(began))
 		w.settle(revision)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-published:
 		}
-		interval := time.NewTimer(wantedInterval)
+		timer := time.NewTimer(interval)
 		select {
 		case <-ctx.Done():
 		case <-w.hurry:
-		case <-interval.C:
+		case <-timer.C:
 		}
-		interval.Stop()
+		timer.Stop()
 	}
 }
 
@@ -113,25 +126,17 @@ func (w *wanted) await(ctx context.Context, revision uint64) {
 	}
 }
 
+// update puts what is wanted now into the statuses.
 func (w *wanted) update() error {
-	newest := map[node.ID]*publish.Event{}
 	w.mu.Lock()
 	for id, place := range w.nodes {
-		newest[id], _ = place.subscription.Newest()
+		if e, _ := place.subscription.Newest(); e != place.told {
+			place.told = e
+			w.statuses.change(id, func(status *store.NodeStatus) { want(status, e) })
+		}
 	}
 	w.mu.Unlock()
-	nodes, _ := w.store.Nodes()
-	for _, n := range nodes {
-		e := newest[n.ID]
-		if e == nil || e.Revision <= n.Status.WantedRevision {
-			continue
-		}
-		err := w.store.UpdateNodeStatus(n.ID, func(status *store.NodeStatus) { want(status, e) })
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("update status: %w", err)
-		}
-	}
-	return nil
+	return w.statuses.write()
 }
 
 // want puts an event into a status that does not know of it yet.

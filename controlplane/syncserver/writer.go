@@ -3,6 +3,7 @@ package syncserver
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -18,10 +19,13 @@ type writer struct {
 	session      *session
 	subscription *publish.Subscription
 	stream       grpc.ServerStream
+	begun        func() // is called when the agent has its first rule set
 
 	// sent is the last event sent, acknowledged the last batch number.
 	sent         *publish.Event
 	acknowledged uint64
+	// packed says that the agent reads packed changes.
+	packed bool
 	// lost says that the agent's copy is wrong: nothing but a whole rule set is of use to it. resynced is
 	// the content that was last sent so. It is not sent so twice in a row: an agent that cannot agree with
 	// it would ask for ever.
@@ -34,10 +38,12 @@ type writer struct {
 // run sends until ctx ends or the server stops.
 func (w *writer) run(ctx context.Context, hello *agentv1.Hello) error {
 	w.draining = w.session.server.draining
+	w.packed = slices.Contains(hello.GetCapabilities(), agentv1.Hello_PACKED_CHANGES)
 	newest, changed := w.subscription.Newest()
 	if err := w.begin(hello, newest); err != nil {
 		return err
 	}
+	w.begun()
 	for {
 		w.subscription.Delivered(newest)
 		select {
@@ -47,7 +53,7 @@ func (w *writer) run(ctx context.Context, hello *agentv1.Hello) error {
 			return errStopping
 		case <-w.draining:
 			w.draining = nil
-			if err := w.send(&agentv1.SyncResponse{Drain: durationpb.New(drainTime)}); err != nil {
+			if err := w.send(&agentv1.SyncResponse{Drain: durationpb.New(w.session.server.drainTime)}); err != nil {
 				return err
 			}
 		case <-changed:
@@ -69,7 +75,7 @@ func (w *writer) begin(hello *agentv1.Hello, newest *publish.Event) error {
 	}
 	response.Resumed = true
 	if held == newest.ID {
-		w.session.server.metrics.deliveries.WithLabelValues("resumed").Inc()
+		w.session.server.metrics.resumed.Inc()
 		return w.sendChanges(response, newest, [][]byte{nil})
 	}
 	base, ok := w.session.server.publisher.Remembered(held)
@@ -93,7 +99,7 @@ func (w *writer) catchUp(newest *publish.Event) error {
 		return w.sendSnapshot(newest)
 	case !w.lost && newest != w.sent && newest.ID != refused:
 		w.resynced = ruleset.ID{}
-		return w.sendChangesFrom(&agentv1.SyncResponse{}, w.sent.Content, newest)
+		return w.sendChangesFrom(nil, w.sent.Content, newest)
 	case taken > w.acknowledged:
 		w.acknowledged = taken
 		return w.send(&agentv1.SyncResponse{AcknowledgedBatch: taken})
@@ -102,25 +108,34 @@ func (w *writer) catchUp(newest *publish.Event) error {
 }
 
 func (w *writer) sendSnapshot(newest *publish.Event) error {
-	messages, err := newest.Snapshot()
+	encode := newest.Snapshot
+	if w.packed {
+		encode = newest.PackedSnapshot
+	}
+	messages, err := encode()
 	if err != nil {
 		return fmt.Errorf("encode rule set: %w", err)
 	}
-	w.session.server.metrics.deliveries.WithLabelValues("snapshot").Inc()
+	w.session.server.metrics.snapshots.Inc()
 	return w.sendChanges(&agentv1.SyncResponse{StoreId: w.session.server.store.ID(), Reset_: true}, newest, messages)
 }
 
+// sendChangesFrom sends what makes the newest rule set of another, behind the fields of response; nil for none.
 func (w *writer) sendChangesFrom(response *agentv1.SyncResponse, base *publish.Content, newest *publish.Event) error {
-	messages, err := newest.ChangesFrom(base)
+	encode := newest.ChangesFrom
+	if w.packed {
+		encode = newest.PackedChangesFrom
+	}
+	messages, err := encode(base)
 	if err != nil {
 		return fmt.Errorf("encode changes: %w", err)
 	}
-	w.session.server.metrics.deliveries.WithLabelValues("changes").Inc()
+	w.session.server.metrics.changes.Inc()
 	return w.sendChanges(response, newest, messages)
 }
 
 // sendChanges sends the messages: the first behind the fields of response, the last before those that
-// complete the event.
+// complete the event. What all streams send alike is not encoded again.
 func (w *writer) sendChanges(response *agentv1.SyncResponse, newest *publish.Event, messages [][]byte) error {
 	w.sent = newest
 	w.session.mu.Lock()
@@ -128,28 +143,32 @@ func (w *writer) sendChanges(response *agentv1.SyncResponse, newest *publish.Eve
 	w.session.sent, w.session.refused = newest, ruleset.ID{}
 	taken := w.session.taken
 	w.session.mu.Unlock()
-	head, err := proto.Marshal(response)
+	end, err := newest.End()
 	if err != nil {
 		return fmt.Errorf("encode response: %w", err)
 	}
-	w.acknowledged = taken
-	tail, err := proto.Marshal(&agentv1.SyncResponse{
-		Revision: newest.Revision, RuleSetId: newest.ID[:], Complete: true, AcknowledgedBatch: taken,
-	})
-	if err != nil {
-		return fmt.Errorf("encode response: %w", err)
+	var head []byte
+	if taken > w.acknowledged {
+		w.acknowledged = taken
+		if response == nil {
+			response = &agentv1.SyncResponse{}
+		}
+		response.AcknowledgedBatch = taken
+	}
+	if response != nil {
+		if head, err = proto.Marshal(response); err != nil {
+			return fmt.Errorf("encode response: %w", err)
+		}
 	}
 	for i, message := range messages {
-		parts := encoded{message}
-		if i == 0 {
-			parts = encoded{head, message}
-		}
+		parts := encoded{head, message, nil}
 		if i == len(messages)-1 {
-			parts = append(parts, tail)
+			parts[2] = end
 		}
 		if err := w.stream.SendMsg(parts); err != nil {
 			return err //nolint:wrapcheck // a status of gRPC
 		}
+		head = nil
 	}
 	return nil
 }

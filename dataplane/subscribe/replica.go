@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	"github.com/nameward/nameward/api/pack"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/dataplane/enforce"
 )
@@ -92,28 +93,39 @@ func (r *replica) begin(response *agentv1.SyncResponse) error {
 }
 
 func (r *replica) complete() (*enforce.Revision, error) {
-	rules, err := r.base.With(r.changes())
+	changes, err := r.changes()
+	if err != nil {
+		return nil, r.lose(fmt.Errorf("%w: %w", errWrongContent, err))
+	}
+	rules, err := r.base.With(changes)
 	if err != nil {
 		// Kept pending: a later change may replace the policy that this agent cannot read.
 		return nil, &fault{revision: r.revision, err: err}
 	}
 	revision, err := newRevision(r.storeID, r.revision, r.id, rules)
 	if err != nil {
-		// A whole rule set that comes out wrong would do so again at once.
-		f := &fault{revision: r.revision, err: err, resync: !r.whole}
-		r.lost, r.pending = true, nil
-		return nil, f
+		return nil, r.lose(err)
 	}
 	r.base, r.pending, r.whole = rules, nil, false
 	return revision, nil
 }
 
+// lose gives the copy up. A whole rule set that comes out wrong would do so again at once: it is not asked for.
+func (r *replica) lose(err error) *fault {
+	r.lost, r.pending = true, nil
+	return &fault{revision: r.revision, err: err, resync: !r.whole}
+}
+
 // changes returns the pending changes, of one policy only the last.
-func (r *replica) changes() []*agentv1.RuleSetChange {
+func (r *replica) changes() ([]*agentv1.RuleSetChange, error) {
 	last := map[string]int{}
 	var changes []*agentv1.RuleSetChange
 	for _, response := range r.pending {
-		for _, change := range response.GetChanges() {
+		unpacked, err := pack.Unpack(response.GetChanges())
+		if err != nil {
+			return nil, err //nolint:wrapcheck // says what it read
+		}
+		for _, change := range unpacked {
 			name := change.GetPutPolicy().GetName() + change.GetDeletePolicy()
 			if at, again := last[name]; again && name != "" {
 				changes[at] = change
@@ -123,5 +135,5 @@ func (r *replica) changes() []*agentv1.RuleSetChange {
 			changes = append(changes, change)
 		}
 	}
-	return changes
+	return changes, nil
 }

@@ -124,6 +124,7 @@ func (s *Subscriber) talk(ctx context.Context, cancel context.CancelCauseFunc, s
 
 func (st *stream) hello(who *agentv1.Hello, held *enforce.Revision) error {
 	hello := proto.CloneOf(who)
+	hello.Capabilities = []agentv1.Hello_Capability{agentv1.Hello_PACKED_CHANGES}
 	if held != nil {
 		hello.StoreId, hello.Revision, hello.RuleSetId = held.StoreID, held.Number, held.ID[:]
 	}

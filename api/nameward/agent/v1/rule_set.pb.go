@@ -235,6 +235,7 @@ type RuleSetChange struct {
 	//	*RuleSetChange_AddDomains
 	//	*RuleSetChange_RemoveDomains
 	//	*RuleSetChange_DeleteDomainSet
+	//	*RuleSetChange_Packed
 	Change        isRuleSetChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -322,6 +323,15 @@ func (x *RuleSetChange) GetDeleteDomainSet() string {
 	return ""
 }
 
+func (x *RuleSetChange) GetPacked() []byte {
+	if x != nil {
+		if x, ok := x.Change.(*RuleSetChange_Packed); ok {
+			return x.Packed
+		}
+	}
+	return nil
+}
+
 type isRuleSetChange_Change interface {
 	isRuleSetChange_Change()
 }
@@ -351,6 +361,13 @@ type RuleSetChange_DeleteDomainSet struct {
 	DeleteDomainSet string `protobuf:"bytes,5,opt,name=delete_domain_set,json=deleteDomainSet,proto3,oneof"`
 }
 
+type RuleSetChange_Packed struct {
+	// Changes that stand in the place of this one, in order: an encoded SyncResponse that holds changes, none of
+	// them packed, and nothing else, compressed with zstd, at most 128 MiB long before. Sent only to agents that can
+	// read it.
+	Packed []byte `protobuf:"bytes,6,opt,name=packed,proto3,oneof"`
+}
+
 func (*RuleSetChange_PutPolicy) isRuleSetChange_Change() {}
 
 func (*RuleSetChange_DeletePolicy) isRuleSetChange_Change() {}
@@ -360,6 +377,8 @@ func (*RuleSetChange_AddDomains) isRuleSetChange_Change() {}
 func (*RuleSetChange_RemoveDomains) isRuleSetChange_Change() {}
 
 func (*RuleSetChange_DeleteDomainSet) isRuleSetChange_Change() {}
+
+func (*RuleSetChange_Packed) isRuleSetChange_Change() {}
 
 var File_nameward_agent_v1_rule_set_proto protoreflect.FileDescriptor
 
@@ -379,7 +398,7 @@ const file_nameward_agent_v1_rule_set_proto_rawDesc = "" +
 	"\x05rules\x18\x06 \x03(\v2\x11.nameward.v1.RuleR\x05rules\"@\n" +
 	"\x10RuleSetDomainSet\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\adomains\x18\x02 \x03(\tR\adomains\"\xc7\x02\n" +
+	"\adomains\x18\x02 \x03(\tR\adomains\"\xe1\x02\n" +
 	"\rRuleSetChange\x12A\n" +
 	"\n" +
 	"put_policy\x18\x01 \x01(\v2 .nameward.agent.v1.RuleSetPolicyH\x00R\tputPolicy\x12%\n" +
@@ -387,7 +406,8 @@ const file_nameward_agent_v1_rule_set_proto_rawDesc = "" +
 	"\vadd_domains\x18\x03 \x01(\v2#.nameward.agent.v1.RuleSetDomainSetH\x00R\n" +
 	"addDomains\x12L\n" +
 	"\x0eremove_domains\x18\x04 \x01(\v2#.nameward.agent.v1.RuleSetDomainSetH\x00R\rremoveDomains\x12,\n" +
-	"\x11delete_domain_set\x18\x05 \x01(\tH\x00R\x0fdeleteDomainSetB\b\n" +
+	"\x11delete_domain_set\x18\x05 \x01(\tH\x00R\x0fdeleteDomainSet\x12\x18\n" +
+	"\x06packed\x18\x06 \x01(\fH\x00R\x06packedB\b\n" +
 	"\x06changeB<Z:github.com/nameward/nameward/api/nameward/agent/v1;agentv1b\x06proto3"
 
 var (
@@ -441,6 +461,7 @@ func file_nameward_agent_v1_rule_set_proto_init() {
 		(*RuleSetChange_AddDomains)(nil),
 		(*RuleSetChange_RemoveDomains)(nil),
 		(*RuleSetChange_DeleteDomainSet)(nil),
+		(*RuleSetChange_Packed)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -25,6 +25,55 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What agents of some releases can do and others cannot. One that the server does not know means nothing to it.
+type Hello_Capability int32
+
+const (
+	// Nothing.
+	Hello_CAPABILITY_UNSPECIFIED Hello_Capability = 0
+	// Reads changes that are packed.
+	Hello_PACKED_CHANGES Hello_Capability = 1
+)
+
+// Enum value maps for Hello_Capability.
+var (
+	Hello_Capability_name = map[int32]string{
+		0: "CAPABILITY_UNSPECIFIED",
+		1: "PACKED_CHANGES",
+	}
+	Hello_Capability_value = map[string]int32{
+		"CAPABILITY_UNSPECIFIED": 0,
+		"PACKED_CHANGES":         1,
+	}
+)
+
+func (x Hello_Capability) Enum() *Hello_Capability {
+	p := new(Hello_Capability)
+	*p = x
+	return p
+}
+
+func (x Hello_Capability) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Hello_Capability) Descriptor() protoreflect.EnumDescriptor {
+	return file_nameward_agent_v1_sync_service_proto_enumTypes[0].Descriptor()
+}
+
+func (Hello_Capability) Type() protoreflect.EnumType {
+	return &file_nameward_agent_v1_sync_service_proto_enumTypes[0]
+}
+
+func (x Hello_Capability) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Hello_Capability.Descriptor instead.
+func (Hello_Capability) EnumDescriptor() ([]byte, []int) {
+	return file_nameward_agent_v1_sync_service_proto_rawDescGZIP(), []int{1, 0}
+}
+
 // From the agent.
 type SyncRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -186,8 +235,10 @@ type Hello struct {
 	InstanceId string `protobuf:"bytes,9,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	// The resolvers that the node trusts, `ADDRESS:PORT`.
 	TrustedResolvers []string `protobuf:"bytes,10,rep,name=trusted_resolvers,json=trustedResolvers,proto3" json:"trusted_resolvers,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// What the agent can do beyond what every agent can.
+	Capabilities  []Hello_Capability `protobuf:"varint,11,rep,packed,name=capabilities,proto3,enum=nameward.agent.v1.Hello_Capability" json:"capabilities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -286,6 +337,13 @@ func (x *Hello) GetInstanceId() string {
 func (x *Hello) GetTrustedResolvers() []string {
 	if x != nil {
 		return x.TrustedResolvers
+	}
+	return nil
+}
+
+func (x *Hello) GetCapabilities() []Hello_Capability {
+	if x != nil {
+		return x.Capabilities
 	}
 	return nil
 }
@@ -717,7 +775,7 @@ const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\x04nack\x18\x03 \x01(\v2\x17.nameward.agent.v1.NackH\x00R\x04nack\x12E\n" +
 	"\fobservations\x18\x04 \x01(\v2\x1f.nameward.agent.v1.ObservationsH\x00R\fobservations\x129\n" +
 	"\x06status\x18\x05 \x01(\v2\x1f.nameward.agent.v1.StatusReportH\x00R\x06statusB\x10\n" +
-	"\amessage\x12\x05\xbaH\x02\b\x01\"\xe3\x03\n" +
+	"\amessage\x12\x05\xbaH\x02\b\x01\"\xea\x04\n" +
 	"\x05Hello\x12K\n" +
 	"\x04node\x18\x01 \x01(\tB7\xbaH4r220^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?$R\x04node\x12<\n" +
 	"\x06labels\x18\x02 \x03(\v2$.nameward.agent.v1.Hello.LabelsEntryR\x06labels\x12#\n" +
@@ -730,10 +788,15 @@ const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\vinstance_id\x18\t \x01(\tB\a\xbaH\x04r\x02\x10\x01R\n" +
 	"instanceId\x12+\n" +
 	"\x11trusted_resolvers\x18\n" +
-	" \x03(\tR\x10trustedResolvers\x1a9\n" +
+	" \x03(\tR\x10trustedResolvers\x12G\n" +
+	"\fcapabilities\x18\v \x03(\x0e2#.nameward.agent.v1.Hello.CapabilityR\fcapabilities\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"A\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"<\n" +
+	"\n" +
+	"Capability\x12\x1a\n" +
+	"\x16CAPABILITY_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0ePACKED_CHANGES\x10\x01\"A\n" +
 	"\x03Ack\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1e\n" +
 	"\vrule_set_id\x18\x02 \x01(\fR\truleSetId\"P\n" +
@@ -783,43 +846,46 @@ func file_nameward_agent_v1_sync_service_proto_rawDescGZIP() []byte {
 	return file_nameward_agent_v1_sync_service_proto_rawDescData
 }
 
+var file_nameward_agent_v1_sync_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_nameward_agent_v1_sync_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_nameward_agent_v1_sync_service_proto_goTypes = []any{
-	(*SyncRequest)(nil),           // 0: nameward.agent.v1.SyncRequest
-	(*Hello)(nil),                 // 1: nameward.agent.v1.Hello
-	(*Ack)(nil),                   // 2: nameward.agent.v1.Ack
-	(*Nack)(nil),                  // 3: nameward.agent.v1.Nack
-	(*Observations)(nil),          // 4: nameward.agent.v1.Observations
-	(*StatusReport)(nil),          // 5: nameward.agent.v1.StatusReport
-	(*SyncResponse)(nil),          // 6: nameward.agent.v1.SyncResponse
-	nil,                           // 7: nameward.agent.v1.Hello.LabelsEntry
-	nil,                           // 8: nameward.agent.v1.StatusReport.CountersEntry
-	(*v1.Mapping)(nil),            // 9: nameward.v1.Mapping
-	(*v1.FlowEvent)(nil),          // 10: nameward.v1.FlowEvent
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
-	(*RuleSetChange)(nil),         // 12: nameward.agent.v1.RuleSetChange
-	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(Hello_Capability)(0),         // 0: nameward.agent.v1.Hello.Capability
+	(*SyncRequest)(nil),           // 1: nameward.agent.v1.SyncRequest
+	(*Hello)(nil),                 // 2: nameward.agent.v1.Hello
+	(*Ack)(nil),                   // 3: nameward.agent.v1.Ack
+	(*Nack)(nil),                  // 4: nameward.agent.v1.Nack
+	(*Observations)(nil),          // 5: nameward.agent.v1.Observations
+	(*StatusReport)(nil),          // 6: nameward.agent.v1.StatusReport
+	(*SyncResponse)(nil),          // 7: nameward.agent.v1.SyncResponse
+	nil,                           // 8: nameward.agent.v1.Hello.LabelsEntry
+	nil,                           // 9: nameward.agent.v1.StatusReport.CountersEntry
+	(*v1.Mapping)(nil),            // 10: nameward.v1.Mapping
+	(*v1.FlowEvent)(nil),          // 11: nameward.v1.FlowEvent
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*RuleSetChange)(nil),         // 13: nameward.agent.v1.RuleSetChange
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
 }
 var file_nameward_agent_v1_sync_service_proto_depIdxs = []int32{
-	1,  // 0: nameward.agent.v1.SyncRequest.hello:type_name -> nameward.agent.v1.Hello
-	2,  // 1: nameward.agent.v1.SyncRequest.ack:type_name -> nameward.agent.v1.Ack
-	3,  // 2: nameward.agent.v1.SyncRequest.nack:type_name -> nameward.agent.v1.Nack
-	4,  // 3: nameward.agent.v1.SyncRequest.observations:type_name -> nameward.agent.v1.Observations
-	5,  // 4: nameward.agent.v1.SyncRequest.status:type_name -> nameward.agent.v1.StatusReport
-	7,  // 5: nameward.agent.v1.Hello.labels:type_name -> nameward.agent.v1.Hello.LabelsEntry
-	9,  // 6: nameward.agent.v1.Observations.mappings:type_name -> nameward.v1.Mapping
-	10, // 7: nameward.agent.v1.Observations.flow_events:type_name -> nameward.v1.FlowEvent
-	11, // 8: nameward.agent.v1.Observations.sent_time:type_name -> google.protobuf.Timestamp
-	8,  // 9: nameward.agent.v1.StatusReport.counters:type_name -> nameward.agent.v1.StatusReport.CountersEntry
-	12, // 10: nameward.agent.v1.SyncResponse.changes:type_name -> nameward.agent.v1.RuleSetChange
-	13, // 11: nameward.agent.v1.SyncResponse.drain:type_name -> google.protobuf.Duration
-	0,  // 12: nameward.agent.v1.SyncService.Sync:input_type -> nameward.agent.v1.SyncRequest
-	6,  // 13: nameward.agent.v1.SyncService.Sync:output_type -> nameward.agent.v1.SyncResponse
-	13, // [13:14] is the sub-list for method output_type
-	12, // [12:13] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	2,  // 0: nameward.agent.v1.SyncRequest.hello:type_name -> nameward.agent.v1.Hello
+	3,  // 1: nameward.agent.v1.SyncRequest.ack:type_name -> nameward.agent.v1.Ack
+	4,  // 2: nameward.agent.v1.SyncRequest.nack:type_name -> nameward.agent.v1.Nack
+	5,  // 3: nameward.agent.v1.SyncRequest.observations:type_name -> nameward.agent.v1.Observations
+	6,  // 4: nameward.agent.v1.SyncRequest.status:type_name -> nameward.agent.v1.StatusReport
+	8,  // 5: nameward.agent.v1.Hello.labels:type_name -> nameward.agent.v1.Hello.LabelsEntry
+	0,  // 6: nameward.agent.v1.Hello.capabilities:type_name -> nameward.agent.v1.Hello.Capability
+	10, // 7: nameward.agent.v1.Observations.mappings:type_name -> nameward.v1.Mapping
+	11, // 8: nameward.agent.v1.Observations.flow_events:type_name -> nameward.v1.FlowEvent
+	12, // 9: nameward.agent.v1.Observations.sent_time:type_name -> google.protobuf.Timestamp
+	9,  // 10: nameward.agent.v1.StatusReport.counters:type_name -> nameward.agent.v1.StatusReport.CountersEntry
+	13, // 11: nameward.agent.v1.SyncResponse.changes:type_name -> nameward.agent.v1.RuleSetChange
+	14, // 12: nameward.agent.v1.SyncResponse.drain:type_name -> google.protobuf.Duration
+	1,  // 13: nameward.agent.v1.SyncService.Sync:input_type -> nameward.agent.v1.SyncRequest
+	7,  // 14: nameward.agent.v1.SyncService.Sync:output_type -> nameward.agent.v1.SyncResponse
+	14, // [14:15] is the sub-list for method output_type
+	13, // [13:14] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_nameward_agent_v1_sync_service_proto_init() }
@@ -840,13 +906,14 @@ func file_nameward_agent_v1_sync_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_nameward_agent_v1_sync_service_proto_rawDesc), len(file_nameward_agent_v1_sync_service_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_nameward_agent_v1_sync_service_proto_goTypes,
 		DependencyIndexes: file_nameward_agent_v1_sync_service_proto_depIdxs,
+		EnumInfos:         file_nameward_agent_v1_sync_service_proto_enumTypes,
 		MessageInfos:      file_nameward_agent_v1_sync_service_proto_msgTypes,
 	}.Build()
 	File_nameward_agent_v1_sync_service_proto = out.File

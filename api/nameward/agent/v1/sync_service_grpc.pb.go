@@ -47,7 +47,8 @@ type SyncServiceClient interface {
 	// flow events are state, so twice is once.
 	//
 	// All fields of SyncResponse are repeated or last-wins, so that the concatenated encodings of two
-	// messages are the encoding of both together.
+	// messages are the encoding of both together. A message with `reset` is not appended to one before it, whose
+	// changes it would forget.
 	//
 	// The stream ends with INVALID_ARGUMENT when the first message is no hello, ALREADY_EXISTS when
 	// another live agent claims the same node, and UNAVAILABLE when the server stops.
@@ -100,7 +101,8 @@ type SyncServiceServer interface {
 	// flow events are state, so twice is once.
 	//
 	// All fields of SyncResponse are repeated or last-wins, so that the concatenated encodings of two
-	// messages are the encoding of both together.
+	// messages are the encoding of both together. A message with `reset` is not appended to one before it, whose
+	// changes it would forget.
 	//
 	// The stream ends with INVALID_ARGUMENT when the first message is no hello, ALREADY_EXISTS when
 	// another live agent claims the same node, and UNAVAILABLE when the server stops.

@@ -1,0 +1,77 @@
+package fleet
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/nameward/nameward/e2e/fleet"
+)
+
+// arrivals gathers when which agent had which revision.
+type arrivals struct {
+	mu   sync.Mutex // guards list
+	list []fleet.Arrival
+}
+
+func (a *arrivals) add(arrival fleet.Arrival) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.list = append(a.list, arrival)
+}
+
+// take returns what has arrived since it was last called.
+func (a *arrivals) take() []fleet.Arrival {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := a.list
+	a.list = nil
+	return list
+}
+
+// agents is a fleet that runs, and what arrives at it.
+type agents struct {
+	*fleet.Fleet
+	arrivals *arrivals
+	stop     func() error
+}
+
+// kept is the node that keeps its rules, so that they can be held against what was announced.
+const kept = 0
+
+func join(ctx context.Context, s *server, nodes int) *agents {
+	a := &agents{arrivals: &arrivals{}}
+	a.Fleet = fleet.New(fleet.Config{
+		Server: s.address, Nodes: nodes, Arrived: a.arrivals.add,
+		Labels:      func(int) map[string]string { return map[string]string{"role": "web"} },
+		Keep:        func(node int) bool { return node == kept },
+		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
+	})
+	a.stop = a.Start(ctx)
+	return a
+}
+
+// awaitRevision returns when every agent is connected and has a revision, or a newer one.
+func (a *agents) awaitRevision(ctx context.Context, revision uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return a.Await(ctx, func(s fleet.State) bool { return s.Connected && s.Revision >= revision })
+}
+
+// delays tells, for each agent and each revision that it was waited for, how long after the change the agent had it
+// or a newer one. Revisions have no gaps: the first is the number of the first change.
+func delays(list []fleet.Arrival, first uint64, changed []time.Time) []time.Duration {
+	next := map[int]int{} // by node: the change that it has not had
+	var all []time.Duration
+	for _, arrival := range list {
+		at := next[arrival.Node]
+		for ; at < len(changed) && first+uint64(at) <= arrival.Revision; at++ {
+			all = append(all, max(0, arrival.At.Sub(changed[at])))
+		}
+		next[arrival.Node] = at
+	}
+	return all
+}

@@ -1,0 +1,96 @@
+// Package fleet measures the policy server: the real program, in a process of its own, with the agents of thousands
+// of nodes in another (e2e/fleet), all over loopback. What it takes until they know, and of the server's processor
+// and memory. Server and agents share the machine's processors, as in the figures that the budgets compare with.
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/nameward/nameward/bench/measure"
+	"github.com/nameward/nameward/bench/report"
+)
+
+// Sections are the works that are measured here.
+func Sections() []report.Section { return works{sizes: sizes}.sections() }
+
+// works measures.
+type works struct {
+	sizes func(fast bool) size
+	bin   string // where the server is; empty: it is built
+}
+
+// size is how much is measured.
+type size struct {
+	policies, nodes int
+	syncs           int // first syncs of all nodes
+	quiet           int // changes at a quiet rate
+	busyTime        time.Duration
+	burst           int // changes at once
+	connected       int // nodes that are connected and come back
+	domains, users  int // a domain set, and the nodes that use it
+	edits           int // of one pattern each
+	writes          int
+	replaced        int // patterns of a set that is replaced
+}
+
+func sizes(fast bool) size {
+	if fast {
+		return size{2_000, 300, 1, 15, 3 * time.Second, 3_000, 1_500, 100_000, 100, 5, 100, 100_000}
+	}
+	return size{10_000, 1_000, 5, 200, 20 * time.Second, 25_000, 10_000, 100_000, 1_000, 20, 1_000, 1_000_000}
+}
+
+func (w works) sections() []report.Section {
+	return []report.Section{
+		{Name: "fleet-sync", Measure: w.with(syncs)},
+		{Name: "fleet-reconnect", Measure: w.with(reconnect)},
+		{Name: "fleet-domain-set", Measure: w.with(domainSet)},
+		{Name: "fleet-writes", Measure: w.with(writes)},
+	}
+}
+
+// work is what is measured of the server in a directory.
+type work func(ctx context.Context, bin string, size size) (report.Result, error)
+
+func (w works) with(measure work) func(context.Context, report.Config) (report.Result, error) {
+	return func(ctx context.Context, config report.Config) (result report.Result, err error) {
+		bin := w.bin
+		if bin == "" {
+			dir, err := os.MkdirTemp("", "nameward-bench-")
+			if err != nil {
+				return result, err
+			}
+			defer os.RemoveAll(dir)
+			if bin, err = Build(ctx, dir); err != nil {
+				return result, err
+			}
+		}
+		return measure(ctx, bin, w.sizes(config.Fast))
+	}
+}
+
+// Build builds the server into a directory and returns its path.
+func Build(ctx context.Context, dir string) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", dir, "github.com/nameward/nameward/cmd/nameward-server").CombinedOutput()
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("build the server: %w", err), errors.New(string(out)))
+	}
+	return dir + "/nameward-server", nil
+}
+
+func milliseconds(ms float64) string { return fmt.Sprintf("%.1f ms", ms) }
+
+func seconds(s float64) string { return fmt.Sprintf("%.2f s", s) }
+
+func inMilliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// quantiles is a row of a table: the median, its quartiles, and the 99th percentile.
+func quantiles(name string, s measure.Series, text report.Format) []string {
+	low, high := s.Spread()
+	return []string{name, text(s.Median()), text(low) + " – " + text(high), text(s.Quantile(0.99))}
+}

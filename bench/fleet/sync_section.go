@@ -1,0 +1,253 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nameward/nameward/bench/measure"
+	"github.com/nameward/nameward/bench/report"
+)
+
+// Budgets of the rows that are compared with others: see docs.
+const (
+	syncTime, syncCPU, syncMemory = 3.0, 1.0, 50e3 // seconds, seconds, bytes a node
+	quietHalf, quietMost          = 15.0, 50.0     // ms
+	quietCPU                      = 40.0           // seconds a million deliveries
+	busyMost, busyCPU             = 60.0, 12.0
+	burstRate, burstMemory        = 2500.0, 180e6
+)
+
+// quietPause is above the time for which acknowledgements are gathered.
+const quietPause = 250 * time.Millisecond
+
+// synced is one run of all that is measured of a fleet that is told of policies.
+type synced struct {
+	server *server
+	agents *agents
+	size   size
+	result report.Result
+	// revision is that which every node has. Once all nodes are known, nothing but writes of policies moves it, each by
+	// one.
+	revision uint64
+	text     [][]string
+}
+
+func syncs(ctx context.Context, bin string, size size) (report.Result, error) {
+	r := &synced{size: size}
+	r.result = report.Result{
+		Title: "A fleet is told of policies",
+		Text: fmt.Sprintf(`%s policies of about 200 bytes each, and %s nodes with a connection each. *First sync* is from the moment at which all
+agents begin to connect until the last has all policies. A change is counted from the answer to its write until each node has
+it. CPU is the server's alone, the writes and the nodes' acknowledgements among it; memory a node is what the server's
+resident memory grew by while all came.`, report.Thousands(float64(size.policies)), report.Thousands(float64(size.nodes))),
+	}
+	for _, step := range []func(context.Context, string) error{r.first, r.quiet, r.busy, r.burst} {
+		if err := step(ctx, bin); err != nil {
+			return r.result, errors.Join(err, r.close())
+		}
+	}
+	r.result.Tables = append(r.result.Tables, report.Table{
+		Caption: "Until nodes know", Columns: []string{"", "median", "quartiles", "99 of 100 within"}, Rows: r.text,
+	})
+	_, err := r.agents.Agent(kept).Rules()
+	return r.result, errors.Join(err, r.close())
+}
+
+func (r *synced) close() (err error) {
+	if r.agents != nil {
+		err = r.agents.stop()
+		r.agents = nil
+	}
+	if r.server != nil {
+		err = errors.Join(err, r.server.close())
+		r.server = nil
+	}
+	return err
+}
+
+// first has all nodes come to a new server that has all policies, again and again; the last one stays.
+func (r *synced) first(ctx context.Context, bin string) (err error) {
+	var took, cpu, memory measure.Series
+	for range r.size.syncs {
+		if err := r.close(); err != nil {
+			return err
+		}
+		if r.server, err = open(ctx, bin); err != nil {
+			return err
+		}
+		if err := r.server.putMany(ctx, r.size.policies, 0, r.size.policies); err != nil {
+			return err
+		}
+		// As a server that has run for a while: what the writes left behind would pass for memory of the nodes.
+		if err := errors.Join(r.server.stop(), r.server.start(ctx)); err != nil {
+			return err
+		}
+		before, err := r.server.use()
+		if err != nil {
+			return err
+		}
+		began := time.Now()
+		r.agents = join(ctx, r.server, r.size.nodes)
+		if err := r.agents.awaitRevision(ctx, uint64(r.size.policies)); err != nil {
+			return err
+		}
+		r.revision = r.agents.Agent(kept).State().Revision
+		last := began
+		for _, arrival := range r.agents.arrivals.take() {
+			last = latest(last, arrival.At)
+		}
+		after, err := r.server.use()
+		if err != nil {
+			return err
+		}
+		took.Values = append(took.Values, last.Sub(began).Seconds())
+		cpu.Values = append(cpu.Values, (after.cpu - before.cpu).Seconds())
+		memory.Values = append(memory.Values, (after.resident-before.resident)/float64(r.size.nodes))
+	}
+	r.budget("first sync: time", "≤ 3 s", report.Spread(took, seconds), took.Median() <= syncTime)
+	r.budget("first sync: server CPU", "≤ 1 s", report.Spread(cpu, seconds), cpu.Median() <= syncCPU)
+	r.budget("first sync: memory a node", "≤ 50 KB", report.Spread(memory, report.Bytes), memory.Median() <= syncMemory)
+	return nil
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// quiet has one change after the other, each when all nodes have the one before and have said so.
+func (r *synced) quiet(ctx context.Context, _ string) error {
+	before, err := r.server.use()
+	if err != nil {
+		return err
+	}
+	var delay, written measure.Series
+	for change := range r.size.quiet {
+		pause(ctx, quietPause)
+		began := time.Now()
+		if err := r.server.put(ctx, policyOf(0, 1+change)); err != nil {
+			return err
+		}
+		changed := time.Now()
+		written.Values = append(written.Values, inMilliseconds(changed.Sub(began)))
+		if err := r.agents.awaitRevision(ctx, r.revision+1); err != nil {
+			return err
+		}
+		r.revision = r.agents.Agent(kept).State().Revision
+		for _, d := range delays(r.agents.arrivals.take(), r.revision, []time.Time{changed}) {
+			delay.Values = append(delay.Values, inMilliseconds(d))
+		}
+	}
+	pause(ctx, quietPause)
+	cpu, err := r.cpuPerMillion(before, len(delay.Values))
+	if err != nil {
+		return err
+	}
+	r.text = append(r.text, quantiles("a change at a quiet rate", delay, milliseconds), quantiles("its write", written, milliseconds))
+	r.budget("one change: half of the nodes within", "≤ 15 ms", milliseconds(delay.Median()), delay.Median() <= quietHalf)
+	r.budget("one change: 99 of 100 within", "≤ 50 ms", milliseconds(delay.Quantile(0.99)), delay.Quantile(0.99) <= quietMost)
+	r.budget("one change: server CPU, a million deliveries", "≤ 40 s", seconds(cpu), cpu <= quietCPU)
+	return nil
+}
+
+func (r *synced) cpuPerMillion(before use, deliveries int) (float64, error) {
+	after, err := r.server.use()
+	return (after.cpu - before.cpu).Seconds() / float64(deliveries) * 1e6, err
+}
+
+func (r *synced) budget(work, promise, measured string, met bool) {
+	work = fmt.Sprintf("%s (%s policies, %s nodes)", work, report.Count(float64(r.size.policies)), report.Count(float64(r.size.nodes)))
+	r.result.Budgets = append(r.result.Budgets, report.Budget{Work: work, Promise: promise, Measured: measured, Met: met})
+}
+
+const busyInterval = 20 * time.Millisecond
+
+// busy has 50 changes a second.
+func (r *synced) busy(ctx context.Context, _ string) error {
+	before, err := r.server.use()
+	if err != nil {
+		return err
+	}
+	ticker := time.NewTicker(busyInterval)
+	defer ticker.Stop()
+	var changed []time.Time
+	for end := time.Now().Add(r.size.busyTime); time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+		if err := r.server.put(ctx, policyOf(1+len(changed)%10, 1+len(changed))); err != nil {
+			return err
+		}
+		changed = append(changed, time.Now())
+	}
+	first := r.revision + 1
+	r.revision += uint64(len(changed))
+	if err := r.agents.awaitRevision(ctx, r.revision); err != nil {
+		return err
+	}
+	pause(ctx, quietPause)
+	var delay measure.Series
+	for _, d := range delays(r.agents.arrivals.take(), first, changed) {
+		delay.Values = append(delay.Values, inMilliseconds(d))
+	}
+	cpu, err := r.cpuPerMillion(before, len(delay.Values))
+	if err != nil {
+		return err
+	}
+	r.text = append(r.text, quantiles("50 changes a second", delay, milliseconds))
+	r.budget("50 changes a second: 99 of 100 within", "≤ 60 ms", milliseconds(delay.Quantile(0.99)), delay.Quantile(0.99) <= busyMost)
+	r.budget("50 changes a second: server CPU, a million deliveries", "≤ 12 s", seconds(cpu), cpu <= busyCPU)
+	return nil
+}
+
+// burst has as many changes as operators can write.
+func (r *synced) burst(ctx context.Context, _ string) error {
+	before, err := r.server.use()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := r.server.putMany(ctx, r.size.policies, 100*r.size.policies, r.size.burst); err != nil {
+		return err
+	}
+	written := time.Since(began)
+	r.revision += uint64(r.size.burst)
+	if err := r.agents.awaitRevision(ctx, r.revision); err != nil {
+		return err
+	}
+	last := began
+	for _, arrival := range r.agents.arrivals.take() {
+		last = latest(last, arrival.At)
+	}
+	after, err := r.server.use()
+	if err != nil {
+		return err
+	}
+	rate := float64(r.size.burst) / last.Sub(began).Seconds()
+	r.result.Tables = append(r.result.Tables, report.Table{
+		Caption: fmt.Sprintf("%s changes by %d operators at once", report.Thousands(float64(r.size.burst)), writers),
+		Columns: []string{"", "took", "a second", "server CPU, a thousand changes"},
+		Rows: [][]string{
+			{"all written", seconds(written.Seconds()), report.Thousands(float64(r.size.burst) / written.Seconds()), ""},
+			{"all at every node", seconds(last.Sub(began).Seconds()), report.Thousands(rate), seconds((after.cpu - before.cpu).Seconds() / float64(r.size.burst) * 1000)},
+		},
+	})
+	r.budget("burst: changes a second that reach all", "≥ 2,500", report.Thousands(rate), rate >= burstRate)
+	r.budget("burst: server memory after", "≤ 180 MB", report.Bytes(after.resident), after.resident <= burstMemory)
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

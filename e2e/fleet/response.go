@@ -1,0 +1,130 @@
+package fleet
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	protobuf "google.golang.org/protobuf/proto"
+
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+)
+
+// response is what an agent has to know of a SyncResponse. The changes are not decoded, but counted and, where they
+// are kept, there as they came: a thousand agents in one process would otherwise do nothing else.
+type response struct {
+	storeID         string
+	revision, batch uint64
+	id              string
+	resumed, reset  bool
+	complete        bool
+	drain           time.Duration
+	size, changes   int
+	keep            bool
+	raw             []byte
+}
+
+// codec reads responses without decoding what is in them.
+type codec struct{ encoding.CodecV2 }
+
+func newCodec() encoding.CodecV2 { return codec{encoding.GetCodecV2(proto.Name)} }
+
+// Unmarshal reads one message.
+func (c codec) Unmarshal(data mem.BufferSlice, message any) error {
+	r, ok := message.(*response)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, message) //nolint:wrapcheck // gRPC's own
+	}
+	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer buffer.Free()
+	return r.read(buffer.ReadOnlyData())
+}
+
+var errWire = errors.New("unreadable response")
+
+// Numbers of the fields, as in sync_service.proto.
+const (
+	fieldStoreID = iota + 1
+	fieldRevision
+	fieldRuleSetID
+	fieldResumed
+	fieldReset
+	fieldChanges
+	fieldComplete
+	fieldBatch
+	fieldDrain
+)
+
+func (r *response) read(data []byte) error {
+	*r = response{keep: r.keep, size: len(data)}
+	if r.keep {
+		r.raw = append(r.raw, data...)
+	}
+	for len(data) > 0 {
+		number, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return fmt.Errorf("%w: %w", errWire, protowire.ParseError(n))
+		}
+		data = data[n:]
+		switch kind {
+		case protowire.VarintType:
+			value, n := protowire.ConsumeVarint(data)
+			if n < 0 {
+				return fmt.Errorf("%w: %w", errWire, protowire.ParseError(n))
+			}
+			r.number(number, value)
+			data = data[n:]
+		case protowire.BytesType:
+			value, n := protowire.ConsumeBytes(data)
+			if n < 0 {
+				return fmt.Errorf("%w: %w", errWire, protowire.ParseError(n))
+			}
+			if err := r.bytes(number, value); err != nil {
+				return err
+			}
+			data = data[n:]
+		default:
+			return fmt.Errorf("%w: field %d of type %d", errWire, number, kind)
+		}
+	}
+	return nil
+}
+
+func (r *response) number(field protowire.Number, value uint64) {
+	switch field {
+	case fieldRevision:
+		r.revision = value
+	case fieldResumed:
+		r.resumed = value != 0
+	case fieldReset:
+		r.reset = value != 0
+	case fieldComplete:
+		r.complete = value != 0
+	case fieldBatch:
+		r.batch = value
+	}
+}
+
+func (r *response) bytes(field protowire.Number, value []byte) error {
+	switch field {
+	case fieldStoreID:
+		r.storeID = string(value)
+	case fieldRuleSetID:
+		r.id = string(value)
+	case fieldChanges:
+		r.changes++
+	case fieldDrain:
+		// Read as a response of its own: its type is one of protobuf's.
+		var whole agentv1.SyncResponse
+		tagged := protowire.AppendBytes(protowire.AppendTag(nil, fieldDrain, protowire.BytesType), value)
+		if err := protobuf.Unmarshal(tagged, &whole); err != nil {
+			return fmt.Errorf("%w: %w", errWire, err)
+		}
+		r.drain = whole.GetDrain().AsDuration()
+	}
+	return nil
+}

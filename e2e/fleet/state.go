@@ -1,0 +1,25 @@
+package fleet
+
+// State is how an agent is, and what became of it.
+type State struct {
+	Node int
+	// Connected says that the server has answered on the stream that is open.
+	Connected bool
+	// Revision is the last that the agent was told of, whole, and RuleSetID its content.
+	Revision  uint64
+	RuleSetID string
+	// Acked is the highest revision that the agent has acknowledged on this stream.
+	Acked uint64
+	// Streams counts those that the server has answered; Resumed and Reset how it began them.
+	Streams, Resumed, Reset int
+	// Failures counts streams that ended and were not asked to, Drained those that the server asked to leave.
+	Failures, Drained int
+	// Messages and Bytes are those received, on all streams.
+	Messages, Bytes int
+	// Batch is the last batch of observations that the server has taken in on this stream.
+	Batch uint64
+	// Faults counts responses that break the protocol.
+	Faults int
+	// Err is why the last stream ended.
+	Err error
+}
