@@ -236,17 +236,19 @@ func (j *journal) mappings(c clock) ([]observe.Mapping, []observe.FormerName, er
 	return live, former, nil
 }
 
-// forget drops, of more lines than there is room for, those that expired first: connections outlive
-// mappings, and are judged by the names that their addresses had.
+// forget drops, of more lines than there is room for, those that expire first: connections outlive
+// mappings, and are judged by the names that their addresses had. Lines that still live are dropped if they alone
+// are too many: the table holds no more either.
 func (j *journal) forget(c clock, room int) error {
 	forgot := false
 	err := j.change(c, func(lines *journalLines) error {
-		expired, over, err := lines.expired(int64(c.boot), room) //nolint:gosec // the boot clock is not that old
-		if err != nil || over <= 0 || len(expired) == 0 {
+		all, over, err := lines.tooMany(room)
+		if err != nil || over <= 0 {
 			return err
 		}
-		slices.SortFunc(expired, func(a, b expiredLine) int { return cmp.Compare(a.at, b.at) })
-		for _, line := range expired[:min(over+room/8, len(expired))] {
+		slices.SortFunc(all, func(a, b expiringLine) int { return cmp.Compare(a.at, b.at) })
+		expired, _ := slices.BinarySearchFunc(all, int64(c.boot)+1, func(line expiringLine, at int64) int { return cmp.Compare(line.at, at) }) //nolint:gosec // the boot clock is not that old
+		for _, line := range all[:max(min(over+room/8, expired), over)] {
 			err = errors.Join(err, lines.remove(line.key))
 		}
 		forgot = true
@@ -271,22 +273,22 @@ func (j *journal) forgot() bool {
 	return forgot
 }
 
-type expiredLine struct {
+type expiringLine struct {
 	key []byte
 	at  int64
 }
 
-// expired returns the lines that expired before a time, and how many lines there are over the room.
-func (l *journalLines) expired(before int64, room int) (expired []expiredLine, over int, err error) {
+// tooMany returns all lines if they are more than there is room for, and by how many.
+func (l *journalLines) tooMany(room int) (all []expiringLine, over int, err error) {
 	if over = int(l.Lines) - room; over <= 0 { //nolint:gosec // a count
 		return nil, over, nil
 	}
 	err = l.bucket.ForEach(func(key, line []byte) error {
 		head, _, err := headOf(key, line)
-		if err == nil && head.ExpiresAt <= before {
-			expired = append(expired, expiredLine{key, head.ExpiresAt})
+		if err == nil {
+			all = append(all, expiringLine{key, head.ExpiresAt})
 		}
 		return err
 	})
-	return expired, over, err
+	return all, over, err
 }
