@@ -14,7 +14,7 @@
 #define NAME_CELL_TEXT 40     /* bytes of a name in its first cell */
 #define NAME_CELL_BYTES 64
 #define BUCKET_SLOTS 8	       /* index slots in a cache line */
-#define BUCKET_PROBES 8	       /* neighbouring buckets that a slot may be in */
+#define BUCKET_PROBES 10	       /* neighbouring buckets that a slot may be in */
 #define MAPPING_SLOTS 4	       /* match sets in one page of a mapping */
 #define VERDICT_ENTRIES 10     /* ordered rules in one page of a verdict */
 #define QUESTION_SLOTS 8       /* questions in one bucket */

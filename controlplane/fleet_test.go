@@ -267,6 +267,11 @@ func TestFleetLivesThroughStormsAndADrain(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		if err := f.Await(ctx, is); err != nil {
+			for _, s := range f.States() {
+				if !is(s) {
+					t.Logf("not as awaited: %+v", s)
+				}
+			}
 			t.Fatalf("%s: %v", what, err)
 		}
 	}

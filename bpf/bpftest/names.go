@@ -131,7 +131,7 @@ func (n *names) add(wire []byte) uint32 {
 
 func (n *names) link(hash uint64, cell uint32) {
 	n.datapath.t.Helper()
-	const probes = 8
+	const probes = 10
 	for probe := range uint32(probes) {
 		at := (uint32(uint64(uint32(hash))*uint64(n.buckets)>>32) + probe) % n.buckets
 		bucket := n.index[at]

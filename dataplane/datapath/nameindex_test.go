@@ -40,7 +40,7 @@ func find(key bpf.HashKey, buckets []bpf.DatapathNameBucket, name string) (cell 
 // bucket, each name that is in it is found.
 func TestEveryNameIsFoundWhileOthersComeAndGo(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		const buckets = 9 // more than a hash leads to
+		const buckets = 11 // more than a hash leads to
 		x := newNameIndex(testKey, buckets, 80)
 		written := make([]bpf.DatapathNameBucket, buckets)
 		check := func() {

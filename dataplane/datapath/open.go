@@ -111,12 +111,12 @@ func size(spec *ebpf.CollectionSpec, cfg Config) (unpinned []string, err error) 
 	return unpinned, nil
 }
 
-// nameCells makes a fifth more cells than names: for long names, and for those of two rule sets at once.
-func nameCells(patterns uint32) uint32 { return min(patterns+patterns/32*7+64, slotCellMask) }
+// nameCells makes a quarter more cells than names: for long names, and for those of two rule sets at once.
+func nameCells(patterns uint32) uint32 { return min(patterns+patterns/4+64, slotCellMask) }
 
-// indexBuckets makes 2.7 slots for each pattern, so that the buckets which the hash of a name may lead to are not
-// full before the cells are: of 2,000 tables that were filled none was, of 300 with 2.2 slots five.
-func indexBuckets(patterns uint32) uint32 { return max(patterns/80*27, 64) }
+// indexBuckets makes 2.48 slots for each pattern, so that the buckets which the hash of a name may lead to are not
+// full before the cells are: of 1,000 tables that were filled none was; where a hash leads to eight, one.
+func indexBuckets(patterns uint32) uint32 { return max(patterns/100*31, 64) }
 
 // questionBuckets makes room for a quarter more questions than are to be outstanding: then each finds a
 // place in its two buckets.

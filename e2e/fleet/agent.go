@@ -258,6 +258,7 @@ func (a *Agent) ack(stream grpc.ClientStream) error {
 	a.ackedAt, a.state.Acked = time.Now(), a.state.Revision
 	ack := &agentv1.Ack{Revision: a.state.Revision, RuleSetId: []byte(a.state.RuleSetID)}
 	a.mu.Unlock()
+	a.fleet.move()
 	return a.send(stream, &agentv1.SyncRequest{Message: &agentv1.SyncRequest_Ack{Ack: ack}})
 }
 
