@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	bucketSlots  = 8 // as the array in name_bucket; the compiler checks it
+	bucketSlots  = 8  // as the array in name_bucket; the compiler checks it
 	bucketProbes = 10 // BUCKET_PROBES
 
 	slotCellMask = 1<<24 - 1 // the low bits of a slot: cell + 1; above is the tag
