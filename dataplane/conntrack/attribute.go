@@ -42,6 +42,7 @@ const (
 const (
 	attrTCP      = 1
 	attrTCPState = 1
+	attrTCPFlags = 4 // of the direction in which it was opened; the next, of the other: flags, and which of them count
 
 	tcpTimeWait = 7
 	tcpClose    = 8

@@ -91,6 +91,8 @@ func (m *machine) open(c ruleset.Connection, tcpState uint8) {
 const (
 	sourcePort     = 40000
 	tcpEstablished = 3
+	tcpFinWait     = 4
+	tcpCloseInit   = 4 // a flag: this side began to close (linux/netfilter/nf_conntrack_tcp.h)
 )
 
 // made is a connection, of TCP in a state.
@@ -108,6 +110,9 @@ func made(c ruleset.Connection, tcpState uint8) []byte {
 	b = appendAttribute(b, attrStatus, binary.BigEndian.AppendUint32(nil, statusConfirmed|seenReply|assured))
 	if c.Protocol == ruleset.TCP {
 		state := appendAttribute(nil, attrTCPState, []byte{tcpState})
+		if tcpState == tcpFinWait {
+			state = appendAttribute(state, attrTCPFlags, []byte{tcpCloseInit, 0xff})
+		}
 		b = appendAttribute(b, attrProtoInfo|unix.NLA_F_NESTED, appendAttribute(nil, attrTCP|unix.NLA_F_NESTED, state))
 	}
 	return b
@@ -157,6 +162,35 @@ func TestConnectionsThatAreOverAreForgotten(t *testing.T) {
 	}
 	if _, _, exists := m.labels(c); exists {
 		t.Error("the connection is still there")
+	}
+}
+
+// TestConnectionsThatCloseAreKnownToClose: made anew, they would let new ones on the same ports pass once they are over.
+func TestConnectionsThatCloseAreKnownToClose(t *testing.T) {
+	m := newMachine(t, false)
+	c := tcp("10.1.2.3", "198.51.100.1", 443)
+	m.open(c, tcpFinWait)
+	askForLabels(t)
+	if _, err := m.Cut(t.Context(), []*ruleset.RuleSet{{}}, rulesFor(fromCIDRs("10.1.0.0/16"), "192.0.2.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	closes := false
+	if _, err := m.native.list(func(e *entry) {
+		for info := range attributes(e.raw) {
+			if info.kind != attrProtoInfo {
+				continue
+			}
+			for known := range attributes(info.value) {
+				for a := range attributes(known.value) {
+					closes = closes || a.kind == attrTCPFlags && a.value[0]&tcpCloseInit != 0
+				}
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if cut := m.IsCut(c); !cut || !closes {
+		t.Errorf("cut %t, known to close %t, want both", cut, closes)
 	}
 }
 

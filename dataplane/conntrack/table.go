@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -171,8 +172,10 @@ func (e *entry) anew() []byte {
 	b := head(e.family)
 	for a := range attributes(e.raw) {
 		switch a.kind {
-		case attrOriginal, attrReply, attrProtoInfo, attrTimeout, attrMark, attrZone:
+		case attrOriginal, attrReply, attrTimeout, attrMark, attrZone:
 			b = append(b, a.whole...)
+		case attrProtoInfo:
+			b = append(b, withFlags(a)...)
 		}
 	}
 	status := e.status&^(statusExpected|statusOffload|statusHWOffload) | statusConfirmed
@@ -181,4 +184,19 @@ func (e *entry) anew() []byte {
 	copy(labels, e.labels)
 	labels[cutLabel/8] |= 1 << (cutLabel % 8)
 	return appendAttribute(b, attrLabels, labels)
+}
+
+// withFlags is what is known of a TCP connection, so that the kernel takes its flags over: that a side began to close
+// it, above all. Without that a new connection on the same ports would pass as this one. The kernel tells the flags
+// with none that counts.
+func withFlags(info attribute) []byte {
+	known := slices.Clone(info.whole)
+	for tcp := range attributes(known[attrHeader:]) {
+		for a := range attributes(tcp.value) {
+			if (a.kind == attrTCPFlags || a.kind == attrTCPFlags+1) && len(a.value) == 2 {
+				a.value[1] = 0xff
+			}
+		}
+	}
+	return known
 }
