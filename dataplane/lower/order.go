@@ -13,6 +13,10 @@ type order struct {
 	gone   bool    // some have nothing to say any more
 }
 
+// fewAdded is up to how many nodes each is put where a search finds its place: sorting in many compares all nodes
+// with them.
+const fewAdded = 32
+
 func (o *order) add(n *node) { o.added = append(o.added, n) }
 
 // settle sorts in what was added, and leaves out what is gone.
@@ -21,8 +25,20 @@ func (o *order) settle(stays func(*node) bool) {
 		o.sorted, o.added = slices.DeleteFunc(o.sorted, func(n *node) bool { return !stays(n) }), slices.DeleteFunc(o.added, func(n *node) bool { return !stays(n) })
 		o.gone = false
 	}
+	if len(o.added) <= fewAdded {
+		for _, n := range o.added {
+			i, _ := o.find(n.name.String())
+			o.sorted = slices.Insert(o.sorted, i, n)
+		}
+	} else {
+		o.merge()
+	}
+	o.added = nil
+}
+
+// merge sorts in what was added, from the back, so that what is sorted moves once.
+func (o *order) merge() {
 	slices.SortFunc(o.added, func(a, b *node) int { return compareFromEnd(a.name.String(), b.name.String()) })
-	// From the back, so that what is sorted moves once.
 	old, rest := len(o.sorted), o.added
 	o.sorted = append(o.sorted, o.added...)
 	for at := len(o.sorted); len(rest) > 0; {
@@ -34,7 +50,6 @@ func (o *order) settle(stays func(*node) bool) {
 			o.sorted[at] = o.sorted[old]
 		}
 	}
-	o.added = nil
 }
 
 func (o *order) find(name string) (int, bool) {
