@@ -138,7 +138,7 @@ func dnsInPath(ctx context.Context, config report.Config, x extent) (result repo
 		return result, err
 	}
 	defer empty.node.close()
-	others := []*conversation{empty}
+	var baselines []*conversation
 	for _, baseline := range program.PinnedLPMs() {
 		lpm, err := converse(ctx, baseline.Name, asked, func(n *node) (netfilter.Programs, func(int) error, error) {
 			programs, err := hookLPM(ctx, n, known, baseline)
@@ -148,12 +148,12 @@ func dnsInPath(ctx context.Context, config report.Config, x extent) (result repo
 			return result, err
 		}
 		defer lpm.node.close()
-		others = append(others, lpm)
+		baselines = append(baselines, lpm)
 	}
-	if err := converseByTurns(ctx, x, append(others, learning)...); err != nil {
+	if err := converseByTurns(ctx, x, append([]*conversation{empty, learning}, baselines...)...); err != nil {
 		return result, err
 	}
-	return reportDNS(len(known), learning, others...), nil
+	return reportDNS(len(known), learning, empty, baselines...), nil
 }
 
 // hookLPM puts the agent's rules on a node, of whose programs one is the LPM baseline and the others do nothing.
@@ -250,7 +250,7 @@ prolonged. The agent runs beside and reads what it is told. That each answer was
 The LPM tries are what is usually written first: a parser that looks the reversed name up in a trie, and for each
 address scans a map of sets for those that the name is in. A scan visits each bucket of the map.`
 
-func reportDNS(known int, learning *conversation, others ...*conversation) report.Result {
+func reportDNS(known int, learning, empty *conversation, baselines ...*conversation) report.Result {
 	asked := len(learning.asked.questions)
 	r := report.Result{
 		Title: "A DNS question and its answer, in path",
@@ -261,17 +261,19 @@ func reportDNS(known int, learning *conversation, others ...*conversation) repor
 		noted("names in turn are cold in the processor's caches: the question's bucket, the index and the cell of the name, what is known of the answer and the mapping come from memory", report.Budget{
 			Work: "DNS response, one A record, in path", Promise: fmt.Sprintf("≤ %s ns", report.Thousands(responsePromise)),
 			Measured: spread(response) + " ns", Met: response.Median() <= responsePromise,
+			Relative: report.Relative(response.Median(), empty.later(responseClock).Median(), responsePromise, report.EmptyInPath),
 		}),
 		noted("a place among the questions is searched for in two buckets of three cache lines each, which are cold", report.Budget{
 			Work: "DNS query that is remembered, in path", Promise: fmt.Sprintf("≤ %s ns", report.Thousands(queryPromise)),
 			Measured: spread(query) + " ns", Met: query.Median() <= queryPromise,
+			Relative: report.Relative(query.Median(), empty.later(queryClock).Median(), queryPromise, report.EmptyInPath),
 		}),
 	}
 	t := report.Table{
 		Caption: "Nanoseconds a run of a program, by the kernel's statistics: median (quartiles)",
 		Columns: []string{"", "response, asked for the first time", "response, asked again", "query, first", "query, again"},
 	}
-	for _, c := range append([]*conversation{learning}, others...) {
+	for _, c := range append([]*conversation{learning, empty}, baselines...) {
 		t.Rows = append(t.Rows, []string{
 			c.name, report.Thousands(c.first(responseClock)), spread(c.later(responseClock)),
 			report.Thousands(c.first(queryClock)), spread(c.later(queryClock)),

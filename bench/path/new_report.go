@@ -33,17 +33,17 @@ firewall that keeps state has.`
 
 // What stands in the way where a promise is not kept.
 const (
-	warmNote = "each connection is five look-ups: the source's class in an LPM trie, and in hash tables the workload, the rules for any destination, the mapping, and the rules of its match set; those for any destination could be passed over where there are none"
+	warmNote = "each connection is four look-ups, one after the other: the class of its source, the workload of that, the mapping of its destination, and the rules of the mapping's match set"
 	coldNote = "where thousands of destinations take turns, the mapping and the rules for each come from memory, not from the nearest caches: two buckets and two entries of hash tables, of several cache lines"
 )
 
 func reportNew(all, legacy []costs) report.Result {
 	r := report.Result{Title: "A new connection, by number of domain sets", Text: newText}
 	r.Budgets = []report.Budget{
-		noted(warmNote, worst("Verdict on a new connection: the egress program in path, at every number of domain sets, one destination", egressPromise, all, steadily(programOf(ours)))),
-		noted(coldNote, worst("The same, destinations by turns over all sets", egressPromise, all, programOf(ours))),
-		noted(warmNote, worst("Verdict on a new connection: the whole path over the same rules with empty programs, at every number of domain sets, one destination", hookPromise, all, steadily(overHooks))),
-		noted(coldNote, worst("The same, destinations by turns over all sets", hookPromise, all, overHooks)),
+		noted(warmNote, worst("Verdict on a new connection: the egress program in path, at every number of domain sets, one destination", egressPromise, all, steadily(programOf(ours)), programOf(emptyHooks))),
+		noted(coldNote, worst("The same, destinations by turns over all sets", egressPromise, all, programOf(ours), programOf(emptyHooks))),
+		noted(warmNote, worst("Verdict on a new connection: the whole path over the same rules with empty programs, at every number of domain sets, one destination", hookPromise, all, steadily(overHooks), unlike)),
+		noted(coldNote, worst("The same, destinations by turns over all sets", hookPromise, all, overHooks, unlike)),
 		flat("Verdict on a new connection: the egress program in path, most domain sets against fewest, one destination", all, steadily(programOf(ours))),
 		noted(coldNote, flat("The same, destinations by turns over all sets", all, programOf(ours))),
 	}
@@ -148,20 +148,28 @@ func line(name string, all []costs, read reading) report.Line {
 	return l
 }
 
-// worst holds the largest median against a promise.
-func worst(work string, promise float64, all []costs, read reading) report.Budget {
-	var largest measure.Series
+// worst holds the largest median against a promise, and against an empty program where that is of the same kind.
+func worst(work string, promise float64, all []costs, read, empty reading) report.Budget {
+	var largest, beside measure.Series
 	size := 0
 	for _, c := range all {
 		if s, ok := read(c); ok && (size == 0 || s.Median() > largest.Median()) {
 			largest, size = s, c.size
+			beside, _ = empty(c)
 		}
 	}
-	return report.Budget{
+	b := report.Budget{
 		Work: work, Promise: fmt.Sprintf("≤ %s ns", report.Thousands(promise)), Met: largest.Median() <= promise,
 		Measured: fmt.Sprintf("%s ns, at %s", spread(largest), report.Thousands(float64(size))),
 	}
+	if len(beside.Values) > 0 {
+		b.Relative = report.Relative(largest.Median(), beside.Median(), promise, report.EmptyInPath)
+	}
+	return b
 }
+
+// unlike an empty program is what is measured over one.
+func unlike(costs) (measure.Series, bool) { return measure.Series{}, false }
 
 // noted says what stands in the way of a budget that is not met.
 func noted(note string, b report.Budget) report.Budget {

@@ -228,6 +228,7 @@ func reportProcesses(c costs, selections []selection) report.Result {
 		report.Budget{
 			Work: "Verdict on a new connection of a process: the egress program in path, however it is selected", Promise: fmt.Sprintf("≤ %d ns", egressPromise),
 			Measured: fmt.Sprintf("%s ns, by %s", spread(largest), largest.Name), Met: largest.Median() <= egressPromise,
+			Relative: report.Relative(largest.Median(), c.program[emptyHooks].Median(), egressPromise, report.EmptyInPath),
 		})}
 	return r
 }

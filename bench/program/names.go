@@ -53,7 +53,7 @@ func (n *node) names(ctx context.Context, names []string, counts []int) (result 
 		table.Rows = append(table.Rows, row)
 		if most, promised := variedBudgets[count]; promised {
 			result.Budgets = append(result.Budgets,
-				within(fmt.Sprintf("DNS response, one A record, varied, %s names known", report.Thousands(float64(count))), most, s[ours], variedNote))
+				within(fmt.Sprintf("DNS response, one A record, varied, %s names known", report.Thousands(float64(count))), most, s[ours], variedNote, s[lineEmpty], report.EmptyVaried))
 		}
 	}
 	result.Budgets = append(result.Budgets, flat("DNS response, varied, from 100 to 1,000,000 names known", lines.of(ours), variedNote))

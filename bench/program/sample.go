@@ -126,10 +126,12 @@ func (s samples) cell(name string) string {
 	return ns(series)
 }
 
-// within is a budget that a median is to keep.
-func within(work string, most float64, s measure.Series, note string) report.Budget {
+// within is a budget that a median is to keep. An empty program takes what the last two say, here and where the
+// promise was made.
+func within(work string, most float64, s measure.Series, note string, empty measure.Series, emptyThere float64) report.Budget {
 	budget := report.Budget{
 		Work: work, Promise: "≤ " + report.WholeNanoseconds(most), Measured: ns(s), Met: s.Median() <= most,
+		Relative: report.Relative(s.Median(), empty.Median(), most, emptyThere),
 	}
 	if !budget.Met {
 		budget.Note = note

@@ -85,12 +85,13 @@ func (p Page) failures(m *markdown) {
 
 func (p Page) budgets(m *markdown) {
 	m.paragraph("## Budgets")
-	table := Table{Columns: []string{"work", "promise", "measured", "met"}}
+	m.paragraph(fmt.Sprintf("Nanoseconds were promised for a machine on which an empty program takes %d ns hot, %d varied and %d in path. *By empty programs* is what was measured against the promise when both are counted in runs of an empty program: 1.00× would keep it on a machine of that speed.", EmptyHot, EmptyVaried, EmptyInPath))
+	table := Table{Columns: []string{"work", "promise", "measured", "met", "by empty programs"}}
 	var notes []string
 	for _, outcome := range p.Outcomes {
 		for _, budget := range outcome.Result.Budgets {
 			table.Rows = append(table.Rows, []string{
-				fmt.Sprintf("[%s](#%s)", budget.Work, outcome.Section), budget.Promise, budget.Measured, budget.verdict(),
+				fmt.Sprintf("[%s](#%s)", budget.Work, outcome.Section), budget.Promise, budget.Measured, budget.verdict(), budget.relative(),
 			})
 			if budget.Note != "" {
 				notes = append(notes, fmt.Sprintf("- *%s*: %s", budget.Work, budget.Note))
@@ -105,6 +106,13 @@ func (p Page) budgets(m *markdown) {
 	if len(notes) > 0 {
 		m.paragraph(strings.Join(notes, "\n"))
 	}
+}
+
+func (b Budget) relative() string {
+	if b.Relative == 0 {
+		return "–"
+	}
+	return Ratio(b.Relative)
 }
 
 func (b Budget) verdict() string {

@@ -21,7 +21,7 @@ func samplePage() Page {
 				Title: "A verdict on a new connection", Text: "What it costs.\n",
 				Budgets: []Budget{
 					{Work: "verdict | 1 set", Promise: "≤ 250 ns", Measured: "212 ns (200–220)", Met: true},
-					{Work: "verdict, 10,000 sets", Promise: "≤ 250 ns", Measured: "312 ns (300–320)", Note: "cache misses"},
+					{Work: "verdict, 10,000 sets", Promise: "≤ 250 ns", Measured: "312 ns (300–320)", Note: "cache misses", Relative: Relative(312, 32, 250, 16)},
 				},
 				Tables: []Table{{Caption: "By size", Columns: []string{"domain sets", "median"}, Rows: [][]string{{"1", "212 ns"}, {"10,000", "312 ns"}}}},
 				Plots:  []Plot{samplePlot()},
@@ -38,8 +38,8 @@ func TestPage(t *testing.T) {
 	}
 	text := page.String()
 	for _, want := range []string{
-		"| [verdict \\| 1 set](#verdict) | ≤ 250 ns | 212 ns (200–220) | yes |\n",
-		"| [verdict, 10,000 sets](#verdict) | ≤ 250 ns | 312 ns (300–320) | **no** |\n",
+		"| [verdict \\| 1 set](#verdict) | ≤ 250 ns | 212 ns (200–220) | yes | – |\n",
+		"| [verdict, 10,000 sets](#verdict) | ≤ 250 ns | 312 ns (300–320) | **no** | 0.62× |\n",
 		"- *verdict, 10,000 sets*: cache misses\n",
 		"| kernel | 6.18.5 |\n", "| iptables | 1.8.9 (nf_tables) |\n", "| names | 1,200,000, made alike real ones |\n", "| date | 2026-11-26 15:00 UTC |\n",
 		"**Section [traffic](#traffic) failed**", "## traffic: failed\n\n```\nstart knot: no such file\n```",

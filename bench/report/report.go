@@ -34,7 +34,20 @@ type Budget struct {
 	Promise  string // "≤ 1,000 ns"
 	Measured string // "412 ns (380–450)"
 	Met      bool
-	Note     string // what stands in the way, if it is not met
+	Note     string  // what stands in the way, if it is not met
+	Relative float64 // measured ÷ promised, each in runs of an empty program; 0: that says nothing
+}
+
+// What an empty program took where the promises were made, in nanoseconds.
+const (
+	EmptyHot    = 16
+	EmptyVaried = 51
+	EmptyInPath = 32
+)
+
+// Relative holds what was measured against what was promised, each in runs of an empty program on its machine.
+func Relative(measured, emptyHere, promised, emptyThere float64) float64 {
+	return measured / emptyHere / (promised / emptyThere)
 }
 
 // A Table has cells of ready text; Markdown aligns all but the first column right.

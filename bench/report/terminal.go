@@ -18,9 +18,9 @@ func (o Outcome) Print(w io.Writer) error {
 	}
 	fmt.Fprintf(&b, "%s (%s, %s)\n\n", o.Result.Title, o.Section, o.Took.Round(time.Second))
 	if len(o.Result.Budgets) > 0 {
-		budgets := Table{Columns: []string{"budget", "promise", "measured", "met"}}
+		budgets := Table{Columns: []string{"budget", "promise", "measured", "met", "by empty programs"}}
 		for _, budget := range o.Result.Budgets {
-			budgets.Rows = append(budgets.Rows, []string{budget.Work, budget.Promise, budget.Measured, strings.Trim(budget.verdict(), "*")})
+			budgets.Rows = append(budgets.Rows, []string{budget.Work, budget.Promise, budget.Measured, strings.Trim(budget.verdict(), "*"), budget.relative()})
 		}
 		budgets.print(&b)
 	}
