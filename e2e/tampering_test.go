@@ -223,23 +223,29 @@ func (f *fleet) nodeUpstream(t *testing.T) *namewardv1.Node {
 // TestOpenedWhileRulesWereGone: nobody judged what was opened then, so it is judged once rules stand again.
 func TestOpenedWhileRulesWereGone(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, backend string) {
-		f := newFleet(t, "--iptables", backend)
-		f.put(clientPolicy("api.example"))
-		var evil, api []netip.Addr
-		for _, resolver := range []netip.Addr{lab.ResolverV4, lab.ResolverV6} {
-			evil = append(evil, f.learn(t, resolver, "evil.example"))
-			api = append(api, f.learn(t, resolver, "api.example"))
+		for name, command := range map[string]string{"jump deleted": "-t mangle -D PREROUTING 1", "chain flushed": "-t mangle -F NAMEWARD-PREROUTING"} {
+			t.Run(name, func(t *testing.T) { openWhileRulesAreGone(t, backend, command) })
 		}
-		f.must(f.agent.Kill())
-		f.bothFamilies(t, backend, "-t mangle -D PREROUTING 1")
-		var denied, allowed []*held
-		for i := range evil {
-			denied = append(denied, f.hold(t, f.Client, "tcp", evil[i], lab.ServicePort))
-			allowed = append(allowed, f.hold(t, f.Client, "tcp", api[i], lab.ServicePort))
-		}
-		f.startAgent()
-		f.awaitCut(t, uint64(len(denied)), 0)
-		expectCut(t, denied...)
-		expectAlive(t, allowed...)
 	})
+}
+
+func openWhileRulesAreGone(t *testing.T, backend, command string) {
+	f := newFleet(t, "--iptables", backend)
+	f.put(clientPolicy("api.example"))
+	var evil, api []netip.Addr
+	for _, resolver := range []netip.Addr{lab.ResolverV4, lab.ResolverV6} {
+		evil = append(evil, f.learn(t, resolver, "evil.example"))
+		api = append(api, f.learn(t, resolver, "api.example"))
+	}
+	f.must(f.agent.Kill())
+	f.bothFamilies(t, backend, command)
+	var denied, allowed []*held
+	for i := range evil {
+		denied = append(denied, f.hold(t, f.Client, "tcp", evil[i], lab.ServicePort))
+		allowed = append(allowed, f.hold(t, f.Client, "tcp", api[i], lab.ServicePort))
+	}
+	f.startAgent()
+	f.awaitCut(t, uint64(len(denied)), 0)
+	expectCut(t, denied...)
+	expectAlive(t, allowed...)
 }

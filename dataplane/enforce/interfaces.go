@@ -26,7 +26,7 @@ type Maps interface {
 	Holds(rules *ruleset.RuleSet) (bool, error)
 }
 
-// Missing ends what Hooks.Ensure says of a chain or jump that was not there.
+// Missing ends what Hooks.Ensure says of a chain or jump that was not there, or of a chain that was empty.
 const Missing = "was missing"
 
 // Hooks is the part of the node's packet filter that calls the programs.

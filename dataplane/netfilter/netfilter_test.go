@@ -79,8 +79,8 @@ func TestEnsureMends(t *testing.T) {
 		commands []string // behind iptables
 		want     []string
 	}{
-		{"table flushed", []string{"-t mangle -F"}, []string{"jump from PREROUTING was missing", "chain NAMEWARD-PREROUTING was changed"}},
-		{"chain flushed", []string{"-t filter -F NAMEWARD-FORWARD"}, []string{"filter: chain NAMEWARD-FORWARD was changed"}},
+		{"table flushed", []string{"-t mangle -F"}, []string{"jump from PREROUTING was missing", "content of chain NAMEWARD-PREROUTING was missing"}},
+		{"chain flushed", []string{"-t filter -F NAMEWARD-FORWARD"}, []string{"filter: content of chain NAMEWARD-FORWARD was missing"}},
 		{"jump deleted", []string{"-t mangle -D OUTPUT 1"}, []string{"mangle: jump from OUTPUT was missing"}},
 		{"rule deleted", []string{"-t mangle -D NAMEWARD-OUTPUT 2"}, []string{"mangle: chain NAMEWARD-OUTPUT was changed"}},
 		{"rule in front", []string{"-t mangle -I PREROUTING -j ACCEPT"}, []string{"mangle: jump from PREROUTING was not the first rule"}},

@@ -49,6 +49,8 @@ func (t *table) faults(have listing) []string {
 		switch {
 		case !exists:
 			faults = append(faults, "chain "+c.name+" "+enforce.Missing)
+		case len(rules) == 0 && len(c.rules) > 0:
+			faults = append(faults, "content of chain "+c.name+" "+enforce.Missing)
 		case !c.holds(rules):
 			faults = append(faults, "chain "+c.name+" was changed")
 		}
