@@ -89,16 +89,25 @@ func (s *server) put(id, role, domain string) *namewardv1.Policy {
 // status waits until the status of a node is as it should be, and returns it.
 func (s *server) status(node string, accept func(*namewardv1.NodeStatus) bool) *namewardv1.NodeStatus {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); ; {
-		n, err := s.nodes.GetNode(s.t.Context(), &namewardv1.GetNodeRequest{Name: "nodes/" + node})
-		if err == nil && accept(n.GetStatus()) {
-			return n.GetStatus()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	stream, err := s.nodes.WatchNodes(ctx, &namewardv1.WatchNodesRequest{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var last *namewardv1.Node
+	for {
+		told, err := stream.Recv()
+		if err != nil {
+			s.t.Fatalf("status of %s: %v, %v", node, last, err)
 		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("status of %s: %v, %v", node, n, err)
+		if told.GetNode().GetName() != "nodes/"+node {
+			continue
 		}
-		// There is no watch of nodes to wait on.
-		time.Sleep(time.Millisecond)
+		last = told.GetNode()
+		if told.GetChange() == namewardv1.WatchNodesResponse_PUT && accept(last.GetStatus()) {
+			return last.GetStatus()
+		}
 	}
 }
 
