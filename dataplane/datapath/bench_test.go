@@ -68,3 +68,24 @@ func pattern(t testing.TB, s string) domain.Pattern {
 	}
 	return p
 }
+
+// BenchmarkDrain takes in answers of fresh names, each with an alias and an address, as they gather in a moment of
+// 20,000 a second.
+func BenchmarkDrain(b *testing.B) {
+	f := newFixture(b, func(cfg *Config) { cfg.MaxMappings = 262_144 })
+	const gathered = 200
+	number := 0
+	for b.Loop() {
+		b.StopTimer()
+		for range gathered {
+			number++
+			name, alias := fmt.Sprintf("host%d.site%d.example", number, number%1000), fmt.Sprintf("edge%d.cdn.example", number)
+			f.resolve(b, name, 300, fmt.Sprintf("%s. 300 IN CNAME %s.", name, alias), fmt.Sprintf("%s. 300 IN A 198.18.%d.%d", alias, number>>8&255, number&255))
+		}
+		b.StartTimer()
+		if err := f.locked(f.drain); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(number), "ns/answer")
+}
