@@ -171,8 +171,11 @@ static __always_inline void tell(struct scratch *s, const struct settings *set)
 	struct answer_bucket *bucket = answers_of(s->response.told_by);
 	struct told told;
 
-	if (!bucket)
+	if (!bucket) { /* the agent sizes the table so that there is one */
+		if (!send_event(s))
+			count(COUNTER_EVENT_LOST);
 		return;
+	}
 	told = find_told(bucket, content);
 	if (!told.slot) /* others are writing to all of them */
 		told.slot = &bucket->slots[0];
