@@ -13,16 +13,24 @@ const (
 	gatherMax = 250 * time.Millisecond
 )
 
+// Where so many revisions come within one fan-out that fan-outs leave no time for what makes them, the next one waits
+// a few times as long: what is passed on is still on its way through connections and nodes when streams are through.
+const (
+	burstRevisions = 8
+	burstFactor    = 4
+)
+
 // fanOut is the time from a publication until the streams that were idle have passed it on.
 type fanOut struct {
-	start time.Time
+	start     time.Time
+	revisions uint64 // that it has
 	// pending counts the streams that are awaited, and one for the publisher until it has counted all.
 	pending atomic.Int64
 	done    chan struct{}
 }
 
-func newFanOut(start time.Time) *fanOut {
-	f := &fanOut{start: start, done: make(chan struct{})}
+func newFanOut(start time.Time, revisions uint64) *fanOut {
+	f := &fanOut{start: start, revisions: revisions, done: make(chan struct{})}
 	f.pending.Store(1)
 	return f
 }
@@ -52,7 +60,19 @@ func (f *fanOut) wait(ctx context.Context) {
 	}
 	select {
 	case <-ctx.Done():
+		return
 	case <-f.done:
+	case <-longest.C:
+		return
+	}
+	if f.revisions < burstRevisions {
+		return
+	}
+	spread := time.NewTimer((burstFactor - 1) * time.Since(f.start))
+	defer spread.Stop()
+	select {
+	case <-ctx.Done():
+	case <-spread.C:
 	case <-longest.C:
 	}
 }

@@ -277,6 +277,17 @@ func TestIdlePublishesAtOnceAndBurstsAreGathered(t *testing.T) {
 		if waited := time.Since(began); waited != 40*time.Millisecond || newest.Revision != 12 {
 			t.Errorf("revision %d was published after %v, want 12 after 40ms", newest.Revision, waited)
 		}
+		// What comes in a burst waits longer, so that fan-outs do not take all the time.
+		_, changed = subscription.Newest()
+		began = time.Now()
+		s.put(t, allow("c", "", "c1.test"))
+		time.Sleep(20 * time.Millisecond)
+		subscription.Delivered(newest)
+		<-changed
+		newest, _ = subscription.Newest()
+		if waited := time.Since(began); waited != 80*time.Millisecond || newest.Revision != 13 {
+			t.Errorf("revision %d was published after %v, want 13 after 80ms", newest.Revision, waited)
+		}
 		// A stream that is stuck delays the others by no more than the bound.
 		_, changed = subscription.Newest()
 		began = time.Now()

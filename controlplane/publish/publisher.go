@@ -120,9 +120,9 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 	if revision == p.revision {
 		return nil
 	}
-	change := p.makeCurrent(snapshot, revision)
 	now := time.Now()
-	fanOut := newFanOut(now)
+	fanOut := newFanOut(now, revision-p.revision)
+	change := p.makeCurrent(snapshot, revision)
 	for key, t := range p.topics {
 		if len(t.subscriptions) == 0 && now.Sub(t.idleSince) > idleTime {
 			delete(p.topics, key)
