@@ -36,13 +36,16 @@ type size struct {
 	edits           int // of one pattern each
 	writes          int
 	replaced        int // patterns of a set that is replaced
+	reporters       int // nodes that report mappings
+	mappings        int // that they report
+	queries         int // of each kind
 }
 
 func sizes(fast bool) size {
 	if fast {
-		return size{2_000, 300, 1, 15, 3 * time.Second, 3_000, 1_500, 100_000, 100, 5, 100, 100_000}
+		return size{2_000, 300, 1, 15, 3 * time.Second, 3_000, 1_500, 100_000, 100, 5, 100, 100_000, 100, 200_000, 50}
 	}
-	return size{10_000, 1_000, 5, 200, 20 * time.Second, 25_000, 10_000, 100_000, 1_000, 20, 1_000, 1_000_000}
+	return size{10_000, 1_000, 5, 200, 20 * time.Second, 25_000, 10_000, 100_000, 1_000, 20, 1_000, 1_000_000, 1_000, 5_000_000, 200}
 }
 
 func (w works) sections() []report.Section {
@@ -51,6 +54,7 @@ func (w works) sections() []report.Section {
 		{Name: "fleet-reconnect", Measure: w.with(reconnect)},
 		{Name: "fleet-domain-set", Measure: w.with(domainSet)},
 		{Name: "fleet-writes", Measure: w.with(writes)},
+		{Name: "fleet-observations", Measure: w.with(observations)},
 	}
 }
 

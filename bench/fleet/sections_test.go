@@ -17,7 +17,7 @@ func TestSections(t *testing.T) {
 	w := works{bin: bin, sizes: func(bool) size {
 		return size{
 			policies: 20, nodes: 5, syncs: 2, quiet: 2, busyTime: 200 * time.Millisecond, burst: 50,
-			connected: 5, domains: 1_000, users: 2, edits: 2, writes: 5, replaced: 1_000,
+			connected: 5, domains: 1_000, users: 2, edits: 2, writes: 5, replaced: 1_000, reporters: 5, mappings: 5_000, queries: 2,
 		}
 	}}
 	for _, section := range w.sections() {

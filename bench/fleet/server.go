@@ -32,22 +32,24 @@ var errStart = errors.New("the server does not say that it listens")
 // server is a policy server in a process of its own, with a client of its operator.
 type server struct {
 	bin, dir, address string
+	flags             []string // besides those that all have
 	command           *exec.Cmd
 	connection        *grpc.ClientConn
 	policies          namewardv1.PolicyServiceClient
 	sets              namewardv1.DomainSetServiceClient
 	nodes             namewardv1.NodeServiceClient
+	mappings          namewardv1.ObservationServiceClient
 	logged            sync.WaitGroup
 	last              bytes.Buffer // of its log, once it has ended
 }
 
 // open starts a server with a new store.
-func open(ctx context.Context, bin string) (*server, error) {
+func open(ctx context.Context, bin string, flags ...string) (*server, error) {
 	dir, err := os.MkdirTemp("", "nameward-bench-store-")
 	if err != nil {
 		return nil, err
 	}
-	s := &server{bin: bin, dir: dir, address: "127.0.0.1:0"}
+	s := &server{bin: bin, dir: dir, address: "127.0.0.1:0", flags: flags}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -59,13 +61,15 @@ func open(ctx context.Context, bin string) (*server, error) {
 	s.policies = namewardv1.NewPolicyServiceClient(s.connection)
 	s.sets = namewardv1.NewDomainSetServiceClient(s.connection)
 	s.nodes = namewardv1.NewNodeServiceClient(s.connection)
+	s.mappings = namewardv1.NewObservationServiceClient(s.connection)
 	return s, nil
 }
 
 // start starts the process, on the address of the one before, and returns when it listens.
 func (s *server) start(ctx context.Context) error {
-	s.command = exec.CommandContext(ctx, s.bin,
-		"--insecure", "--data-dir", s.dir, "--listen", s.address, "--metrics-listen", "", "--log-format", "json")
+	s.command = exec.CommandContext(ctx, s.bin, append([]string{
+		"--insecure", "--data-dir", s.dir, "--listen", s.address, "--metrics-listen", "", "--log-format", "json",
+	}, s.flags...)...)
 	log, err := s.command.StderrPipe()
 	if err != nil {
 		return err

@@ -272,17 +272,18 @@ func (a *Agent) tellStatus(ctx context.Context, stream grpc.ClientStream, after 
 	})
 }
 
-// Observe reports mappings as the next batch of the stream that is open.
-func (a *Agent) Observe(mappings []*namewardv1.Mapping) error {
+// Observe reports mappings as the next batch of the stream that is open, and returns which that is.
+func (a *Agent) Observe(mappings []*namewardv1.Mapping) (Batch, error) {
 	a.mu.Lock()
 	if !a.state.Connected {
 		a.mu.Unlock()
-		return fmt.Errorf("%s: %w", a.name, errDisconnected)
+		return Batch{}, fmt.Errorf("%s: %w", a.name, errDisconnected)
 	}
 	a.batch++
 	stream, batch := a.stream, a.batch
+	sent := Batch{a.state.Streams, batch}
 	a.mu.Unlock()
-	return a.send(stream, &agentv1.SyncRequest{Message: &agentv1.SyncRequest_Observations{Observations: &agentv1.Observations{
+	return sent, a.send(stream, &agentv1.SyncRequest{Message: &agentv1.SyncRequest_Observations{Observations: &agentv1.Observations{
 		Batch: batch, Mappings: mappings, SentTime: timestamppb.Now(),
 	}}})
 }

@@ -1,5 +1,18 @@
 package fleet
 
+// Batch is a batch of observations that an agent has sent: on which of its streams, and its number there.
+type Batch struct {
+	Stream int
+	Number uint64
+}
+
+// In reports whether the server has taken a batch in, as far as the agent knows, and Lost whether the agent cannot know
+// any more, since the stream has ended.
+func (s State) In(b Batch) bool { return s.Streams == b.Stream && s.Batch >= b.Number }
+
+// Lost is said at In.
+func (s State) Lost(b Batch) bool { return s.Streams != b.Stream }
+
 // State is how an agent is, and what became of it.
 type State struct {
 	Node int
