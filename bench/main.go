@@ -64,6 +64,7 @@ type options struct {
 	only  string
 	out   string
 	list  bool
+	soak  time.Duration
 }
 
 func parse(args []string, usage io.Writer) (options, error) {
@@ -74,6 +75,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	flags.StringVar(&o.names, "names", "", "`file` of domain names, one a line, plain or .gz; without it, names alike real ones are made")
 	flags.StringVar(&o.only, "only", "", "`sections` to measure, separated by commas; no page either")
 	flags.StringVar(&o.out, "out", "", "page to write, plots beside it in the folder of the same name (default "+defaultOut+")")
+	flags.DurationVar(&o.soak, "soak", time.Minute, "how long a fleet lives with changes and reports (fleet-soak)")
 	flags.BoolVar(&o.list, "list", false, "say which sections there are")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -104,7 +106,7 @@ func command(ctx context.Context, args []string, all []report.Section, out, log 
 	}
 	page := report.Page{Machine: report.ThisMachine(ctx), Date: time.Now(), Fast: o.fast}
 	fmt.Fprintln(log, page.Machine)
-	config := report.Config{Fast: o.fast, Log: log}
+	config := report.Config{Fast: o.fast, Soak: o.soak, Log: log}
 	if config.Names, page.Names, err = o.readNames(log); err != nil {
 		return err
 	}

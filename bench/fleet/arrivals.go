@@ -43,9 +43,17 @@ type agents struct {
 const kept = 0
 
 func join(ctx context.Context, s *server, nodes int) *agents {
-	a := &agents{arrivals: &arrivals{}}
+	all := &arrivals{}
+	a := joinWith(ctx, s, nodes, all.add)
+	a.arrivals = all
+	return a
+}
+
+// joinWith has a function take what arrives.
+func joinWith(ctx context.Context, s *server, nodes int, arrived func(fleet.Arrival)) *agents {
+	a := &agents{}
 	a.Fleet = fleet.New(fleet.Config{
-		Server: s.address, Nodes: nodes, Arrived: a.arrivals.add,
+		Server: s.address, Nodes: nodes, Arrived: arrived,
 		Labels:      func(int) map[string]string { return map[string]string{"role": "web"} },
 		Keep:        func(node int) bool { return node == kept },
 		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},

@@ -55,6 +55,7 @@ func (w works) sections() []report.Section {
 		{Name: "fleet-domain-set", Measure: w.with(domainSet)},
 		{Name: "fleet-writes", Measure: w.with(writes)},
 		{Name: "fleet-observations", Measure: w.with(observations)},
+		{Name: "fleet-soak", Measure: w.soak},
 	}
 }
 

@@ -4,12 +4,14 @@ package report
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // A Config says how thoroughly to measure, and on what.
 type Config struct {
-	Fast  bool     // all of it in less than 5 minutes
-	Names []string // domain names to fill tables with: real ones, or made alike; at least a million unless Fast
+	Fast  bool          // all of it in less than 5 minutes
+	Names []string      // domain names to fill tables with: real ones, or made alike; at least a million unless Fast
+	Soak  time.Duration // how long what is measured for a while is measured; 0 for a minute
 	Log   io.Writer
 }
 

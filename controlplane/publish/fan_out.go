@@ -2,15 +2,21 @@ package publish
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // A fan-out costs its server about the same for one change as for hundreds: while one is under way, what
-// changes is gathered. The bounds keep that from adding delay that a person or a machine would notice.
+// changes is gathered. The bounds keep that from adding delay that a person or a machine would notice, more of it
+// where a fan-out goes to so many streams that it takes its time: without a pause between fan-outs, nothing else would
+// get a turn, and least of all the writes.
 const (
-	gatherMin = 5 * time.Millisecond
-	gatherMax = 250 * time.Millisecond
+	gatherMin       = 5 * time.Millisecond
+	gatherMax       = 250 * time.Millisecond
+	gatherMaxStream = 500 * time.Microsecond // more for each stream
+	// stragglers is one of how many streams is not waited for: a few slow ones delay nobody.
+	stragglers = 16
 )
 
 // Where so many revisions come within one fan-out that fan-outs leave no time for what makes them, the next one waits
@@ -26,6 +32,9 @@ type fanOut struct {
 	revisions uint64 // that it has
 	// pending counts the streams that are awaited, and one for the publisher until it has counted all.
 	pending atomic.Int64
+	streams int64        // that were awaited; the publisher's until begun
+	few     atomic.Int64 // of which nobody waits
+	through sync.Once
 	done    chan struct{}
 }
 
@@ -35,12 +44,19 @@ func newFanOut(start time.Time, revisions uint64) *fanOut {
 	return f
 }
 
-func (f *fanOut) join()  { f.pending.Add(1) }
-func (f *fanOut) begun() { f.leave() }
+func (f *fanOut) join() {
+	f.streams++
+	f.pending.Add(1)
+}
+
+func (f *fanOut) begun() {
+	f.few.Store(f.streams / stragglers)
+	f.leave()
+}
 
 func (f *fanOut) leave() {
-	if f.pending.Add(-1) == 0 {
-		close(f.done)
+	if f.pending.Add(-1) <= f.few.Load() {
+		f.through.Do(func() { close(f.done) })
 	}
 }
 
@@ -51,7 +67,7 @@ func (f *fanOut) wait(ctx context.Context) {
 	}
 	shortest := time.NewTimer(time.Until(f.start.Add(gatherMin)))
 	defer shortest.Stop()
-	longest := time.NewTimer(time.Until(f.start.Add(gatherMax)))
+	longest := time.NewTimer(time.Until(f.start.Add(gatherMax + time.Duration(f.streams)*gatherMaxStream)))
 	defer longest.Stop()
 	select {
 	case <-ctx.Done():
