@@ -90,7 +90,8 @@ func (s *Store) writeDomainSet(ctx context.Context, wanted, current *policy.Doma
 	content := sha256.Sum256(value)
 	operations := []storage.Operation{{Key: stored.Name, Value: value, Expected: expected}}
 	operations = append(operations, layOut(&stored, current)...)
-	err = s.backend.Commit(ctx, operations, func(revision uint64) {
+	change := Change{Name: stored.Name, Before: State{DomainSet: current}, After: State{DomainSet: &stored}, Content: content}
+	err = s.commit(ctx, change, operations, func(revision uint64) {
 		stored.Revision, stored.Etag = revision, etag(revision, content)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -124,7 +125,8 @@ func (s *Store) DeleteDomainSet(ctx context.Context, name string, guard Guard) e
 		for i := range current.Buckets {
 			operations = append(operations, storage.Operation{Key: bucketKey(name, i)})
 		}
-		err = s.backend.Commit(ctx, operations, func(revision uint64) {
+		change := Change{Name: name, Before: State{DomainSet: current}}
+		err = s.commit(ctx, change, operations, func(revision uint64) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.change(revision, func(txn *memdb.Txn) error { return txn.Delete(tableDomainSets, current) })

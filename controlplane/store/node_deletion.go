@@ -22,7 +22,8 @@ func (s *Store) DeleteNode(ctx context.Context, id node.ID, gone func()) error {
 			return err
 		}
 		operation := storage.Operation{Key: id.ResourceName(), Expected: storage.ExpectRevision(current.revision)}
-		err = s.backend.Commit(ctx, []storage.Operation{operation}, func(revision uint64) {
+		change := Change{Name: id.ResourceName(), Before: State{Node: current}}
+		err = s.commit(ctx, change, []storage.Operation{operation}, func(revision uint64) {
 			s.dropNode(id, revision)
 			gone()
 		})

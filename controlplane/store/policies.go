@@ -154,7 +154,8 @@ func (s *Store) writePolicy(ctx context.Context, p *policy.Policy, wanted *namew
 	}
 	content := sha256.Sum256(value)
 	operations := []storage.Operation{{Key: p.Name, Value: value, Expected: expected}}
-	err = s.backend.Commit(ctx, operations, func(revision uint64) {
+	change := Change{Name: p.Name, Before: State{Policy: current}, After: State{Policy: &stored}, Content: content}
+	err = s.commit(ctx, change, operations, func(revision uint64) {
 		stored.Revision, stored.Etag = revision, etag(revision, content)
 		stored.Message.Etag = stored.Etag
 		s.apply(revision, func(txn *memdb.Txn) error { return txn.Insert(tablePolicies, &stored) }, &stored, "")
@@ -178,7 +179,8 @@ func (s *Store) DeletePolicy(ctx context.Context, name string, guard Guard) erro
 			return err
 		}
 		operations := []storage.Operation{{Key: name, Expected: storage.ExpectRevision(current.Revision)}}
-		err = s.backend.Commit(ctx, operations, func(revision uint64) {
+		change := Change{Name: name, Before: State{Policy: current}}
+		err = s.commit(ctx, change, operations, func(revision uint64) {
 			s.apply(revision, func(txn *memdb.Txn) error { return txn.Delete(tablePolicies, current) }, nil, name)
 		})
 		switch {

@@ -46,6 +46,7 @@ func (e *ResourceError) Unwrap() error { return e.Err }
 // Store holds policies, domain sets and nodes. It starts no goroutine and is safe for concurrent use.
 type Store struct {
 	backend storage.Backend
+	journal Journal // set before anything changes
 	id      string
 	db      *memdb.MemDB
 
@@ -73,7 +74,7 @@ func Open(ctx context.Context, backend storage.Backend) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make read model: %w", err)
 	}
-	s := &Store{backend: backend, db: db, rulesChanged: make(chan struct{})}
+	s := &Store{backend: backend, journal: noJournal{}, db: db, rulesChanged: make(chan struct{})}
 	txn := db.Txn(true)
 	defer txn.Abort()
 	loading := &loader{txn: txn, sets: map[string]*loadedSet{}}
