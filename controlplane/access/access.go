@@ -52,10 +52,14 @@ func NewContext(ctx context.Context, c Caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
 }
 
-var errNoPeer = errors.New("request without a peer")
+var (
+	errNoPeer = errors.New("request without a peer")
+	errPlain  = errors.New("connection without TLS, which this server does not take")
+)
 
-// callerOf returns who is at the other end of a connection, without a role yet.
-func callerOf(ctx context.Context) (Caller, error) {
+// callerOf returns who is at the other end of a connection, without a role yet. Nobody is anonymous by accident: only
+// where the server was told to do without TLS.
+func callerOf(ctx context.Context, insecure bool) (Caller, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return Caller{}, errNoPeer
@@ -64,6 +68,9 @@ func callerOf(ctx context.Context) (Caller, error) {
 	id, err := IdentityOf(p.AuthInfo)
 	if err != nil {
 		return c, err
+	}
+	if id.IsZero() && !insecure {
+		return c, errPlain
 	}
 	c.ID, c.Anonymous = id, id.IsZero()
 	return c, nil

@@ -10,11 +10,13 @@ import (
 
 // Guard stands before every method of the API.
 type Guard struct {
-	rules   map[string]rule
-	roles   *Roles
-	denials *denials
-	limits  *limits
-	metrics *metrics
+	rules map[string]rule
+	roles *Roles
+	// insecure says that connections without TLS are taken, and their callers are anonymous.
+	insecure bool
+	denials  *denials
+	limits   *limits
+	metrics  *metrics
 }
 
 // Auditor keeps on record what was denied.
@@ -23,10 +25,11 @@ type Auditor interface {
 	Denied(caller Caller, method, reason string, count int)
 }
 
-// NewGuard returns a guard. Calls that it denies go to the auditor and the log, a bounded number of them.
-func NewGuard(roles *Roles, auditor Auditor, log *slog.Logger) *Guard {
+// NewGuard returns a guard. Calls that it denies go to the auditor and the log, a bounded number of them. With
+// insecure it takes connections without TLS, whose callers may do everything.
+func NewGuard(roles *Roles, insecure bool, auditor Auditor, log *slog.Logger) *Guard {
 	m := newMetrics(roles)
-	return &Guard{rules: table(), roles: roles, denials: newDenials(auditor, m, log), limits: newLimits(m), metrics: m}
+	return &Guard{rules: table(), roles: roles, insecure: insecure, denials: newDenials(auditor, m, log), limits: newLimits(m), metrics: m}
 }
 
 // Tap is a tap.ServerInHandle: it judges a call when its headers are there, before anything of its request is read,
@@ -90,7 +93,7 @@ func (g *Guard) admit(ctx context.Context, method string) (context.Context, erro
 
 // judge returns who calls and what the method is, or the status that says why not.
 func (g *Guard) judge(ctx context.Context, method string) (Caller, rule, error) {
-	caller, err := callerOf(ctx)
+	caller, err := callerOf(ctx, g.insecure)
 	if err != nil {
 		return caller, rule{}, g.denials.unknown(caller, method, err)
 	}

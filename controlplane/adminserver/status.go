@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/controlplane/audit"
 	"github.com/nameward/nameward/controlplane/store"
 )
 
@@ -53,6 +54,8 @@ func verdicts() []verdict {
 		{store.ErrNotFound, codes.NotFound, "NOT_FOUND"},
 		{store.ErrExists, codes.AlreadyExists, "ALREADY_EXISTS"},
 		{store.ErrStale, codes.Aborted, "STALE_ETAG"},
+		{audit.ErrFull, codes.ResourceExhausted, "AUDIT_LOG_FULL"},
+		{audit.ErrBroken, codes.Unavailable, "AUDIT_LOG_FAILED"},
 		{store.ErrConnected, codes.FailedPrecondition, "CONNECTED"},
 		{errStopping, codes.Unavailable, "STOPPING"},
 		{errTooSlow, codes.ResourceExhausted, "TOO_SLOW"},

@@ -122,6 +122,8 @@ func handlerFaults(request proto.Message) error {
 		_, _, err = parseListMappings(r)
 	case *namewardv1.ListFlowEventsRequest:
 		_, _, err = parseListFlowEvents(r)
+	case *namewardv1.ListAuditEventsRequest:
+		_, _, err = parseListAuditEvents(r)
 	case *namewardv1.WatchMappingsRequest:
 		_, err = ingest.ParseFilter(r.GetFilter())
 	case *namewardv1.GetRuleSetRequest:
