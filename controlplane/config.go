@@ -42,8 +42,15 @@ type Config struct {
 	TraceRatio float64
 	// DrainTime is what agents get to leave a server that stops, each at a random moment of it.
 	DrainTime time.Duration
-	LogLevel  string
-	LogFormat string
+	// RolesFile says which role an identity has; empty for the convention in SPIFFE IDs.
+	RolesFile string
+	// AuditFileSize is the size from which on a file of the audit log is left for another, AuditFiles how many are kept.
+	AuditFileSize int64
+	AuditFiles    int
+	// MaxConnections bounds the connections to the API.
+	MaxConnections int
+	LogLevel       string
+	LogFormat      string
 }
 
 // A server that is asked to stop is soon killed: see TimeoutStopSec of its unit.
@@ -58,7 +65,8 @@ const (
 func DefaultConfig() Config {
 	return Config{
 		Listen: "127.0.0.1:7443", DataDir: "/var/lib/nameward-server", Store: "bolt",
-		MetricsListen: "127.0.0.1:7480", MaxMappings: 1_000_000, MaxFlowEvents: 262_144, DrainTime: 2 * time.Second, TraceRatio: 1, LogLevel: "info", LogFormat: logText,
+		MetricsListen: "127.0.0.1:7480", MaxMappings: 1_000_000, MaxFlowEvents: 262_144, DrainTime: 2 * time.Second, TraceRatio: 1,
+		AuditFileSize: 16 << 20, AuditFiles: 64, MaxConnections: 65_536, LogLevel: "info", LogFormat: logText,
 	}
 }
 
@@ -76,6 +84,7 @@ func (c *Config) Bind(flags *pflag.FlagSet) {
 	flags.BoolVar(&c.TraceInsecure, "trace-insecure", c.TraceInsecure, "send traces in plain text")
 	flags.Float64Var(&c.TraceRatio, "trace-ratio", c.TraceRatio, "part of the requests that is traced, from 0 to 1; a caller that traces decides for its own")
 	flags.DurationVar(&c.DrainTime, "drain-time", c.DrainTime, "what agents get to leave a server that stops, each at a random moment of it, so that they do not come to another server all at once")
+	c.bindAccess(flags)
 	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	flags.StringVar(&c.LogFormat, "log-format", c.LogFormat, "text or json")
 }
@@ -106,6 +115,7 @@ func (c Config) Validate() error {
 		fault("store", "%q is not bolt", c.Store)
 	}
 	c.validateObservability(fault)
+	c.validateAccess(fault)
 	if c.MaxMappings < 1 {
 		fault("max-mappings", "%d is below 1", c.MaxMappings)
 	}

@@ -23,7 +23,7 @@ func openEndpoints(ctx context.Context, cfg Config, backend *bolt.Backend, log *
 	if err != nil {
 		return nil, err
 	}
-	open := &endpoints{api: &connections{Listener: api}}
+	open := &endpoints{api: newConnections(api, cfg.MaxConnections, log.With("component", "api"))}
 	if cfg.MetricsListen != "" {
 		if open.metrics, err = listen(ctx, cfg.MetricsListen); err != nil {
 			return nil, errors.Join(err, open.close())

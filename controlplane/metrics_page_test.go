@@ -40,9 +40,15 @@ func TestMetricsPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := DefaultConfig()
+	cfg.DataDir = t.TempDir()
 	stages := newStages(cfg, s, slog.New(slog.DiscardHandler))
+	keeping, err := openAccess(cfg, s, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keeping.close()
 	var lines []string
-	for _, c := range slices.Concat((&connections{}).collectors(), backend.Collectors(), stages.collectors(cfg)) {
+	for _, c := range slices.Concat(newConnections(nil, 0, nil).collectors(), backend.Collectors(), keeping.collectors(), stages.collectors(cfg)) {
 		lines = append(lines, linesOf(t, c)...)
 	}
 	slices.Sort(lines)

@@ -11,10 +11,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/nameward/nameward/controlplane/access"
 	"github.com/nameward/nameward/controlplane/adminserver"
 	"github.com/nameward/nameward/controlplane/storage/bolt"
 	"github.com/nameward/nameward/controlplane/store"
@@ -24,6 +26,11 @@ import (
 const (
 	// maxMessage admits a policy of 100,000 patterns, far over the 4 MiB of gRPC's default.
 	maxMessage = 64 << 20
+	// maxStreams is how many calls run on a connection at once; others wait in their client. It also bounds what a
+	// client makes the server begin by beginning calls and giving them up.
+	maxStreams = 256
+	// maxHeaders bounds the headers of a call, which are read before anybody looks at it.
+	maxHeaders = 64 << 10
 	// Windows of a fixed size: gRPC would otherwise send pings to find a good one, for each node.
 	streamWindow, connectionWindow = 1 << 20, 2 << 20
 	// Each connection has such a buffer for as long as it lives, and what agents say is short. gRPC's own is 32 KiB.
@@ -52,6 +59,12 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	}
 	log.Info("store opened", "store_id", policies.ID(), "revision", policies.Revision())
 
+	keeping, err := openAccess(cfg, policies, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, keeping.close()) }()
+
 	tracing, err := newTracing(ctx, cfg)
 	if err != nil {
 		return err
@@ -59,7 +72,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	defer tracing.stop(ctx, log)
 	stages := newStages(cfg, policies, log)
 	stopping := make(chan struct{})
-	server, healthServer, err := stages.server(tracing, stopping, log.With("component", "adminserver"))
+	server, healthServer, err := stages.server(tracing, keeping, stopping, log.With("component", "adminserver"))
 	if err != nil {
 		return err
 	}
@@ -67,12 +80,12 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	registry := newRegistry(slices.Concat(open.api.collectors(), backend.Collectors(), stages.collectors(cfg))...)
+	registry := newRegistry(slices.Concat(open.api.collectors(), backend.Collectors(), keeping.collectors(), stages.collectors(cfg))...)
 	// The loops outlive ctx by what it takes to let the agents leave.
 	g, groupCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	loops, stopLoops := context.WithCancel(groupCtx)
 	defer stopLoops()
-	for _, run := range []func(context.Context) error{stages.publisher.Run, stages.mappings.Run, stages.flows.Run, stages.agents.Run, open.backups.run} {
+	for _, run := range []func(context.Context) error{stages.publisher.Run, stages.mappings.Run, stages.flows.Run, stages.agents.Run, open.backups.run, keeping.roles.Run} {
 		g.Go(func() error { return run(loops) })
 	}
 	g.Go(func() error { return serve(server, open.api, log) })
@@ -97,11 +110,14 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	return g.Wait() //nolint:wrapcheck // each says what it did
 }
 
-func newGRPCServer(requests *requests, validator *adminserver.Validator, tracing *tracing) *grpc.Server {
+func newGRPCServer(requests *requests, guard *access.Guard, validator *adminserver.Validator, tracing *tracing) *grpc.Server {
 	return grpc.NewServer(append(tracing.options(),
 		grpc.ForceServerCodecV2(syncserver.Codec()),
-		grpc.ChainUnaryInterceptor(requests.unary, validator.Unary),
-		grpc.ChainStreamInterceptor(requests.stream, validator.Stream),
+		grpc.Creds(guard.Credentials(insecure.NewCredentials())),
+		grpc.InTapHandle(guard.Tap),
+		grpc.ChainUnaryInterceptor(requests.unary, guard.Unary, validator.Unary),
+		grpc.ChainStreamInterceptor(requests.stream, guard.Stream, validator.Stream),
+		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.ReadBufferSize(readBuffer),
 		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connectionWindow),

@@ -86,8 +86,8 @@ func IdentityOf(info credentials.AuthInfo) (identity.ID, error) {
 		}
 		return identity.ID{}, fmt.Errorf("connection of the kind %s says nothing of its peer", info.AuthType())
 	}
-	if len(tls.State.PeerCertificates) == 0 {
-		return identity.ID{}, errors.New("connection has no client certificate")
+	if len(tls.State.VerifiedChains) == 0 {
+		return identity.ID{}, errors.New("connection has no client certificate that was verified")
 	}
 	id, err := identity.FromCertificate(tls.State.PeerCertificates[0])
 	if err != nil {

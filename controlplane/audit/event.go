@@ -67,8 +67,12 @@ func beginning(ctx context.Context, name string, change store.Change, now time.T
 // ending returns what the last line of an event says.
 func ending(name string, revision uint64, err error, now time.Time) *namewardv1.AuditEvent {
 	event := &namewardv1.AuditEvent{Name: name, EndTime: timestamppb.New(now), Outcome: namewardv1.AuditEvent_COMMITTED, Revision: revision}
-	if err != nil {
-		event.Outcome, event.Revision, event.Reason = namewardv1.AuditEvent_NOT_COMMITTED, 0, bounded(err.Error())
+	if err == nil {
+		return event
+	}
+	event.Outcome, event.Revision, event.Reason = namewardv1.AuditEvent_OUTCOME_UNSPECIFIED, 0, bounded(err.Error())
+	if store.Unmade(err) {
+		event.Outcome = namewardv1.AuditEvent_NOT_COMMITTED
 	}
 	return event
 }

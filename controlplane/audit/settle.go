@@ -26,7 +26,7 @@ func (l *Log) settle(settler Settler) error {
 	}
 	unsettled := 0
 	for i, lines := range file.events {
-		if lines.last != nil {
+		if lines.ended() {
 			continue
 		}
 		event, err := lines.read()

@@ -123,6 +123,17 @@ func (s *Store) stateOf(name string) (State, string, error) {
 	return State{}, "", nil
 }
 
+// Unmade reports whether a commit that ended with this error surely did not happen. After others it may have: what was
+// written when the write failed may be there all the same.
+func Unmade(err error) bool {
+	for _, sure := range []error{storage.ErrConflict, storage.ErrClosed, context.Canceled, context.DeadlineExceeded} {
+		if errors.Is(err, sure) {
+			return true
+		}
+	}
+	return false
+}
+
 // noJournal keeps nothing.
 type noJournal struct{}
 
