@@ -16,6 +16,7 @@ type Guard struct {
 	insecure bool
 	denials  *denials
 	limits   *limits
+	streams  *streams
 	metrics  *metrics
 }
 
@@ -29,7 +30,11 @@ type Auditor interface {
 // insecure it takes connections without TLS, whose callers may do everything.
 func NewGuard(roles *Roles, insecure bool, auditor Auditor, log *slog.Logger) *Guard {
 	m := newMetrics(roles)
-	return &Guard{rules: table(), roles: roles, insecure: insecure, denials: newDenials(auditor, m, log), limits: newLimits(m), metrics: m}
+	g := &Guard{
+		rules: table(), roles: roles, insecure: insecure, denials: newDenials(auditor, m, log), limits: newLimits(m), streams: newStreams(), metrics: m,
+	}
+	roles.changed = g.rejudge
+	return g
 }
 
 // Tap is a tap.ServerInHandle: it judges a call when its headers are there, before anything of its request is read,
@@ -59,12 +64,16 @@ func (g *Guard) Unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 	return handler(ctx, request)
 }
 
-// Stream is a grpc.StreamServerInterceptor.
+// Stream is a grpc.StreamServerInterceptor. The stream's context ends, with the status that says why, when its caller
+// may no longer have it: a handler must heed its cause.
 func (g *Guard) Stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	ctx, err := g.admit(stream.Context(), info.FullMethod)
 	if err != nil {
 		return err
 	}
+	caller, _ := FromContext(ctx)
+	ctx, over := g.streams.begin(ctx, caller, info.FullMethod)
+	defer over()
 	return handler(server, &callersStream{stream, ctx})
 }
 
@@ -97,6 +106,11 @@ func (g *Guard) judge(ctx context.Context, method string) (Caller, rule, error) 
 	if err != nil {
 		return caller, rule{}, g.denials.unknown(caller, method, err)
 	}
+	return g.allow(caller, method)
+}
+
+// allow returns the caller with the role that it has now, and what the method is.
+func (g *Guard) allow(caller Caller, method string) (Caller, rule, error) {
 	known, listed := g.rules[method]
 	if !caller.Anonymous {
 		caller.Role = g.roles.Of(caller.ID)

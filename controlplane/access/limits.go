@@ -14,30 +14,42 @@ import (
 	"github.com/nameward/nameward/api/identity"
 )
 
-// limit is what one caller may have of a class of calls. Who calls more often waits; who has more calls running than
+// Limit is what one caller may have of a class of calls. Who calls more often waits; who has more calls running than
 // anybody who waits for answers would is refused. Without TLS callers cannot be told apart, and only this machine's
 // come: none of it holds then.
-type limit struct {
-	running   int // at once
-	perSecond float64
-	burst     float64
+type Limit struct {
+	// Running is how many calls run at once.
+	Running int
+	// PerSecond is how many may come a second, and Burst how many at once.
+	PerSecond, Burst float64
 }
 
 // limitsOf are far above what an operator, a pipeline or an agent does.
-func limitsOf() map[class]limit {
-	return map[class]limit{
-		reads:   {running: 64, perSecond: 200, burst: 1000},
-		watches: {running: 64, perSecond: 10, burst: 100},
-		changes: {running: 32, perSecond: 200, burst: 1000},
+func limitsOf() map[class]Limit {
+	return map[class]Limit{
+		reads:   {Running: 64, PerSecond: 200, Burst: 1000},
+		watches: {Running: 64, PerSecond: 10, Burst: 100},
+		changes: {Running: 32, PerSecond: 200, Burst: 1000},
 		// A node has one stream, and for a moment the one before. Agents come back by their own back-off.
-		syncs:  {running: 4, perSecond: 2, burst: 20},
-		probes: {running: 16, perSecond: 20, burst: 100},
+		syncs:  {Running: 4, PerSecond: 2, Burst: 20},
+		probes: {Running: 16, PerSecond: 20, Burst: 100},
 	}
+}
+
+// Limits returns the limit of every method that has a role.
+func Limits() map[string]Limit {
+	limits, of := map[string]Limit{}, limitsOf()
+	for method, r := range table() {
+		if limit, ok := of[r.class]; ok {
+			limits[method] = limit
+		}
+	}
+	return limits
 }
 
 // limits keeps what each caller has running and how much it has called.
 type limits struct {
-	of      map[class]limit
+	of      map[class]Limit
 	metrics *metrics
 	now     func() time.Time
 
@@ -68,10 +80,10 @@ func (l *limits) enter(caller Caller, c class) (leave func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u := l.find(user{caller.ID, c})
-	if u.running >= limit.running {
+	if u.running >= limit.Running {
 		l.metrics.limited.WithLabelValues(string(c)).Inc()
 		return nil, refusal(codes.ResourceExhausted,
-			fmt.Sprintf("%s has %d calls of the kind %s running, and no more may", caller, limit.running, c), "TOO_MANY_CALLS",
+			fmt.Sprintf("%s has %d calls of the kind %s running, and no more may", caller, limit.Running, c), "TOO_MANY_CALLS",
 			map[string]string{"identity": caller.String(), "methods": string(c)}, &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Second)})
 	}
 	u.running++
@@ -109,12 +121,12 @@ func (l *limits) spend(who user) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u, now := l.find(who), l.now()
-	u.owed = max(0, u.owed-now.Sub(u.at).Seconds()*limit.perSecond) + 1
+	u.owed = max(0, u.owed-now.Sub(u.at).Seconds()*limit.PerSecond) + 1
 	u.at = now
-	if u.owed <= limit.burst {
+	if u.owed <= limit.Burst {
 		return 0
 	}
-	return time.Duration((u.owed - limit.burst) / limit.perSecond * float64(time.Second))
+	return time.Duration((u.owed - limit.Burst) / limit.PerSecond * float64(time.Second))
 }
 
 // usageTime is after how long without a call everything of a caller is forgiven.

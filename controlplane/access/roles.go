@@ -29,6 +29,8 @@ type Roles struct {
 	path   string // empty for the convention
 	log    *slog.Logger
 	grants atomic.Pointer[[]grant]
+	// changed is called when other roles are in force. It is set before Run.
+	changed func()
 	// read and fault are of Run: what was last looked at, and what was wrong with it.
 	read  []byte
 	fault string
@@ -114,6 +116,9 @@ func (r *Roles) Reload() {
 		r.grants.Store(&grants)
 		r.reloads.Add(1)
 		r.log.Info("roles read", "path", r.path, "entries", len(grants))
+		if r.changed != nil {
+			r.changed()
+		}
 	}
 	r.settle(err)
 }

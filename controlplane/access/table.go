@@ -79,6 +79,15 @@ func table() map[string]rule {
 	}
 }
 
+// Methods returns the role that each method needs at least, empty where everybody with a certificate may call it.
+func Methods() map[string]identity.Role {
+	needs := map[string]identity.Role{}
+	for method, r := range table() {
+		needs[method] = r.needs
+	}
+	return needs
+}
+
 // includes reports whether a role may do what needs another. Of people and their programs each may do what the one
 // before may; a node and a server may do nothing of theirs.
 func includes(role, needs identity.Role) bool {
