@@ -32,8 +32,8 @@ const (
 	shortList = 20
 	// maxDomains bounds each of the lists of patterns that come and go.
 	maxDomains = 100
-	// maxReason bounds the reason for an outcome, so that its line fits in what is reserved for it.
-	maxReason = 256
+	// maxReason bounds the reason for an outcome, so that its line fits in what is reserved for it, however it is escaped.
+	maxReason = 128
 )
 
 // beginning returns the event of a change that is about to be committed.

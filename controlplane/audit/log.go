@@ -176,6 +176,13 @@ func (s *segments) note(line []byte) error {
 	return s.write(line)
 }
 
+// noteHere writes the last line of an event of before the start into its own file, however full that is.
+func (s *segments) noteHere(line []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.write(line)
+}
+
 // writePending writes what waits, syncs it and tells each. It runs under lead.
 func (s *segments) writePending() {
 	err := s.rotate()

@@ -94,12 +94,20 @@ func (s *Store) FateOf(name string, before uint64, content []byte) (fate Fate, r
 	switch {
 	case now == before:
 		return FateNotCommitted, 0, nil
-	case len(content) == sha256.Size && now != 0 && etagNow == etag(now, [sha256.Size]byte(content)):
+	case now != 0 && etagNow != "" && etagNow == EtagOf(now, content):
 		return FateCommitted, now, nil
 	case content == nil && now == 0:
 		return FateCommitted, 0, nil // of what revision nobody knows any more
 	}
 	return FateUnknown, 0, nil
+}
+
+// EtagOf returns the etag that a revision with a content has; empty where the content is none.
+func EtagOf(revision uint64, content []byte) string {
+	if len(content) != sha256.Size {
+		return ""
+	}
+	return etag(revision, [sha256.Size]byte(content))
 }
 
 // stateOf returns what there is under a resource name, and its etag if it has one.
