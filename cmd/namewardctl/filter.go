@@ -15,6 +15,9 @@ import (
 type filter struct {
 	domain, address, node, workload, policy, mode, state, domainSet string
 	labels                                                          map[string]string
+
+	resource, identity, outcome, since string
+	limit                              int
 }
 
 // bind declares what selects any kind of resource.
@@ -27,6 +30,18 @@ func (f *filter) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&f.domainSet, "domain-set", "", "policies: a domain set that they name")
 	f.bindNodes(flags)
 }
+
+// bindAudit declares what selects audit events.
+func (f *filter) bindAudit(flags *pflag.FlagSet) {
+	flags.StringVar(&f.resource, "resource", "", "audit: a resource, policies/web-egress, or a kind of them, policies")
+	flags.StringVar(&f.identity, "identity", "", "audit: who called, spiffe://DOMAIN/PATH")
+	flags.StringVar(&f.outcome, "outcome", "", "audit: committed, not-committed or denied")
+	flags.StringVar(&f.since, "since", "", "audit: how long ago at most, 24h, or from which time on, 2026-11-02T10:00:00Z")
+	flags.IntVar(&f.limit, "limit", defaultAuditLimit, "audit: so many of the latest events; 0 for all")
+}
+
+// defaultAuditLimit is how much of an audit log somebody wants to see who does not say how much.
+const defaultAuditLimit = 1000
 
 // bindNodes declares what selects nodes.
 func (f *filter) bindNodes(flags *pflag.FlagSet) {
@@ -53,6 +68,10 @@ func (f *filter) fits(collection string) error {
 		{"domain-set", f.domainSet != "", []string{policiesCollection}},
 		{"label", len(f.labels) > 0, []string{nodesCollection}},
 		{"state", f.state != "", []string{nodesCollection}},
+		{"resource", f.resource != "", []string{auditCollection}},
+		{"identity", f.identity != "", []string{auditCollection}},
+		{"outcome", f.outcome != "", []string{auditCollection}},
+		{"since", f.since != "", []string{auditCollection}},
 	} {
 		if flag.set && !slices.Contains(flag.of, collection) {
 			var kinds []string
@@ -67,7 +86,7 @@ func (f *filter) fits(collection string) error {
 
 // set reports whether anything is selected.
 func (f *filter) set() bool {
-	return f.domain+f.address+f.node+f.workload+f.policy+f.mode+f.state+f.domainSet != "" || len(f.labels) > 0
+	return f.domain+f.address+f.node+f.workload+f.policy+f.mode+f.state+f.domainSet != "" || f.resource+f.identity+f.outcome+f.since != "" || len(f.labels) > 0
 }
 
 // named returns the resource name that a flag has, "" when it is not set.

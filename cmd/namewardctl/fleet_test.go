@@ -107,6 +107,7 @@ func (f *fleet) serve(t *testing.T, socket string) (address string) {
 	namewardv1.RegisterDomainSetServiceServer(server, &domainSetService{fleet: f})
 	namewardv1.RegisterNodeServiceServer(server, &nodeService{fleet: f})
 	namewardv1.RegisterObservationServiceServer(server, &observationService{fleet: f})
+	namewardv1.RegisterAuditServiceServer(server, &auditService{fleet: f})
 	agent := grpc.NewServer()
 	agentv1.RegisterLocalServiceServer(agent, &localService{fleet: f})
 	start := func(server *grpc.Server, network, address string) string {

@@ -12,15 +12,16 @@ import (
 func (p *program) getCommand() *cobra.Command {
 	var filter filter
 	command := &cobra.Command{
-		Use:   "get policies|domainsets|nodes|mappings|flows [NAME...]",
-		Short: "List policies, domain sets, nodes, mappings or denied connections",
+		Use:   "get policies|domainsets|nodes|mappings|flows|audit [NAME...]",
+		Short: "List policies, domain sets, nodes, mappings, denied connections or audit events",
 		Example: `  namewardctl get policies
   namewardctl get policies web-egress -o yaml
   namewardctl get domainsets
   namewardctl get mappings --domain '*.docker.io' --node lab
   namewardctl get mappings --agent /run/nameward/agent.sock
-  namewardctl get flows --policy web-egress --mode AUDIT`,
-		ValidArgsFunction: p.completeGet([]string{policiesCollection, "domainsets", nodesCollection, mappingsCollection, "flows"}),
+  namewardctl get flows --policy web-egress --mode AUDIT
+  namewardctl get audit --resource policies/web-egress --since 24h`,
+		ValidArgsFunction: p.completeGet([]string{policiesCollection, "domainsets", nodesCollection, mappingsCollection, "flows", "audit"}),
 
 		Args: cobra.ArbitraryArgs,
 		RunE: func(command *cobra.Command, args []string) error {
@@ -35,7 +36,9 @@ func (p *program) getCommand() *cobra.Command {
 		},
 	}
 	filter.bind(command.Flags())
+	filter.bindAudit(command.Flags())
 	p.completeFilter(command)
+	p.completeValues(command, "outcome", "committed", "not-committed", "denied")
 	p.options.bindOutput(command)
 	return command
 }
@@ -62,6 +65,13 @@ func (p *program) get(ctx context.Context, collection string, names []string, fi
 		}
 		flows, err := p.listFlows(ctx, message)
 		return printResources(p, collection, flows, err, p.flowsTable)
+	case auditCollection:
+		message, err := filter.audit(p.now())
+		if err != nil {
+			return err
+		}
+		events, err := p.listAudit(ctx, message, filter.limit)
+		return printResources(p, collection, events, err, p.auditTable)
 	}
 	message, err := filter.mappings()
 	if err != nil {
@@ -88,7 +98,7 @@ func printResources[T proto.Message](p *program, collection string, items []T, f
 // parseGetArguments reads "policies", "policies web-egress" and "policies/web-egress" alike.
 func parseGetArguments(args []string) (collection string, names []string, err error) {
 	if len(args) == 0 {
-		return "", nil, errors.New("what to get must be given: policies, domainsets, nodes, mappings or flows")
+		return "", nil, errors.New("what to get must be given: policies, domainsets, nodes, mappings, flows or audit")
 	}
 	if name, err := parseResourceName(args[0]); err == nil {
 		args = append([]string{name.collection}, args...)
@@ -99,6 +109,9 @@ func parseGetArguments(args []string) (collection string, names []string, err er
 	}
 	if (collection == mappingsCollection || collection == flowsCollection) && len(args) > 1 {
 		return "", nil, fmt.Errorf("%s have no names: select them with --domain, --address and --node", plural(collection))
+	}
+	if collection == auditCollection && len(args) > 1 {
+		return "", nil, errors.New("audit events are not got by name: select them with --resource, --identity, --outcome and --since")
 	}
 	var errs []error
 	for _, arg := range args[1:] {

@@ -14,6 +14,7 @@ const (
 	mappingsCollection   = "mappings"
 	flowsCollection      = "flowEvents"
 	domainSetsCollection = "domainSets"
+	auditCollection      = "auditEvents"
 )
 
 // resourceName is a name in the form collection/id.
@@ -58,9 +59,11 @@ func parseCollection(word string) (string, error) {
 		return flowsCollection, nil
 	case "domainsets", "domainset":
 		return domainSetsCollection, nil
+	case "audit", "auditevents", "auditevent":
+		return auditCollection, nil
 	}
 	return "", fmt.Errorf("%q is not a kind of resource%s", word,
-		settings.Suggestion(word, []string{policiesCollection, "domainsets", nodesCollection, mappingsCollection, "flows"}))
+		settings.Suggestion(word, []string{policiesCollection, "domainsets", nodesCollection, mappingsCollection, "flows", "audit"}))
 }
 
 // plural is the word for resources of a collection on the command line.
@@ -70,6 +73,8 @@ func plural(collection string) string {
 		return "flows"
 	case domainSetsCollection:
 		return "domainsets"
+	case auditCollection:
+		return "audit events"
 	}
 	return collection
 }
