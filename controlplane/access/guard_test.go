@@ -142,20 +142,12 @@ func call(ctx context.Context, connection *grpc.ClientConn, method string, strea
 	if err != nil {
 		return err
 	}
-	if method == "/nameward.agent.v1.SyncService/Sync" {
-		_, err := stream.Header()
-		if err != nil {
+	if method == syncMethod {
+		// It is held: headers say that it is past the guard.
+		if header, err := stream.Header(); err != nil || header != nil {
 			return err
 		}
-		select {
-		case <-stream.Context().Done():
-		default:
-		}
-		if trailer := stream.Trailer(); trailer == nil && ctx.Err() == nil {
-			// Headers alone do not tell a stream that lives from one that ended at once.
-			return streamEnd(stream)
-		}
-		return nil
+		return stream.RecvMsg(&emptypb.Empty{})
 	}
 	if err := stream.SendMsg(&emptypb.Empty{}); err != nil && err != io.EOF {
 		return err

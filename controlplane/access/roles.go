@@ -196,6 +196,8 @@ func parseGrant(id, role string) (g grant, err error) {
 		domain, isSPIFFE := strings.CutPrefix(within, "spiffe://")
 		if _, err = identity.ParseID(within); err != nil && isSPIFFE {
 			_, err = identity.ParseTrustDomain(domain)
+		} else if err == nil && !isSPIFFE {
+			err = fmt.Errorf("%q: only SPIFFE IDs have a path that a star can stand for", id)
 		}
 		g.prefix = within + "/"
 	} else {
