@@ -46,9 +46,9 @@ func newConnections(listener net.Listener, most int, log *slog.Logger) *connecti
 	return &connections{
 		Listener: listener, most: most, log: log, greeting: map[netip.Addr]int{},
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "nameward_server_connections_refused_total",
+			Name: "nameward_server_connections_over_limit_total",
 			Help: "Connections to the API that were closed at once: over --max-connections (limit), or one of too many whose peer was not known yet (greeting).",
-		}, []string{"reason"}),
+		}, []string{"limit"}),
 	}
 }
 

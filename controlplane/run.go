@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -20,7 +21,6 @@ import (
 	"github.com/nameward/nameward/controlplane/adminserver"
 	"github.com/nameward/nameward/controlplane/storage/bolt"
 	"github.com/nameward/nameward/controlplane/store"
-	"github.com/nameward/nameward/controlplane/syncserver"
 )
 
 const (
@@ -110,9 +110,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	return g.Wait() //nolint:wrapcheck // each says what it did
 }
 
-func newGRPCServer(requests *requests, guard *access.Guard, validator *adminserver.Validator, tracing *tracing) *grpc.Server {
+func newGRPCServer(codec encoding.CodecV2, requests *requests, guard *access.Guard, validator *adminserver.Validator, tracing *tracing) *grpc.Server {
 	return grpc.NewServer(append(tracing.options(),
-		grpc.ForceServerCodecV2(syncserver.Codec()),
+		grpc.ForceServerCodecV2(codec),
 		grpc.Creds(guard.Credentials(insecure.NewCredentials())),
 		grpc.InTapHandle(guard.Tap),
 		grpc.ChainUnaryInterceptor(requests.unary, guard.Unary, validator.Unary),

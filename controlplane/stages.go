@@ -44,7 +44,7 @@ func (s stages) server(tracing *tracing, keeping *keeping, stopping <-chan struc
 	if err != nil {
 		return nil, nil, fmt.Errorf("make validator: %w", err)
 	}
-	server := newGRPCServer(s.requests, keeping.guard, validator, tracing)
+	server := newGRPCServer(s.agents.Codec(), s.requests, keeping.guard, validator, tracing)
 	namewardv1.RegisterPolicyServiceServer(server, adminserver.NewPolicyService(s.store, log, stopping))
 	namewardv1.RegisterDomainSetServiceServer(server, adminserver.NewDomainSetService(s.store, log))
 	namewardv1.RegisterNodeServiceServer(server, adminserver.NewNodeService(s.store, s.mappings, s.flows, s.agents, log, stopping))

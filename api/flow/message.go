@@ -57,6 +57,9 @@ func textOf(address netip.Addr) string {
 	return address.String()
 }
 
+// maxText bounds a text that a node reports: names of policies and interfaces are far shorter.
+const maxText = 128
+
 // FromProto checks a flow event that a node reported.
 func FromProto(message *namewardv1.FlowEvent) (*Event, error) {
 	key, err := KeyFromProto(message)
@@ -102,6 +105,9 @@ func KeyFromProto(message *namewardv1.FlowEvent) (Key, error) {
 	}
 	if (k.Reason == Rule) != (k.Policy != "") || k.Policy == "" && k.Rule != 0 || k.Rule < 0 {
 		return k, fmt.Errorf("read rule: policy %q and rule %d do not fit reason %v", k.Policy, k.Rule, message.GetReason())
+	}
+	if len(k.Policy) > maxText || len(message.GetWorkload().GetInterface()) > maxText {
+		return k, fmt.Errorf("read policy and interface: one has more than %d bytes", maxText)
 	}
 	if k.Workload, err = workloadFromProto(message.GetWorkload()); err != nil {
 		return k, fmt.Errorf("read workload: %w", err)

@@ -51,8 +51,10 @@ type Flows struct {
 	byAddress  sorted[*flowEntry]
 	byPolicy   sorted[*flowEntry]
 	oldest     flowAges
-	watches    map[*FlowWatch]struct{}
-	stats      FlowStats
+	// ofNode counts the events of each node.
+	ofNode  map[node.ID]int
+	watches map[*FlowWatch]struct{}
+	stats   FlowStats
 }
 
 // FlowStats counts what the store of flow events did since it was made, and what it holds.
@@ -89,6 +91,7 @@ func NewFlows(limit int) *Flows {
 		byAddress:  sorted[*flowEntry]{compare: compareFlowAddresses},
 		byPolicy:   sorted[*flowEntry]{compare: compareFlowPolicies},
 		watches:    map[*FlowWatch]struct{}{},
+		ofNode:     map[node.ID]int{},
 	}
 }
 
@@ -141,6 +144,9 @@ func (f *Flows) put(e *FlowEvent, now time.Time) {
 		f.index(known)
 		heap.Push(&f.oldest, known)
 		f.announce(e)
+		if f.ofNode[e.Node]++; f.ofNode[e.Node] > shareOf(f.limit) {
+			f.evictOwn(e.Node)
+		}
 		if len(f.oldest) > f.limit {
 			f.stats.Evicted++
 			f.remove(f.oldest[0])
@@ -231,20 +237,38 @@ func (f *Flows) remove(e *flowEntry) {
 	f.byAddress.remove(e)
 	f.byPolicy.remove(e)
 	heap.Remove(&f.oldest, e.place)
+	if f.ofNode[e.Node]--; f.ofNode[e.Node] == 0 {
+		delete(f.ofNode, e.Node)
+	}
+}
+
+// own returns every event of a node.
+func (f *Flows) own(id node.ID) (own []*flowEntry) {
+	for e := range f.byPosition.from(flowAt(flow.Position{Node: id})) {
+		if e.Node != id {
+			break
+		}
+		own = append(own, e)
+	}
+	return own
+}
+
+// evictOwn makes room for a node that has all that it may: those of its own events that were not seen for longest go,
+// many at once.
+func (f *Flows) evictOwn(id node.ID) {
+	own := f.own(id)
+	slices.SortFunc(own, func(a, b *flowEntry) int { return a.seen.Compare(b.seen) })
+	for _, e := range own[:len(own)/evictPart+1] {
+		f.stats.Evicted++
+		f.remove(e)
+	}
 }
 
 // Forget forgets every flow event of a node.
 func (f *Flows) Forget(id node.ID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var gone []*flowEntry
-	for e := range f.byPosition.from(flowAt(flow.Position{Node: id})) {
-		if e.Node != id {
-			break
-		}
-		gone = append(gone, e)
-	}
-	for _, e := range gone {
+	for _, e := range f.own(id) {
 		f.remove(e)
 	}
 }

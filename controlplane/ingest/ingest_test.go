@@ -348,7 +348,7 @@ func BenchmarkObserve(b *testing.B) {
 func TestEndedMappingsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most, more = 65_536, 100
-		table, now := ingest.New(100_000), time.Now()
+		table, now := ingest.New(400_000), time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() { _ = table.Run(ctx) }()
@@ -371,7 +371,7 @@ func TestEndedMappingsAreBounded(t *testing.T) {
 
 // Where few of many match, pages are short, and the last has what there is.
 func TestListIsBoundedByWhatItLooksAt(t *testing.T) {
-	table, id := ingest.New(100_000), nodeID(t, "n")
+	table, id := ingest.New(400_000), nodeID(t, "n")
 	var b ingest.Batch
 	for i := range 70_000 {
 		b.Mappings = append(b.Mappings, mapping(t, "n", fmt.Sprintf("n%05d.example 192.0.2.1", i), start.Add(time.Minute)))

@@ -56,6 +56,9 @@ func (p Position) Compare(other Position) int {
 	)
 }
 
+// maxAliases bounds the chain of a mapping, and the aliases of its earlier chains. Agents keep 16 of each.
+const maxAliases = 64
+
 // FromProto checks a mapping that a node reported. The node is who reported it, whatever the message says.
 func FromProto(reporter node.ID, message *namewardv1.Mapping) (*Mapping, error) {
 	name, err := domain.ParseCanonical(message.GetDomain())
@@ -68,6 +71,9 @@ func FromProto(reporter node.ID, message *namewardv1.Mapping) (*Mapping, error) 
 	}
 	if message.GetExpireTime() == nil {
 		return nil, errors.New("read expire time: there is none")
+	}
+	if n := max(len(message.GetChain()), len(message.GetFormerAliases())); n > maxAliases {
+		return nil, fmt.Errorf("read chain: %d aliases are more than %d", n, maxAliases)
 	}
 	m := &Mapping{
 		Position:  Position{Domain: name, Address: address.Unmap().WithZone(""), Node: reporter},

@@ -3,6 +3,7 @@ package ingest
 import (
 	"container/heap"
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -139,6 +140,9 @@ func (t *Table) Observe(from node.ID, batch Batch, now time.Time) {
 
 func (t *Table) put(known *reports, m *Mapping, now time.Time) {
 	key := keyOf(m)
+	if latest := now.Add(maxLife); m.Expires.After(latest) {
+		m.Expires = latest
+	}
 	e, exists := known.entries[key]
 	if exists && !e.FirstSeen.IsZero() && (m.FirstSeen.IsZero() || e.FirstSeen.Before(m.FirstSeen)) {
 		m.FirstSeen = e.FirstSeen
@@ -161,12 +165,24 @@ func (t *Table) put(known *reports, m *Mapping, now time.Time) {
 		heap.Push(&t.expiries, e)
 		t.announce(e.Mapping, nil)
 	}
+	if len(known.entries) > shareOf(t.limit) {
+		t.evictOwn(known)
+	}
 	if len(t.expiries) > t.limit {
 		t.stats.Evicted++
 		t.remove(t.expiries[0])
 	}
 	if e.place == 0 {
 		t.wake()
+	}
+}
+
+// evictOwn makes room for a node that has all that it may: those of its own mappings that end first go, many at once.
+func (t *Table) evictOwn(known *reports) {
+	own := slices.SortedFunc(maps.Values(known.entries), func(a, b *entry) int { return a.Expires.Compare(b.Expires) })
+	for _, e := range own[:len(own)/evictPart+1] {
+		t.stats.Evicted++
+		t.remove(e)
 	}
 }
 

@@ -11,6 +11,7 @@ type metrics struct {
 	refusedClaims               prometheus.Counter
 	refusedReports              prometheus.Counter
 	paced                       prometheus.Counter
+	bounded                     prometheus.Counter
 	waiting                     prometheus.GaugeFunc
 }
 
@@ -35,6 +36,10 @@ func newMetrics(claims *claims, admission *admission) metrics {
 		paced: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nameward_server_sync_paced_total", Help: "Times that a node which said too much had to wait before more was read.",
 		}),
+		bounded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nameward_server_sync_bounded_total",
+			Help: "Messages of nodes that were over a limit: a hello or a batch that was refused, a status or an error of which the rest was left out.",
+		}),
 		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "nameward_server_streams_waiting", Help: "Nodes that wait for their turn to join.",
 		}, func() float64 { return float64(admission.waiting.Load()) }),
@@ -45,5 +50,5 @@ func newMetrics(claims *claims, admission *admission) metrics {
 }
 
 func (m metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedReports, m.paced, m.waiting}
+	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedReports, m.paced, m.bounded, m.waiting}
 }

@@ -63,6 +63,8 @@ type session struct {
 	contest  contest
 	// complained says that an unreadable mapping or flow event was logged: one a session is enough.
 	complained bool
+	// overstated says the same of a status that was too large.
+	overstated bool
 }
 
 func newSession(s *Server, cancel context.CancelCauseFunc) *session {
@@ -70,6 +72,10 @@ func newSession(s *Server, cancel context.CancelCauseFunc) *session {
 }
 
 func (s *session) identify(hello *agentv1.Hello) error {
+	if err := checkHello(hello); err != nil {
+		s.server.metrics.bounded.Inc()
+		return err
+	}
 	id, err := node.ParseID(hello.GetNode())
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoHello, err)
@@ -199,6 +205,9 @@ func (s *session) take(request *agentv1.SyncRequest) error {
 
 // report keeps what the node says of itself. A fault is logged when it is new.
 func (s *session) report(report *agentv1.StatusReport, now time.Time) {
+	if boundReport(report) {
+		s.bounded("status")
+	}
 	s.reported = report.GetDegraded()
 	degraded := s.faults(now)
 	servers, addresses := s.endpoints("policy server", report.GetPolicyServers()), s.addresses(report.GetAddresses())
@@ -235,7 +244,11 @@ func (s *session) ack(ack *agentv1.Ack, now time.Time) {
 
 func (s *session) nack(nack *agentv1.Nack, now time.Time) {
 	s.server.metrics.refusals.Inc()
-	s.log.Warn("node refused a rule set", "revision", nack.GetRevision(), "resync", nack.GetResync(), "err", nack.GetError())
+	if len(nack.GetError()) > maxFault {
+		s.bounded("nack")
+	}
+	reason := cutText(nack.GetError())
+	s.log.Warn("node refused a rule set", "revision", nack.GetRevision(), "resync", nack.GetResync(), "err", reason)
 	if s.sent == nil {
 		return
 	}
@@ -249,7 +262,7 @@ func (s *session) nack(nack *agentv1.Nack, now time.Time) {
 	}
 	s.update(now, func(status *store.NodeStatus) {
 		want(status, sent)
-		status.LastError = nack.GetError()
+		status.LastError = reason
 	})
 }
 
@@ -287,12 +300,21 @@ func (s *session) observeFlows(messages []*namewardv1.FlowEvent, now time.Time) 
 	s.server.flows.Observe(s.id, events, now)
 }
 
+// bounded counts that something was left out because it was too much.
+func (s *session) bounded(what string) {
+	s.server.metrics.bounded.Inc()
+	if !s.overstated {
+		s.overstated = true
+		s.log.Warn("node says too much of itself, and the rest is left out", "in", what)
+	}
+}
+
 // refuseReport counts a mapping or flow event that cannot be read.
 func (s *session) refuseReport(message proto.Message, err error) {
 	s.server.metrics.refusedReports.Inc()
 	if !s.complained {
 		s.complained = true
-		s.log.Warn("unreadable observation", "observation", message, "err", err)
+		s.log.Warn("unreadable observation", "observation", cutText(fmt.Sprint(message)), "err", cutText(err.Error()))
 	}
 }
 

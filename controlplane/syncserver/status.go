@@ -11,6 +11,7 @@ import (
 
 var (
 	errNoHello   = errors.New("the first message must be hello, and hello is said once")
+	errTooMuch   = errors.New("the node says too much")
 	errHelloLate = errors.New("no hello came in time")
 	errClaimed   = errors.New("another live agent claims this node")
 	errReplaced  = errors.New("the agent has opened another stream")
@@ -23,7 +24,7 @@ func toStatus(log *slog.Logger, err error) error {
 	switch {
 	case err == nil, errors.Is(err, io.EOF):
 		return nil
-	case errors.Is(err, errNoHello):
+	case errors.Is(err, errNoHello), errors.Is(err, errTooMuch):
 		return status.Error(codes.InvalidArgument, err.Error())
 	case errors.Is(err, errHelloLate):
 		return status.Error(codes.DeadlineExceeded, err.Error())
