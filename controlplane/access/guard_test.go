@@ -397,7 +397,7 @@ func TestRolesFile(t *testing.T) {
 	for name, bad := range map[string]string{
 		"no YAML": "{", "no list": "a: b", "empty": "", "an unknown role": "- {id: spiffe://test/a, role: root}", "no id": "- {role: admin}",
 		"a star in a name": "- {id: spiffe://test/a*, role: admin}", "everybody": "- {id: '*', role: admin}", "an unknown field": "- {id: spiffe://test/a, role: admin, roles: b}",
-		"a name without a trust domain": "- {id: ada, role: admin}", "dns with a star": "- {id: 'dns:a.example/*', role: node}",
+		"a name without a trust domain": "- {id: ada, role: admin}", "a DNS name that is no node": "- {id: 'dns:a.example', role: admin}", "DNS names that are no nodes": "- {id: 'dns:*', role: viewer}", "dns with a star": "- {id: 'dns:a.example/*', role: node}",
 	} {
 		write(bad)
 		roles.Reload()
@@ -408,6 +408,13 @@ func TestRolesFile(t *testing.T) {
 			t.Errorf("%s: is taken at the start", name)
 		}
 	}
+	write("- {id: 'dns:*', role: node}\n")
+	roles.Reload()
+	if got := of("dns:web-7.example"); got != identity.Node || of("spiffe://test/ns/prod/sa/ci") != "" {
+		t.Errorf("all DNS names: %q", got)
+	}
+	write("- {id: spiffe://test/ns/prod/sa/ci, role: admin}\n")
+	roles.Reload()
 	write("- {id: spiffe://test/*, role: viewer}\n")
 	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)

@@ -23,6 +23,9 @@ const (
 	maxRolesFile = 4 << 20
 )
 
+// allDNSNames is an entry for every identity that is a DNS name.
+const allDNSNames = "dns:*"
+
 // Roles says which role an identity has: by the convention `spiffe://DOMAIN/ROLE/NAME`, or by a file. It is safe for
 // concurrent use.
 type Roles struct {
@@ -191,7 +194,9 @@ func parseGrant(id, role string) (g grant, err error) {
 	if g.role, roleErr = identity.ParseRole(role); roleErr != nil {
 		roleErr = fmt.Errorf("role: %w", roleErr)
 	}
-	if within, ok := strings.CutSuffix(id, "/*"); ok {
+	if id == allDNSNames {
+		g.prefix = strings.TrimSuffix(id, "*")
+	} else if within, ok := strings.CutSuffix(id, "/*"); ok {
 		// What is before the star has to be an identity or a trust domain, so that no prefix ends within a name.
 		domain, isSPIFFE := strings.CutPrefix(within, "spiffe://")
 		if _, err = identity.ParseID(within); err != nil && isSPIFFE {
@@ -202,6 +207,9 @@ func parseGrant(id, role string) (g grant, err error) {
 		g.prefix = within + "/"
 	} else {
 		g.id, err = identity.ParseID(id)
+	}
+	if (id == allDNSNames || g.id.DNS()) && g.role != identity.Node {
+		err = errors.Join(err, fmt.Errorf("%q can only be a node", id))
 	}
 	if err != nil {
 		err = fmt.Errorf("id: %w", err)
