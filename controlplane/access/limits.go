@@ -27,9 +27,9 @@ type Limit struct {
 // limitsOf are far above what an operator, a pipeline or an agent does.
 func limitsOf() map[class]Limit {
 	return map[class]Limit{
-		reads:   {Running: 64, PerSecond: 200, Burst: 1000},
+		reads:   {Running: 128, PerSecond: 2000, Burst: 10_000},
 		watches: {Running: 64, PerSecond: 10, Burst: 100},
-		changes: {Running: 32, PerSecond: 200, Burst: 1000},
+		changes: {Running: 128, PerSecond: 4000, Burst: 10_000},
 		// A node has one stream, and for a moment the one before. Agents come back by their own back-off.
 		syncs:  {Running: 4, PerSecond: 2, Burst: 20},
 		probes: {Running: 16, PerSecond: 20, Burst: 100},

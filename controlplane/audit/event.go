@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -181,6 +182,29 @@ func encode(event *namewardv1.AuditEvent) ([]byte, error) {
 	}
 	line.WriteByte('\n')
 	return line.Bytes(), nil
+}
+
+// encodeEnd returns the last line of an event: what encode makes of it, at a fraction of the cost, since every change
+// has one.
+func encodeEnd(event *namewardv1.AuditEvent) ([]byte, error) {
+	line := make([]byte, 0, 256)
+	line = append(append(line, `{"name":"`...), event.GetName()...)
+	line = append(line, '"')
+	if event.GetOutcome() != namewardv1.AuditEvent_OUTCOME_UNSPECIFIED {
+		line = append(append(append(line, `,"outcome":"`...), event.GetOutcome().String()...), '"')
+	}
+	if event.GetRevision() != 0 {
+		line = append(strconv.AppendUint(append(line, `,"revision":"`...), event.GetRevision(), 10), '"')
+	}
+	line = append(event.GetEndTime().AsTime().AppendFormat(append(line, `,"endTime":"`...), time.RFC3339Nano), '"')
+	if event.GetReason() != "" {
+		reason, err := json.Marshal(event.GetReason())
+		if err != nil {
+			return nil, fmt.Errorf("encode audit event: %w", err)
+		}
+		line = append(append(line, `,"reason":`...), reason...)
+	}
+	return append(line, "}\n"...), nil
 }
 
 var errDamaged = errors.New("line is no audit event")

@@ -95,7 +95,7 @@ func (l *Log) Begin(ctx context.Context, change store.Change) (end func(revision
 
 // end writes the outcome. The change is what it is: that the line cannot be written does not undo it.
 func (l *Log) end(name string, event *namewardv1.AuditEvent) {
-	line, err := encode(event)
+	line, err := encodeEnd(event)
 	if err = errors.Join(err, l.segments.finish(line)); err != nil {
 		l.metrics.unfinished.Inc()
 		l.log.Error("outcome not in the audit log", "event", name, "outcome", event.GetOutcome().String(), "err", err)

@@ -18,6 +18,8 @@ const (
 	suffix = ".jsonl"
 	// endRoom is what the line with the outcome of an event takes at most.
 	endRoom = 1 << 10
+	// reserveAhead is how much more is reserved at once than is needed.
+	reserveAhead = 256 << 10
 )
 
 // segments are the files of the log, of which the last is appended to. A line that append returned for is on disk.
@@ -37,6 +39,8 @@ type segments struct {
 	file    *os.File // nil when the last could not be used any longer
 	number  uint64   // of file
 	end     int64    // of what is whole in file
+	// reserved is up to where file has room on its disk.
+	reserved int64
 	// open counts the events that have begun and not ended; ended is told when there are none.
 	open  int
 	ended chan struct{}
@@ -264,7 +268,7 @@ func (s *segments) rotate() error {
 		return errors.Join(err, file.Close(), os.Remove(file.Name()))
 	}
 	s.closeFile()
-	s.file, s.number, s.end = file, s.number+1, 0
+	s.file, s.number, s.end, s.reserved = file, s.number+1, 0, 0
 	return s.removeOldest()
 }
 
@@ -294,9 +298,22 @@ func (s *segments) removeOldest() error {
 // reserve makes that there is room for lines, and for the ends of the events that are under way and of so many more. It
 // runs under mu.
 func (s *segments) reserve(bytes, events int) error {
-	room := int64(bytes) + int64(s.open+events)*endRoom
-	err := unix.Fallocate(int(s.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, s.end, room)
+	until := s.end + int64(bytes) + int64(s.open+events)*endRoom
+	if until <= s.reserved {
+		return nil
+	}
+	// Much at once, if there is much; else what is needed.
+	err := s.allocate(until + reserveAhead)
+	if err != nil {
+		err = s.allocate(until)
+	}
+	return err
+}
+
+func (s *segments) allocate(until int64) error {
+	err := unix.Fallocate(int(s.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, s.end, until-s.end)
 	if err == nil || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		s.reserved = until
 		return nil
 	}
 	return fmt.Errorf("make room in the audit log: %w", err)
@@ -312,6 +329,7 @@ func (s *segments) write(lines []byte) error {
 		s.end += int64(n)
 		return nil
 	}
+	s.reserved = 0 // what is cut off is given back
 	if undone := s.file.Truncate(s.end); undone != nil {
 		// Half a line stays at the end of a file that nobody writes to any more.
 		s.closeFile()

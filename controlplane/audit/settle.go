@@ -91,7 +91,7 @@ func gather(file *fileEvents) (events []*namewardv1.AuditEvent, won map[base]boo
 // writeEnds writes last lines. Without room for them there is a later start, and no change before there is room.
 func (l *Log) writeEnds(ends []*namewardv1.AuditEvent) error {
 	for _, end := range ends {
-		line, err := encode(end)
+		line, err := encodeEnd(end)
 		if err != nil {
 			return err
 		}
