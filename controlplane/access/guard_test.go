@@ -2,6 +2,7 @@ package access_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -69,7 +70,7 @@ func serve(t *testing.T, roles *access.Roles, secure bool, more ...grpc.ServerOp
 	s.guard = access.NewGuard(roles, !secure, s.denied, slog.New(slog.DiscardHandler))
 	inner := insecure.NewCredentials()
 	if secure {
-		inner = s.authority.server(t)
+		inner = s.server(t)
 	}
 	count := func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		s.received.Store(info.FullMethod, true)
@@ -149,7 +150,7 @@ func call(ctx context.Context, connection *grpc.ClientConn, method string, strea
 		}
 		return stream.RecvMsg(&emptypb.Empty{})
 	}
-	if err := stream.SendMsg(&emptypb.Empty{}); err != nil && err != io.EOF {
+	if err := stream.SendMsg(&emptypb.Empty{}); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	if err := stream.CloseSend(); err != nil {

@@ -53,9 +53,8 @@ func (l *Log) List(ctx context.Context, filter Filter, before Position, limit, b
 	if err != nil {
 		return Page{}, err
 	}
-	slices.Reverse(numbers)
-	page, looked, size := Page{}, 0, 0
-	for _, number := range numbers {
+	w := walk{filter: filter, limit: limit, bytes: bytes}
+	for _, number := range slices.Backward(numbers) {
 		if before.File != 0 && number > before.File {
 			continue
 		}
@@ -66,28 +65,43 @@ func (l *Log) List(ctx context.Context, filter Filter, before Position, limit, b
 		if err != nil {
 			return Page{}, err
 		}
-		events := file.events
 		if number == before.File {
-			events = events[:min(len(events), before.Event)]
+			file.events = file.events[:min(len(file.events), before.Event)]
 		}
-		page.Damaged += file.damaged
-		for i, lines := range slices.Backward(events) {
-			if len(page.Events) == limit || looked == lookLimit || size > bytes {
-				page.Next, page.More = Position{File: number, Event: i + 1}, true
-				return page, nil
-			}
-			looked++
-			event, err := lines.read()
-			switch {
-			case err != nil:
-				page.Damaged++
-			case filter.selects(event):
-				page.Events = append(page.Events, event)
-				size += proto.Size(event)
-			}
+		if w.through(number, file); w.page.More {
+			break
 		}
 	}
-	return page, nil
+	return w.page, nil
+}
+
+// walk goes through files, from the last event to the first, until a page is full.
+type walk struct {
+	filter       Filter
+	limit, bytes int
+
+	page         Page
+	looked, size int
+}
+
+// through takes in one file.
+func (w *walk) through(number uint64, file *fileEvents) {
+	w.page.Damaged += file.damaged
+	for i, lines := range slices.Backward(file.events) {
+		if len(w.page.Events) == w.limit || w.looked == lookLimit || w.size > w.bytes {
+			w.page.Next, w.page.More = Position{File: number, Event: i + 1}, true
+			return
+		}
+		w.looked++
+		event, err := lines.read()
+		switch {
+		case err != nil:
+			w.page.Damaged++
+		case w.filter.selects(event):
+			w.page.Events = append(w.page.Events, event)
+			w.size += proto.Size(event)
+		}
+	}
 }
 
 func (f Filter) selects(event *namewardv1.AuditEvent) bool {
