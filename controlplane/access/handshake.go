@@ -13,7 +13,7 @@ import (
 // A caller's connections. Each has streams of its own, so that without a bound on them there is none on a caller.
 const (
 	nodeConnections  = 8
-	otherConnections = 64
+	otherConnections = 256
 )
 
 // Greeted is a connection that wants to know when its handshake is over: until then nobody knows who it is.

@@ -93,7 +93,7 @@ func TestCallsArePaced(t *testing.T) {
 // A certificate has so many connections, those of a node fewer.
 func TestConnectionsOfOneCallerAreBounded(t *testing.T) {
 	s := serve(t, access.ByConvention(), true)
-	for id, most := range map[string]int{"spiffe://test/node/n": 8, "spiffe://test/viewer/v": 64} {
+	for id, most := range map[string]int{"spiffe://test/node/n": 8, "spiffe://test/viewer/v": 256} {
 		certificate := s.issue(t, id)
 		for i := range most + 1 {
 			err := call(t.Context(), s.dial(t, s.client(certificate)), "/grpc.health.v1.Health/Check", false)
