@@ -42,7 +42,7 @@ func TestMetricsPage(t *testing.T) {
 	cfg := DefaultConfig()
 	stages := newStages(cfg, s, slog.New(slog.DiscardHandler))
 	var lines []string
-	for _, c := range slices.Concat((&connections{}).collectors(), backend.Collectors(), stages.collectors(cfg)) {
+	for _, c := range slices.Concat((&connections{}).collectors(), backend.Collectors(), stages.collectors(cfg), (&security{}).collectors()) {
 		lines = append(lines, linesOf(t, c)...)
 	}
 	slices.Sort(lines)
@@ -90,7 +90,7 @@ func linesOf(t *testing.T, c prometheus.Collector) (lines []string) {
 func kindOf(t *testing.T, c prometheus.Collector) string {
 	t.Helper()
 	switch c := c.(type) {
-	case *prometheus.CounterVec:
+	case *prometheus.CounterVec, *refusalCounts:
 		return "counter"
 	case *prometheus.GaugeVec, *holdings:
 		return "gauge"

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -57,9 +58,13 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer tracing.stop(ctx, log)
+	security, err := newSecurity(ctx, cfg, log.With("component", "transport"))
+	if err != nil {
+		return err
+	}
 	stages := newStages(cfg, policies, log)
 	stopping := make(chan struct{})
-	server, healthServer, err := stages.server(tracing, stopping, log.With("component", "adminserver"))
+	server, healthServer, err := stages.server(security, tracing, stopping, log.With("component", "adminserver"))
 	if err != nil {
 		return err
 	}
@@ -67,12 +72,12 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	registry := newRegistry(slices.Concat(open.api.collectors(), backend.Collectors(), stages.collectors(cfg))...)
+	registry := newRegistry(slices.Concat(open.api.collectors(), backend.Collectors(), stages.collectors(cfg), security.collectors())...)
 	// The loops outlive ctx by what it takes to let the agents leave.
 	g, groupCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	loops, stopLoops := context.WithCancel(groupCtx)
 	defer stopLoops()
-	for _, run := range []func(context.Context) error{stages.publisher.Run, stages.mappings.Run, stages.flows.Run, stages.agents.Run, open.backups.run} {
+	for _, run := range []func(context.Context) error{stages.publisher.Run, stages.mappings.Run, stages.flows.Run, stages.agents.Run, open.backups.run, security.run} {
 		g.Go(func() error { return run(loops) })
 	}
 	g.Go(func() error { return serve(server, open.api, log) })
@@ -97,8 +102,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	return g.Wait() //nolint:wrapcheck // each says what it did
 }
 
-func newGRPCServer(requests *requests, validator *adminserver.Validator, tracing *tracing) *grpc.Server {
+func newGRPCServer(credentials credentials.TransportCredentials, requests *requests, validator *adminserver.Validator, tracing *tracing) *grpc.Server {
 	return grpc.NewServer(append(tracing.options(),
+		grpc.Creds(credentials),
 		grpc.ForceServerCodecV2(syncserver.Codec()),
 		grpc.ChainUnaryInterceptor(requests.unary, validator.Unary),
 		grpc.ChainStreamInterceptor(requests.stream, validator.Stream),

@@ -46,7 +46,6 @@ type files struct {
 
 // watchFiles looks at the files until ctx ends.
 func (s *Source) watchFiles(ctx context.Context) error {
-	f := s.newFiles()
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for {
@@ -56,17 +55,14 @@ func (s *Source) watchFiles(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		s.look(f)
+		s.look()
 	}
 }
 
-// newFiles knows nothing: the first look reads what Load may have read before the last change.
-func (s *Source) newFiles() *files { return &files{} }
-
 // look reads files that have changed. A certificate and its key do not change in one moment: what does not fit is told
 // of when it still does not at the next look.
-func (s *Source) look(f *files) {
-	now := s.cfg.marks()
+func (s *Source) look() {
+	f, now := &s.files, s.cfg.marks()
 	if now == f.seen {
 		return
 	}

@@ -18,8 +18,9 @@ var ErrNoMaterial = errors.New("there is no certificate yet")
 type Source struct {
 	cfg Config
 	log *slog.Logger
-	// said are the ends of certificates that were logged; of the goroutine of Run.
-	said map[string]bool
+	// said are the ends of certificates that were logged, files what was seen of files; of Load, then of Run.
+	said  map[string]bool
+	files files
 
 	mu      sync.Mutex // guards all below
 	current *Material
@@ -39,11 +40,20 @@ func newSource(cfg Config, end end, log *slog.Logger) *Source {
 	return &Source{cfg: cfg, log: log, said: map[string]bool{}, fault: ErrNoMaterial}
 }
 
-// Load reads the certificates once, before Run goes on.
+// Load reads the certificates once, before Run. Without any, Run goes on all the same.
 func (s *Source) Load(ctx context.Context) error {
+	// Before they are read: what changes meanwhile is read again.
+	s.files.seen = s.cfg.marks()
 	m, err := s.cfg.Load(ctx)
-	s.take(m, err)
-	return err
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.fault = err
+		s.failures++
+		return err
+	}
+	s.take(m, nil)
+	return nil
 }
 
 // Load returns the certificates as they are now.
