@@ -28,26 +28,46 @@ func (c concern) key() string {
 
 // concerns returns what is to be said of the certificates' ends, each with its remedy.
 func (c Config) concerns(m *Material, now time.Time) []concern {
-	own, authority := "see why the SPIFFE Workload API at "+c.SPIFFESocket+" does not renew it", "see why its trust bundle is not renewed"
-	if c.SPIFFESocket == "" {
-		own = fmt.Sprintf("renew it (`namewardctl pki renew`) and put it with its key at %s and %s: it is taken up by itself", c.CertFile, c.KeyFile)
-		authority = "add its successor to " + c.ca() + ", then renew what it issued"
-	}
 	var list []concern
 	for _, of := range []struct {
 		what        string
 		certificate *x509.Certificate
 		remedy      string
-	}{{"the certificate of " + m.name(), m.Leaf, own}, {"the CA " + m.firstAuthority().Subject.String(), m.firstAuthority(), authority}} {
+	}{{"the certificate of " + m.name(), m.Leaf, c.Renewal()}, {"the CA " + m.firstAuthority().Subject.String(), m.firstAuthority(), c.AuthorityRenewal()}} {
 		ends := of.certificate.NotAfter
 		switch left := ends.Sub(now); {
 		case left <= 0:
 			list = append(list, concern{of.certificate, true, fmt.Sprintf("%s has expired, at %s: connections that are open go on, new ones are refused. Remedy: %s", of.what, inUTC(ends), of.remedy)})
-		case left < min(ends.Sub(of.certificate.NotBefore)/lifePart, mostEarly):
+		case near(of.certificate, now):
 			list = append(list, concern{of.certificate, false, fmt.Sprintf("%s ends at %s, in %s. Remedy: %s", of.what, inUTC(ends), roughly(left), of.remedy)})
 		}
 	}
 	return list
+}
+
+// near reports whether a certificate's end is to be told of.
+func near(certificate *x509.Certificate, now time.Time) bool {
+	life := certificate.NotAfter.Sub(certificate.NotBefore)
+	return certificate.NotAfter.Sub(now) < min(life/lifePart, mostEarly)
+}
+
+// EndsSoon reports whether less than a fifth of the own certificate's life is left.
+func (m *Material) EndsSoon(now time.Time) bool { return near(m.Leaf, now) }
+
+// Renewal says what to do about an own certificate that ends.
+func (c Config) Renewal() string {
+	if c.SPIFFESocket != "" {
+		return "see why the SPIFFE Workload API at " + c.SPIFFESocket + " does not renew it"
+	}
+	return fmt.Sprintf("renew it (`namewardctl pki renew`) and put it with its key at %s and %s: it is taken up by itself", c.CertFile, c.KeyFile)
+}
+
+// AuthorityRenewal says what to do about a CA that ends.
+func (c Config) AuthorityRenewal() string {
+	if c.SPIFFESocket != "" {
+		return "see why the trust bundle of " + c.SPIFFESocket + " is not renewed"
+	}
+	return "add its successor to " + c.ca() + " at both ends, then issue anew what is of it"
 }
 
 // name returns whom the own certificate is for.

@@ -122,9 +122,9 @@ func (s *Source) Faults(now time.Time) []string {
 	var faults []string
 	switch {
 	case m == nil && err != nil:
-		faults = append(faults, "no certificate: "+err.Error()+". Remedy: "+s.cfg.remedy())
+		faults = append(faults, "no certificate: "+err.Error()+". Remedy: "+s.cfg.Remedy())
 	case err != nil:
-		faults = append(faults, "the certificate is not renewed, the one before stays in force: "+err.Error()+". Remedy: "+s.cfg.remedy())
+		faults = append(faults, "the certificate is not renewed, the one before stays in force: "+err.Error()+". Remedy: "+s.cfg.Remedy())
 	}
 	if m != nil {
 		for _, concern := range s.cfg.concerns(m, now) {
@@ -134,7 +134,8 @@ func (s *Source) Faults(now time.Time) []string {
 	return faults
 }
 
-func (c Config) remedy() string {
+// Remedy says what to do about certificates that cannot be had.
+func (c Config) Remedy() string {
 	if c.SPIFFESocket != "" {
 		return "see that the SPIFFE agent serves its Workload API at " + c.SPIFFESocket + " and has an entry for this program"
 	}
