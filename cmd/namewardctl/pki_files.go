@@ -22,7 +22,9 @@ const (
 // pairFiles are where a certificate and its key lie.
 type pairFiles struct{ certificate, key string }
 
-func pairPaths(dir, name string) pairFiles { return pathsOf(filepath.Join(dir, name+certificateSuffix)) }
+func pairPaths(dir, name string) pairFiles {
+	return pathsOf(filepath.Join(dir, name+certificateSuffix))
+}
 
 func pathsOf(certificate string) pairFiles {
 	return pairFiles{certificate, strings.TrimSuffix(certificate, certificateSuffix) + keySuffix}
