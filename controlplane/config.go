@@ -96,7 +96,7 @@ func (c Config) Validate() error {
 	case c.Insecure && !loopback:
 		fault("listen", "%q is no loopback address, and without TLS no other is allowed", c.Listen)
 	}
-	c.TLS.Validate(c.Insecure, func(flag string, err error) { fault(flag, "%w", err) })
+	c.TLS.ValidateServer(c.Insecure, func(flag string, err error) { fault(flag, "%w", err) })
 	if c.DataDir == "" {
 		fault("data-dir", "must be set")
 	}

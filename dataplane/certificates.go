@@ -22,7 +22,7 @@ func checkCertificates(ctx context.Context, cfg Config, now time.Time) []Require
 	if cfg.Insecure || !cfg.TLS.IsSet() {
 		return nil
 	}
-	m, err := cfg.TLS.Load(ctx)
+	m, err := cfg.TLS.LoadClient(ctx)
 	if err != nil {
 		return []Requirement{preflight.Fail(certificateName, err.Error(), cfg.TLS.Remedy())}
 	}

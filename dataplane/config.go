@@ -96,7 +96,7 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: "+format, append([]any{flag}, args...)...))
 		}
 	}
-	c.TLS.Validate(c.Insecure, func(flag string, err error) { fault(true, flag, "%v", err) })
+	c.TLS.ValidateClient(c.Insecure, func(flag string, err error) { fault(true, flag, "%v", err) })
 	fault(len(c.Servers) == 0, "server", "must be set: HOST:PORT of the policy server")
 	for _, server := range c.Servers {
 		host, port, err := net.SplitHostPort(server)

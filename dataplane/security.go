@@ -125,7 +125,7 @@ func (c Config) CertifiedNodeName(ctx context.Context) (string, error) {
 	if c.Insecure || !c.TLS.IsSet() {
 		return "", nil
 	}
-	m, err := c.TLS.Load(ctx)
+	m, err := c.TLS.LoadClient(ctx)
 	if err != nil {
 		return "", err //nolint:wrapcheck // it says what
 	}

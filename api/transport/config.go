@@ -26,11 +26,9 @@ type Config struct {
 	ServerName string
 	// NodeDNSNames has a DNS name speak for a node, in certificates without a SPIFFE ID.
 	NodeDNSNames bool
-
-	end end
 }
 
-// end is which end of a connection the program is.
+// end is which end of a connection the program is, by the flag that names the CAs of the other.
 type end string
 
 const (
@@ -40,7 +38,6 @@ const (
 
 // BindServer declares the flags of a server.
 func (c *Config) BindServer(flags *pflag.FlagSet) {
-	c.end = serverEnd
 	c.bind(flags)
 	flags.StringVar(&c.CAFile, "client-ca", c.CAFile, "file of the CAs (PEM) that agents and operators must have their certificates from")
 	flags.BoolVar(&c.NodeDNSNames, "node-dns-names", c.NodeDNSNames, "accept a certificate without a SPIFFE ID as that of the node that its only DNS name names")
@@ -48,7 +45,6 @@ func (c *Config) BindServer(flags *pflag.FlagSet) {
 
 // BindClient declares the flags of a client.
 func (c *Config) BindClient(flags *pflag.FlagSet) {
-	c.end = clientEnd
 	c.bind(flags)
 	flags.StringVar(&c.CAFile, "server-ca", c.CAFile, "file of the CAs (PEM) that the server must have its certificate from")
 	flags.StringVar(&c.CAAlias, "client-ca", c.CAAlias, "the same as --server-ca")
@@ -75,20 +71,29 @@ func (c Config) IsSet() bool {
 	return c.CertFile != "" || c.KeyFile != "" || c.ca() != "" || c.SPIFFESocket != ""
 }
 
-// Validate hands every fault to fault, with the name of its flag. Without --insecure certificates are needed, with it
-// they would not be used.
-func (c Config) Validate(insecure bool, fault func(flag string, err error)) {
+// ValidateServer hands every fault of a server's configuration to fault, with the name of its flag. Without --insecure
+// certificates are needed, with it they would not be used.
+func (c Config) ValidateServer(insecure bool, fault func(flag string, err error)) {
+	c.validate(serverEnd, insecure, fault)
+}
+
+// ValidateClient does the same for a client.
+func (c Config) ValidateClient(insecure bool, fault func(flag string, err error)) {
+	c.validate(clientEnd, insecure, fault)
+}
+
+func (c Config) validate(end end, insecure bool, fault func(flag string, err error)) {
 	switch {
 	case insecure && c.IsSet():
 		fault("insecure", errors.New("there are certificates too, which plain text has no use for: leave one of them out"))
 	case insecure:
 		return
 	case !c.IsSet():
-		fault("tls-cert", fmt.Errorf("must be set, with --tls-key and --%s, or else --spiffe-socket: who speaks is in certificates (`namewardctl pki` makes them); --insecure is plain text, on loopback alone", c.caFlag()))
+		fault("tls-cert", fmt.Errorf("must be set, with --tls-key and --%s, or else --spiffe-socket: who speaks is in certificates (`namewardctl pki` makes them); --insecure is plain text, on loopback alone", end))
 	case c.SPIFFESocket != "" && (c.CertFile != "" || c.KeyFile != "" || c.ca() != ""):
-		fault("spiffe-socket", fmt.Errorf("certificates come from it or from --tls-cert, --tls-key and --%s: leave one of them out", c.caFlag()))
+		fault("spiffe-socket", fmt.Errorf("certificates come from it or from --tls-cert, --tls-key and --%s: leave one of them out", end))
 	case c.SPIFFESocket == "":
-		c.validateFiles(fault)
+		c.validateFiles(end, fault)
 	}
 	if c.TrustDomain != "" {
 		if _, err := identity.ParseTrustDomain(c.TrustDomain); err != nil {
@@ -97,8 +102,8 @@ func (c Config) Validate(insecure bool, fault func(flag string, err error)) {
 	}
 }
 
-func (c Config) validateFiles(fault func(flag string, err error)) {
-	for _, file := range []struct{ flag, path string }{{"tls-cert", c.CertFile}, {"tls-key", c.KeyFile}, {c.caFlag(), c.ca()}} {
+func (c Config) validateFiles(end end, fault func(flag string, err error)) {
+	for _, file := range []struct{ flag, path string }{{"tls-cert", c.CertFile}, {"tls-key", c.KeyFile}, {string(end), c.ca()}} {
 		if file.path == "" {
 			fault(file.flag, errors.New("must be set: the certificate, its key and the CAs of the other end go together"))
 		}
@@ -107,5 +112,3 @@ func (c Config) validateFiles(fault func(flag string, err error)) {
 		fault("server-ca", fmt.Errorf("is %q, and --client-ca, which means the same here, %q: give one of them", c.CAFile, c.CAAlias))
 	}
 }
-
-func (c Config) caFlag() string { return string(cmp.Or(c.end, clientEnd)) }

@@ -66,7 +66,7 @@ func (s *Source) look() {
 	if now == f.seen {
 		return
 	}
-	m, err := s.cfg.loadFiles()
+	m, err := s.cfg.loadFiles(s.end)
 	if err != nil && !(f.doubt && f.failed == now) {
 		f.failed, f.doubt = now, true
 		return

@@ -30,13 +30,13 @@ type Material struct {
 }
 
 // newMaterial checks what a source says.
-func (c Config) newMaterial(certificate tls.Certificate, authorities []*x509.Certificate) (*Material, error) {
+func (c Config) newMaterial(end end, certificate tls.Certificate, authorities []*x509.Certificate) (*Material, error) {
 	leaf := certificate.Leaf
 	id, err := identity.FromCertificate(leaf)
-	if err != nil && (c.end != serverEnd || len(leaf.URIs) > 0 || leaf.IsCA) {
+	if err != nil && (end != serverEnd || len(leaf.URIs) > 0 || leaf.IsCA) {
 		return nil, fmt.Errorf("own %w", err)
 	}
-	if role, _, ok := id.Named(); c.end == serverEnd && ok && role != identity.Server && !id.DNS() {
+	if role, _, ok := id.Named(); end == serverEnd && ok && role != identity.Server && !id.DNS() {
 		return nil, fmt.Errorf("own certificate is of %s, which is no server: clients would refuse it", id)
 	}
 	m := &Material{
@@ -53,7 +53,7 @@ func (c Config) newMaterial(certificate tls.Certificate, authorities []*x509.Cer
 }
 
 // loadFiles reads the files.
-func (c Config) loadFiles() (*Material, error) {
+func (c Config) loadFiles(end end) (*Material, error) {
 	certificate, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("read %s and its key %s: %w", c.CertFile, c.KeyFile, err)
@@ -62,7 +62,7 @@ func (c Config) loadFiles() (*Material, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := c.newMaterial(certificate, authorities)
+	m, err := c.newMaterial(end, certificate, authorities)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.CertFile, err)
 	}

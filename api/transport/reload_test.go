@@ -226,7 +226,7 @@ func TestValidate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			c.cfg.Validate(c.insecure, func(flag string, err error) { got = append(got, flag+": "+err.Error()) })
+			c.cfg.ValidateClient(c.insecure, func(flag string, err error) { got = append(got, flag+": "+err.Error()) })
 			if text := strings.Join(got, "\n"); c.want == "" && text != "" || !strings.Contains(text, c.want) {
 				t.Errorf("got %q, want %q", text, c.want)
 			}

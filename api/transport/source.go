@@ -17,6 +17,7 @@ var ErrNoMaterial = errors.New("there is no certificate yet")
 // Source holds the newest good certificates. What comes later and is broken leaves them in force.
 type Source struct {
 	cfg Config
+	end end
 	log *slog.Logger
 	// said are the ends of certificates that were logged, files what was seen of files; of Load, then of Run.
 	said  map[string]bool
@@ -36,15 +37,14 @@ func NewServerSource(cfg Config, log *slog.Logger) *Source { return newSource(cf
 func NewClientSource(cfg Config, log *slog.Logger) *Source { return newSource(cfg, clientEnd, log) }
 
 func newSource(cfg Config, end end, log *slog.Logger) *Source {
-	cfg.end = end
-	return &Source{cfg: cfg, log: log, said: map[string]bool{}, fault: ErrNoMaterial}
+	return &Source{cfg: cfg, end: end, log: log, said: map[string]bool{}, fault: ErrNoMaterial}
 }
 
 // Load reads the certificates once, before Run. Without any, Run goes on all the same.
 func (s *Source) Load(ctx context.Context) error {
 	// Before they are read: what changes meanwhile is read again.
 	s.files.seen = s.cfg.marks()
-	m, err := s.cfg.Load(ctx)
+	m, err := s.cfg.load(ctx, s.end)
 	if err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -56,14 +56,16 @@ func (s *Source) Load(ctx context.Context) error {
 	return nil
 }
 
-// Load returns the certificates as they are now.
-func (c Config) Load(ctx context.Context) (*Material, error) {
+// LoadClient returns the certificates of a client as they are now.
+func (c Config) LoadClient(ctx context.Context) (*Material, error) { return c.load(ctx, clientEnd) }
+
+func (c Config) load(ctx context.Context, end end) (*Material, error) {
 	if c.SPIFFESocket == "" {
-		return c.loadFiles()
+		return c.loadFiles(end)
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	return c.fetch(ctx)
+	return c.fetch(ctx, end)
 }
 
 // Run takes up what is new until ctx ends.

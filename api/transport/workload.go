@@ -25,7 +25,7 @@ func (c Config) newClient(ctx context.Context) (*workloadapi.Client, error) {
 }
 
 // fetch asks the Workload API once.
-func (c Config) fetch(ctx context.Context) (*Material, error) {
+func (c Config) fetch(ctx context.Context, end end) (*Material, error) {
 	client, err := c.newClient(ctx)
 	if err != nil {
 		return nil, err
@@ -35,11 +35,11 @@ func (c Config) fetch(ctx context.Context) (*Material, error) {
 	if err != nil {
 		return nil, fmt.Errorf("SPIFFE Workload API at %s: %w", c.SPIFFESocket, err)
 	}
-	return c.fromWorkload(answer)
+	return c.fromWorkload(end, answer)
 }
 
 // fromWorkload takes the first identity that the Workload API has for this program, which is the default one.
-func (c Config) fromWorkload(answer *workloadapi.X509Context) (*Material, error) {
+func (c Config) fromWorkload(end end, answer *workloadapi.X509Context) (*Material, error) {
 	if len(answer.SVIDs) == 0 {
 		return nil, fmt.Errorf("SPIFFE Workload API at %s: it has no identity for this program", c.SPIFFESocket)
 	}
@@ -59,7 +59,7 @@ func (c Config) fromWorkload(answer *workloadapi.X509Context) (*Material, error)
 	for _, one := range svid.Certificates {
 		certificate.Certificate = append(certificate.Certificate, one.Raw)
 	}
-	return c.newMaterial(certificate, bundle.X509Authorities())
+	return c.newMaterial(end, certificate, bundle.X509Authorities())
 }
 
 // watchWorkload follows the Workload API until ctx ends. The client itself connects anew, after a time that grows.
@@ -107,7 +107,7 @@ type workloadWatcher struct {
 // OnX509ContextUpdate implements workloadapi.X509ContextWatcher.
 func (w *workloadWatcher) OnX509ContextUpdate(answer *workloadapi.X509Context) {
 	w.failed = ""
-	m, err := w.source.cfg.fromWorkload(answer)
+	m, err := w.source.cfg.fromWorkload(w.source.end, answer)
 	if before, fault := w.source.Current(); err == nil && fault == nil && m.same(before) {
 		return
 	}

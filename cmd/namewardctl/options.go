@@ -78,7 +78,7 @@ func (o *options) complete(command *cobra.Command, lookupEnv func(string) (strin
 // need not know.
 func (o *options) validateConnection() error {
 	var errs []error
-	o.tls.Validate(o.insecure, func(flag string, err error) { errs = append(errs, usagef("--%s: %w", flag, err)) })
+	o.tls.ValidateClient(o.insecure, func(flag string, err error) { errs = append(errs, usagef("--%s: %w", flag, err)) })
 	if host, _, err := net.SplitHostPort(o.server); o.insecure && err == nil && !loopback(host) {
 		errs = append(errs, usagef("--server: %q is no loopback address, and in plain text (--insecure) no other is allowed: use certificates, or a tunnel", o.server))
 	}
