@@ -98,8 +98,9 @@ func TestAgentWithoutGoodCertificates(t *testing.T) {
 		"one that ends soon": {func(files *authoritytest.Files) transport.Config {
 			return files.IssueAt(identity.Node, "lab", now.Add(-90*time.Minute), 100*time.Minute)
 		}, []string{"the certificate of spiffe://nameward/node/lab ends at "}, "certificate_expiry_timestamp_seconds"},
-		"that of another node": {func(files *authoritytest.Files) transport.Config { return files.Issue(identity.Node, "web-1") },
-			[]string{"it is of spiffe://nameward/node/web-1, and the node is lab"}, "certificate_expiry_timestamp_seconds"},
+		"that of another node": {func(files *authoritytest.Files) transport.Config {
+			return files.Issue(identity.Node, "web-1")
+		}, []string{"it is of spiffe://nameward/node/web-1, and the node is lab"}, "certificate_expiry_timestamp_seconds"},
 		"one of a foreign CA": {func(files *authoritytest.Files) transport.Config {
 			foreign := authoritytest.New(files.T()).Issue(identity.Node, "lab")
 			foreign.CAFile = files.Issue(identity.Node, "lab").CAFile

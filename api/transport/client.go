@@ -30,7 +30,7 @@ func NewClientCredentials(source *Source, refusals *Refusals) *ClientCredentials
 
 // Info implements credentials.TransportCredentials.
 func (c *ClientCredentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 // Clone implements credentials.TransportCredentials. It shares all of it.

@@ -67,7 +67,7 @@ func (s *Source) look() {
 		return
 	}
 	m, err := s.cfg.loadFiles(s.end)
-	if err != nil && !(f.doubt && f.failed == now) {
+	if err != nil && (!f.doubt || f.failed != now) {
 		f.failed, f.doubt = now, true
 		return
 	}

@@ -37,7 +37,7 @@ func NewServerCredentials(source *Source, refusals *Refusals) *ServerCredentials
 
 // Info implements credentials.TransportCredentials.
 func (c *ServerCredentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 // Clone implements credentials.TransportCredentials. It shares all of it.
