@@ -62,7 +62,7 @@ func (c *ClientCredentials) ClientHandshake(ctx context.Context, authority strin
 func (c *ClientCredentials) refused(err error, server net.Addr, m *Material) error {
 	refusal := judge(err, "server")
 	if refusal == nil {
-		return fmt.Errorf("TLS handshake: %w", err)
+		return fmt.Errorf("the server broke off the TLS handshake without a reason, it may not speak TLS on this port: %w", err)
 	}
 	if refusal.Reason == OwnExpired || refusal.Reason == OwnRefused || refusal.Reason == OwnUnknown {
 		refusal.text += fmt.Sprintf(" (%s, of %s, until %s)", m.name(), m.Leaf.Issuer, inUTC(m.Expiry()))
