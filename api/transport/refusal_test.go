@@ -226,10 +226,11 @@ func TestClientRefuses(t *testing.T) {
 			w.store("foreign", issue(w, w.newAuthority(domain), identity.Server, "127.0.0.1", now, time.Hour))
 			return w.config("foreign")
 		}, nil, refusal{"the server's certificate is of a CA that is not trusted here", "", transport.PeerUnknown, ""}},
-		"another host": {func(w *world) transport.Config {
-			return w.issued(identity.Server, "127.0.0.1")
-		}, func(cfg *transport.Config) { cfg.ServerName = "policy.example.org" },
-			refusal{"is not for policy.example.org, which was connected to, but for localhost, 127.0.0.1, ::1", "", transport.PeerHostName, ""}},
+		"another host": {
+			func(w *world) transport.Config { return w.issued(identity.Server, "127.0.0.1") },
+			func(cfg *transport.Config) { cfg.ServerName = "policy.example.org" },
+			refusal{"is not for policy.example.org, which was connected to, but for localhost, 127.0.0.1, ::1", "", transport.PeerHostName, ""},
+		},
 		"another trust domain": {func(w *world) transport.Config {
 			w.store("other", w.crafted(withURI("spiffe://elsewhere/server/127.0.0.1")))
 			return w.config("other")
