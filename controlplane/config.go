@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/nameward/nameward/api/transport"
 )
 
 // Config says how the policy server runs. It is valid when Validate says so.
@@ -24,8 +26,9 @@ type Config struct {
 	DataDir string
 	// Store is the kind of storage.
 	Store string
-	// Insecure allows connections without TLS, from this machine alone.
+	// Insecure allows connections without TLS, from this machine alone; else TLS says how it is known who connects.
 	Insecure bool
+	TLS      transport.Config
 	// MetricsListen is the address of the Prometheus metrics; empty for none.
 	MetricsListen string
 	// MaxMappings bounds the live mappings of all nodes.
@@ -75,7 +78,8 @@ func (c *Config) Bind(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Listen, "listen", c.Listen, "address of the API, HOST:PORT")
 	flags.StringVar(&c.DataDir, "data-dir", c.DataDir, "directory of what must survive a restart")
 	flags.StringVar(&c.Store, "store", c.Store, "kind of storage: bolt")
-	flags.BoolVar(&c.Insecure, "insecure", c.Insecure, "serve without TLS, on a loopback address only")
+	flags.BoolVar(&c.Insecure, "insecure", c.Insecure, "serve in plain text, on a loopback address only: whoever connects may do everything")
+	c.TLS.BindServer(flags)
 	flags.StringVar(&c.MetricsListen, "metrics-listen", c.MetricsListen, "address of the Prometheus metrics, HOST:PORT; empty for none")
 	flags.IntVar(&c.MaxMappings, "max-mappings", c.MaxMappings, "live mappings of all nodes that are kept; over it the one that ends first goes first")
 	flags.IntVar(&c.MaxFlowEvents, "max-flow-events", c.MaxFlowEvents, "flow events of all nodes that are kept, each for a day after it was last seen; over it the one that was not seen for longest goes first")
@@ -101,9 +105,7 @@ func (c Config) Validate() error {
 	case c.Insecure && !loopback:
 		fault("listen", "%q is no loopback address, and without TLS no other is allowed", c.Listen)
 	}
-	if !c.Insecure {
-		fault("insecure", "must be set: TLS is not in this version")
-	}
+	c.TLS.ValidateServer(c.Insecure, func(flag string, err error) { fault(flag, "%w", err) })
 	if c.DataDir == "" {
 		fault("data-dir", "must be set")
 	}

@@ -20,7 +20,7 @@ func TestValidateNamesEveryFault(t *testing.T) {
 		flag, _, _ := strings.Cut(line, ":")
 		got = append(got, flag)
 	}
-	want := []string{"listen", "insecure", "data-dir", "store", "metrics-listen", "audit-file-size", "audit-files", "max-connections", "max-mappings", "max-flow-events", "drain-time", "log-level", "log-format"}
+	want := []string{"listen", "tls-cert", "data-dir", "store", "metrics-listen", "audit-file-size", "audit-files", "max-connections", "max-mappings", "max-flow-events", "drain-time", "log-level", "log-format"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("flags with faults (-want +got):\n%s", diff)
 	}

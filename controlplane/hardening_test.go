@@ -41,7 +41,11 @@ func serveStages(t *testing.T) (*grpc.Server, *grpc.ClientConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, _, err := newStages(cfg, s, log).server(tracing, keeping, make(chan struct{}), log)
+	security, err := newSecurity(t.Context(), cfg, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, _, err := newStages(cfg, s, log).server(security, tracing, keeping, make(chan struct{}), log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func TestMetricsPage(t *testing.T) {
 	}
 	defer keeping.close()
 	var lines []string
-	for _, c := range slices.Concat(newConnections(nil, 0, nil).collectors(), backend.Collectors(), keeping.collectors(), stages.collectors(cfg)) {
+	for _, c := range slices.Concat(newConnections(nil, 0, nil).collectors(), backend.Collectors(), keeping.collectors(), stages.collectors(cfg), (&security{}).collectors()) {
 		lines = append(lines, linesOf(t, c)...)
 	}
 	slices.Sort(lines)
@@ -96,7 +96,7 @@ func linesOf(t *testing.T, c prometheus.Collector) (lines []string) {
 func kindOf(t *testing.T, c prometheus.Collector) string {
 	t.Helper()
 	switch c := c.(type) {
-	case *prometheus.CounterVec:
+	case *prometheus.CounterVec, *refusalCounts:
 		return "counter"
 	case *prometheus.GaugeVec, *holdings:
 		return "gauge"

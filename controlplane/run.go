@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
@@ -70,9 +70,13 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 		return err
 	}
 	defer tracing.stop(ctx, log)
+	security, err := newSecurity(ctx, cfg, log.With("component", "transport"))
+	if err != nil {
+		return err
+	}
 	stages := newStages(cfg, policies, log)
 	stopping := make(chan struct{})
-	server, healthServer, err := stages.server(tracing, keeping, stopping, log.With("component", "adminserver"))
+	server, healthServer, err := stages.server(security, tracing, keeping, stopping, log.With("component", "adminserver"))
 	if err != nil {
 		return err
 	}
@@ -80,12 +84,12 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	registry := newRegistry(slices.Concat(open.api.collectors(), backend.Collectors(), keeping.collectors(), stages.collectors(cfg))...)
+	registry := newRegistry(slices.Concat(open.api.collectors(), backend.Collectors(), keeping.collectors(), stages.collectors(cfg), security.collectors())...)
 	// The loops outlive ctx by what it takes to let the agents leave.
 	g, groupCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	loops, stopLoops := context.WithCancel(groupCtx)
 	defer stopLoops()
-	for _, run := range []func(context.Context) error{stages.publisher.Run, stages.mappings.Run, stages.flows.Run, stages.agents.Run, open.backups.run, keeping.roles.Run} {
+	for _, run := range []func(context.Context) error{stages.publisher.Run, stages.mappings.Run, stages.flows.Run, stages.agents.Run, open.backups.run, keeping.roles.Run, security.run} {
 		g.Go(func() error { return run(loops) })
 	}
 	g.Go(func() error { return serve(server, open.api, log) })
@@ -110,10 +114,10 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	return g.Wait() //nolint:wrapcheck // each says what it did
 }
 
-func newGRPCServer(codec encoding.CodecV2, requests *requests, guard *access.Guard, validator *adminserver.Validator, tracing *tracing) *grpc.Server {
+func newGRPCServer(credentials credentials.TransportCredentials, codec encoding.CodecV2, requests *requests, guard *access.Guard, validator *adminserver.Validator, tracing *tracing) *grpc.Server {
 	return grpc.NewServer(append(tracing.options(),
 		grpc.ForceServerCodecV2(codec),
-		grpc.Creds(guard.Credentials(insecure.NewCredentials())),
+		grpc.Creds(guard.Credentials(credentials)),
 		grpc.InTapHandle(guard.Tap),
 		grpc.ChainUnaryInterceptor(requests.unary, guard.Unary, validator.Unary),
 		grpc.ChainStreamInterceptor(requests.stream, guard.Stream, validator.Stream),

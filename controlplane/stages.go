@@ -39,12 +39,12 @@ func newStages(cfg Config, s *store.Store, log *slog.Logger) stages {
 }
 
 // server returns what serves every service, and their health. When stopping closes, its streams end.
-func (s stages) server(tracing *tracing, keeping *keeping, stopping <-chan struct{}, log *slog.Logger) (*grpc.Server, *health.Server, error) {
+func (s stages) server(security *security, tracing *tracing, keeping *keeping, stopping <-chan struct{}, log *slog.Logger) (*grpc.Server, *health.Server, error) {
 	validator, err := adminserver.NewValidator(log)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make validator: %w", err)
 	}
-	server := newGRPCServer(s.agents.Codec(), s.requests, keeping.guard, validator, tracing)
+	server := newGRPCServer(security.credentials(), s.agents.Codec(), s.requests, keeping.guard, validator, tracing)
 	namewardv1.RegisterPolicyServiceServer(server, adminserver.NewPolicyService(s.store, log, stopping))
 	namewardv1.RegisterDomainSetServiceServer(server, adminserver.NewDomainSetService(s.store, log))
 	namewardv1.RegisterNodeServiceServer(server, adminserver.NewNodeService(s.store, s.mappings, s.flows, s.agents, log, stopping))

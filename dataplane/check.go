@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/nameward/nameward/dataplane/conntrack"
 	"github.com/nameward/nameward/dataplane/datapath"
@@ -62,6 +63,7 @@ func checkRules(ctx context.Context, cfg Config) []Requirement {
 // time by the agent too.
 func advised(ctx context.Context, cfg Config) []Requirement {
 	requirements := []Requirement{preflight.StateDir(cfg.StateDir), anotherAgent(cfg)}
+	requirements = append(requirements, checkCertificates(ctx, cfg, time.Now())...)
 	requirements = append(requirements, conflicts(ctx, cfg)...)
 	if resolvers, err := cfg.resolvers(); err == nil {
 		requirements = append(requirements, preflight.Reachable(ctx, resolvers)...)

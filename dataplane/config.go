@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/api/transport"
 	"github.com/nameward/nameward/dataplane/datapath"
 	"github.com/nameward/nameward/dataplane/netfilter"
 )
@@ -29,7 +30,8 @@ const (
 // Config is what an operator decides about an agent. Fields are named after the flags.
 type Config struct {
 	Servers  []string
-	Insecure bool
+	Insecure bool             // plain text, to this machine alone
+	TLS      transport.Config // how agent and servers know each other, else
 	NodeName string
 	Labels   map[string]string
 
@@ -94,11 +96,12 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s: "+format, append([]any{flag}, args...)...))
 		}
 	}
-	fault(!c.Insecure, "insecure", "must be set: TLS is not in this version, so the agent talks to the policy server in plain text only")
+	c.TLS.ValidateClient(c.Insecure, func(flag string, err error) { fault(true, flag, "%v", err) })
 	fault(len(c.Servers) == 0, "server", "must be set: HOST:PORT of the policy server")
 	for _, server := range c.Servers {
 		host, port, err := net.SplitHostPort(server)
 		fault(err != nil || host == "" || port == "", "server", "%q is not HOST:PORT", server)
+		fault(err == nil && c.Insecure && !loopback(server), "server", "%q is no loopback address, and in plain text (--insecure) no other is allowed", server)
 	}
 	_, err := node.ParseID(c.NodeName)
 	fault(err != nil, "node-name", "%v", err)

@@ -29,7 +29,7 @@ func TestValidateNamesEveryFault(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	for _, flag := range []string{
-		"insecure", "server", "node-name", "label", "trusted-resolver", "max-ttl", "ttl-grace", "dns-query-timeout",
+		"tls-cert", "server", "node-name", "label", "trusted-resolver", "max-ttl", "ttl-grace", "dns-query-timeout",
 		"max-mappings", "max-addresses-per-name", "max-queries", "iptables", "allowed-target", "denied-target", "mark",
 		"metrics-listen", "log-level", "log-format", "state-dir", "bpf-dir", "socket",
 	} {

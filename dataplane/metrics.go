@@ -59,7 +59,26 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 	degraded, _ := m.status.Degraded()
 	send(prometheus.GaugeValue, "connected", "1 while connected to a policy server.", connected)
 	send(prometheus.GaugeValue, "degraded", "How many faults persist.", float64(len(degraded)))
+	m.sendSecurity(send)
 	send(prometheus.GaugeValue, "live_mappings", "Mappings that are known.", float64(m.status.table.Len()))
+}
+
+// sendSecurity sends what is known of certificates, where there are any.
+func (m metrics) sendSecurity(send func(kind prometheus.ValueType, name, help string, value float64, labels ...string)) {
+	s := m.status.security
+	if s == nil || s.source == nil {
+		return
+	}
+	if material := s.current(); material != nil {
+		send(prometheus.GaugeValue, "certificate_expiry_timestamp_seconds", "When the agent's own certificate ends.", float64(material.Expiry().Unix()))
+		send(prometheus.GaugeValue, "ca_expiry_timestamp_seconds", "When the first of the CAs ends that policy servers have their certificates from.", float64(material.AuthorityExpiry().Unix()))
+	}
+	loads, failures := s.source.Stats()
+	send(prometheus.CounterValue, "certificate_loads_total", "Times that certificates were put in force.", float64(loads))
+	send(prometheus.CounterValue, "certificate_load_failures_total", "Times that new certificates were broken, or did not come, and those before stayed in force.", float64(failures))
+	for reason, count := range s.refusals.Counts() {
+		send(prometheus.CounterValue, "connections_refused_total", "Connections to policy servers that either end refused, by reason.", float64(count), "reason", string(reason))
+	}
 }
 
 // metricsServer serves /metrics.

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	"github.com/nameward/nameward/api/node"
@@ -101,6 +100,7 @@ func lockBoth(cfg Config) (release func() error, err error) {
 type agent struct {
 	datapath   kernelMaps
 	reconciler *enforce.Reconciler
+	security   *security
 	subscriber *subscribe.Subscriber
 	local      *localserver.Server
 	watcher    *watcher
@@ -158,8 +158,9 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	hooks := newTakeover(filter, datapath, kernel.inUse, cfg.DNSQueryTimeout, judged, enforceLog)
 	reconciler := enforce.NewReconciler(datapath, hooks, connections, disk, enforceLog)
 	advice := newAdvice(kernel, cfg, filter.Backend(), log)
+	security := newSecurity(cfg, id, log.With("component", "transport"))
 	status := &agentStatus{
-		node: id, labels: cfg.Labels, backend: filter.Backend(), started: time.Now(),
+		node: id, security: security, labels: cfg.Labels, backend: filter.Backend(), started: time.Now(),
 		counters: datapath.Counters, takeIn: datapath.TakeIn, table: table, flows: flows, reconciler: reconciler, fault: datapath.Fault, advice: advice, addresses: addresses, log: log.With("component", "status"),
 	}
 	subscriber := newSubscriber(cfg, status, permit, log)
@@ -173,7 +174,7 @@ func makeAgent(ctx context.Context, cfg Config, kernel kernel, datapath kernelMa
 	local := localserver.New(cfg.Socket, id, status, addresses, table, flows, log.With("component", "localserver"))
 	notifier := &notifier{socket: cfg.NotifySocket, state: reconciler.State, log: log.With("component", "notify")}
 	watcher := &watcher{hooks: filter, changed: reconciler.CheckHooks, log: enforceLog}
-	return &agent{datapath, reconciler, subscriber, local, watcher, advice, notifier, metrics, log}, nil
+	return &agent{datapath, reconciler, security, subscriber, local, watcher, advice, notifier, metrics, log}, nil
 }
 
 // inherit takes over what programs of another release learned, and reports whether they judge.
@@ -192,7 +193,11 @@ func (a *agent) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.datapath.Run(ctx) })
 	group.Go(func() error { return a.reconciler.Run(ctx) })
-	group.Go(func() error { return a.subscriber.Run(ctx) })
+	group.Go(func() error { return a.security.run(ctx) })
+	group.Go(func() error {
+		a.security.await(ctx)
+		return a.subscriber.Run(ctx)
+	})
 	group.Go(func() error { return a.local.Run(ctx) })
 	group.Go(func() error { return a.watcher.run(ctx) })
 	group.Go(func() error { return a.advice.run(ctx) })
@@ -206,11 +211,6 @@ func (a *agent) run(ctx context.Context) error {
 }
 
 func newSubscriber(cfg Config, status *agentStatus, permit func([]netip.AddrPort) error, log *slog.Logger) *subscribe.Subscriber {
-	for _, server := range cfg.Servers {
-		if !loopback(server) {
-			log.Warn("talking to the policy server in plain text over the network", "server", server)
-		}
-	}
 	hello := &agentv1.Hello{
 		Node: status.node.String(), Labels: cfg.Labels, AgentVersion: Version(), Kernel: kernelRelease(),
 		IptablesBackend: status.backend, InstanceId: rand.Text(),
@@ -219,7 +219,7 @@ func newSubscriber(cfg Config, status *agentStatus, permit func([]netip.AddrPort
 	reporter := report.New(status.node, status.table, status.flows, status, log.With("component", "report"))
 	return subscribe.New(subscribe.Config{
 		Servers: cfg.Servers, Hello: hello, Permit: permit,
-		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
+		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(status.security.credentials())},
 	}, status.reconciler, reporter, log.With("component", "subscribe"))
 }
 

@@ -14,6 +14,7 @@ import (
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/api/transport"
 	"github.com/nameward/nameward/dataplane/enforce"
 	"github.com/nameward/nameward/dataplane/observe"
 	"github.com/nameward/nameward/dataplane/subscribe"
@@ -33,6 +34,7 @@ type agentStatus struct {
 	reconciler *enforce.Reconciler
 	fault      func() error // of the datapath
 	advice     *advice
+	security   *security
 	connection func() subscribe.Connection
 	addresses  *nodeAddresses
 	log        *slog.Logger
@@ -92,12 +94,14 @@ func (s *agentStatus) Degraded() ([]string, <-chan struct{}) {
 	if err := s.fault(); err != nil {
 		faults = append(faults, fmt.Sprintf("%v. Remedy: make room on the disk, and the state directory writable; should the agent end now, what was resolved since is known to the kernel alone", err))
 	}
+	faults = append(faults, s.security.faults(time.Now())...)
 	return append(faults, s.advice.Faults()...), changed
 }
 
-// Addresses puts what the node always allows into a report to the server.
+// Addresses puts what the node always allows into a report to the server, and until when its certificate is good.
 func (s *agentStatus) Addresses(report *agentv1.StatusReport) error {
 	own, more, err := s.addresses.reported()
+	report.CertificateExpireTime = s.security.expiry()
 	report.PolicyServers, report.Addresses, report.MoreAddresses = endpointTexts(s.addresses.Servers()), prefixTexts(own), more
 	return err
 }
@@ -117,7 +121,7 @@ func (s *agentStatus) Status() *agentv1.GetStatusResponse {
 	connection := s.connection()
 	degraded, _ := s.Degraded()
 	if connection.Server == "" && connection.Err != nil {
-		degraded = append(degraded, fmt.Sprintf("not connected to a policy server: %v. Remedy: see that it runs and can be reached; the last rule set stays in force", connection.Err))
+		degraded = append(degraded, fmt.Sprintf("not connected to a policy server: %s. Remedy: see that it runs, can be reached and takes this node's certificate; the last rule set stays in force", transport.Words(connection.Err)))
 	}
 	if connection.Refused != nil {
 		degraded = append(degraded, fmt.Sprintf("%v. Remedy: see that this is the right policy server and that its data is there; else apply a policy for this node, which takes the place of all", connection.Refused))
@@ -140,6 +144,7 @@ func (s *agentStatus) Status() *agentv1.GetStatusResponse {
 	}
 	status.TrustedResolvers, status.PolicyServers = endpointTexts(s.addresses.Resolvers()), report.GetPolicyServers()
 	status.Addresses, status.MoreAddresses = report.GetAddresses(), report.GetMoreAddresses()
+	status.CertificateExpireTime = report.GetCertificateExpireTime()
 	if status.Counters, err = s.Counters(); err != nil {
 		s.log.Warn("counters not read", "err", err)
 	}

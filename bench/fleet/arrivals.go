@@ -5,9 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
 	"github.com/nameward/nameward/e2e/fleet"
 )
 
@@ -56,7 +53,7 @@ func joinWith(ctx context.Context, s *server, nodes int, arrived func(fleet.Arri
 		Server: s.address, Nodes: nodes, Arrived: arrived,
 		Labels:      func(int) map[string]string { return map[string]string{"role": "web"} },
 		Keep:        func(node int) bool { return node == kept },
-		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
+		Credentials: s.keys.ofNode,
 	})
 	a.stop = a.Start(ctx)
 	return a

@@ -51,6 +51,7 @@ func sizes(fast bool) size {
 func (w works) sections() []report.Section {
 	return []report.Section{
 		{Name: "fleet-sync", Measure: w.with(syncs)},
+		{Name: "fleet-sync-tls", Measure: w.with(securedSyncs)},
 		{Name: "fleet-reconnect", Measure: w.with(reconnect)},
 		{Name: "fleet-domain-set", Measure: w.with(domainSet)},
 		{Name: "fleet-writes", Measure: w.with(writes)},

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,7 +18,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
@@ -33,6 +33,7 @@ var errStart = errors.New("the server does not say that it listens")
 type server struct {
 	bin, dir, address string
 	flags             []string // besides those that all have
+	keys              *keys    // nil: plain text
 	command           *exec.Cmd
 	connection        *grpc.ClientConn
 	policies          namewardv1.PolicyServiceClient
@@ -43,17 +44,22 @@ type server struct {
 	last              bytes.Buffer // of its log, once it has ended
 }
 
-// open starts a server with a new store.
+// open starts a server with a new store, in plain text.
 func open(ctx context.Context, bin string, flags ...string) (*server, error) {
+	return openWith(ctx, bin, nil, flags...)
+}
+
+// openWith starts one that is spoken with by mutual TLS, unless there are no keys.
+func openWith(ctx context.Context, bin string, keys *keys, flags ...string) (*server, error) {
 	dir, err := os.MkdirTemp("", "nameward-bench-store-")
 	if err != nil {
 		return nil, err
 	}
-	s := &server{bin: bin, dir: dir, address: "127.0.0.1:0", flags: flags}
+	s := &server{bin: bin, dir: dir, address: "127.0.0.1:0", flags: flags, keys: keys}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	s.connection, err = grpc.NewClient("passthrough:///"+s.address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	s.connection, err = grpc.NewClient("passthrough:///"+s.address, grpc.WithTransportCredentials(keys.ofOperator()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.WaitForReady(true)))
 	if err != nil {
 		return nil, errors.Join(err, s.close())
@@ -67,9 +73,9 @@ func open(ctx context.Context, bin string, flags ...string) (*server, error) {
 
 // start starts the process, on the address of the one before, and returns when it listens.
 func (s *server) start(ctx context.Context) error {
-	s.command = exec.CommandContext(ctx, s.bin, append([]string{
-		"--insecure", "--data-dir", s.dir, "--listen", s.address, "--metrics-listen", "", "--log-format", "json",
-	}, s.flags...)...)
+	s.command = exec.CommandContext(ctx, s.bin, slices.Concat([]string{
+		"--data-dir", s.dir, "--listen", s.address, "--metrics-listen", "", "--log-format", "json",
+	}, s.keys.flags(), s.flags)...)
 	log, err := s.command.StderrPipe()
 	if err != nil {
 		return err

@@ -96,24 +96,39 @@ func (p *program) command() *cobra.Command {
 }
 
 func (p *program) runAgent(command *cobra.Command) error {
-	if p.cfg.NodeName == "" {
-		name, err := p.hostname()
-		if err != nil {
-			return fmt.Errorf("read host name, since --node-name is not set: %w", err)
-		}
-		p.cfg.NodeName = name
+	certified, err := p.nameNode(command.Context())
+	if err != nil {
+		return err
 	}
 	if err := p.cfg.Validate(); err != nil {
 		return usageError{err}
 	}
+	if certified != nil {
+		p.logger().Warn("node called by its host name, since its certificate cannot be read and --node-name is not set", "node", p.cfg.NodeName, "err", certified)
+	}
 	p.cfg.NotifySocket, _ = p.lookupEnv("NOTIFY_SOCKET")
-	err := dataplane.Run(command.Context(), p.cfg, p.logger())
+	err = dataplane.Run(command.Context(), p.cfg, p.logger())
 	if unmet, ok := errors.AsType[*dataplane.RequirementsError](err); ok {
 		if err := dataplane.WriteTable(p.stderr, unmet.Requirements); err != nil {
 			return err //nolint:wrapcheck // of our own output
 		}
 	}
 	return err //nolint:wrapcheck // it says what it did
+}
+
+// nameNode fills in --node-name: from the certificate, since the server goes by it, else from the machine. unread is why
+// the certificate could not be asked.
+func (p *program) nameNode(ctx context.Context) (unread, err error) {
+	if p.cfg.NodeName != "" {
+		return nil, nil
+	}
+	if p.cfg.NodeName, unread = p.cfg.CertifiedNodeName(ctx); p.cfg.NodeName != "" {
+		return nil, nil
+	}
+	if p.cfg.NodeName, err = p.hostname(); err != nil {
+		return nil, fmt.Errorf("read host name, since --node-name is not set: %w", err)
+	}
+	return unread, nil
 }
 
 func (p *program) logger() *slog.Logger {

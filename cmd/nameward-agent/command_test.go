@@ -66,7 +66,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"--help"}, 0, ""},
 		{[]string{"--nonsense"}, 2, "nonsense"},
 		{[]string{"nonsense"}, 2, "nonsense"},
-		{[]string{"--server", "127.0.0.1:7443", "--trusted-resolver", "192.0.2.53"}, 2, "TLS is not in this version"},
+		{[]string{"--server", "127.0.0.1:7443", "--trusted-resolver", "192.0.2.53"}, 2, "tls-cert: must be set, with --tls-key and --server-ca"},
 		{[]string{"--insecure", "--trusted-resolver", "192.0.2.53"}, 2, "server: must be set"},
 		{[]string{"--config", "/nonexistent.yaml"}, 2, "nonexistent"},
 		{[]string{"--config", file}, 2, file + `: servers: unknown key (did you mean "server"?)`},

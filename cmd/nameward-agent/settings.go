@@ -13,8 +13,9 @@ func (p *program) bind(flags *pflag.FlagSet) {
 	c := &p.cfg
 	flags.String(settings.ConfigFlag, "", "YAML file with values for the flags")
 	flags.StringSliceVar(&c.Servers, "server", nil, "policy server, HOST:PORT; repeatable: each node has its own order of them, the same at each start")
-	flags.BoolVar(&c.Insecure, "insecure", false, "talk to the policy server in plain text")
-	flags.StringVar(&c.NodeName, "node-name", "", "name of this node (default: the host name)")
+	flags.BoolVar(&c.Insecure, "insecure", false, "talk to the policy server in plain text, on loopback alone")
+	c.TLS.BindClient(flags)
+	flags.StringVar(&c.NodeName, "node-name", "", "name of this node (default: that of its certificate, else the host name)")
 	flags.StringToStringVar(&c.Labels, "label", nil, "label KEY=VALUE of this node, by which policies select it; repeatable")
 	flags.StringVar(&c.StateDir, "state-dir", c.StateDir, "directory of what must survive the process")
 	flags.StringVar(&c.BPFDir, "bpf-dir", c.BPFDir, "directory of the pins, on a bpf file system")

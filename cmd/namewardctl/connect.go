@@ -2,28 +2,36 @@ package main
 
 import (
 	"context"
-	"errors"
+	"log/slog"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/nameward/nameward/api/transport"
 )
 
 // maxMessage lets through a policy at the limits of the API: 10,000 rules with long lists.
 const maxMessage = 256 << 20
-
-// errNoTLS says what the operator can do in a version without TLS.
-var errNoTLS = errors.New("--insecure: must be set: TLS is not in this version, so namewardctl talks to the server in plain text only; " +
-	"use it over loopback or a tunnel")
 
 // dialServer prepares a connection to the policy server. Nothing is sent until the first call.
 func (p *program) dialServer() (*grpc.ClientConn, error) {
 	if p.options.agent != "" {
 		return nil, usagef("--agent: an agent does not serve this; ask the policy server with --server")
 	}
-	if !p.options.insecure {
-		return nil, usageError{errNoTLS}
+	if err := p.options.validateConnection(); err != nil {
+		return nil, err
 	}
-	return p.dial("dns:///" + p.options.server)
+	if p.options.insecure {
+		return p.dial("dns:///"+p.options.server, insecure.NewCredentials())
+	}
+	// What it would log is in the error that the call ends with.
+	log := slog.New(slog.DiscardHandler)
+	source := transport.NewClientSource(p.options.tls, log)
+	if err := source.Load(context.Background()); err != nil {
+		return nil, err //nolint:wrapcheck // it says what
+	}
+	return p.dial("dns:///"+p.options.server, transport.NewClientCredentials(source, transport.NewRefusals(log)))
 }
 
 // dialAgent prepares a connection to the agent's Unix socket, which file permissions protect.
@@ -31,12 +39,12 @@ func (p *program) dialAgent() (*grpc.ClientConn, error) {
 	if p.options.agent == "" {
 		return nil, usagef("--agent: must name the agent's Unix socket, such as /run/nameward/agent.sock")
 	}
-	return p.dial("unix:" + p.options.agent)
+	return p.dial("unix:"+p.options.agent, insecure.NewCredentials())
 }
 
-func (p *program) dial(target string) (*grpc.ClientConn, error) {
+func (p *program) dial(target string, credentials credentials.TransportCredentials) (*grpc.ClientConn, error) {
 	connection, err := grpc.NewClient(target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(credentials),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithUnaryInterceptor(p.limitTime),
 	)

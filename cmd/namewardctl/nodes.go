@@ -90,7 +90,7 @@ func (p *program) nodesTable(nodes []*namewardv1.Node) *table {
 	wide := p.options.output == formatWide
 	t := &table{header: []string{"NAME", "STATE", "WANTED", "APPLIED", "CONTACT", "LABELS"}}
 	if wide {
-		t.header = append(t.header, "AGENT", "KERNEL", "IPTABLES", "ERROR")
+		t.header = append(t.header, "AGENT", "KERNEL", "IPTABLES", "CERTIFICATE", "ERROR")
 	}
 	for _, node := range nodes {
 		status := node.GetStatus()
@@ -101,7 +101,7 @@ func (p *program) nodesTable(nodes []*namewardv1.Node) *table {
 		}
 		if wide {
 			row = append(row, plain(orNone(status.GetAgentVersion())), plain(orNone(status.GetKernel())),
-				plain(orNone(status.GetIptablesBackend())), plain(orNone(status.GetLastError())))
+				plain(orNone(status.GetIptablesBackend())), plain(p.left(status.GetCertificateExpireTime())), plain(orNone(status.GetLastError())))
 		}
 		t.add(row...)
 	}
@@ -156,6 +156,7 @@ func (p *program) describeNode(node *namewardv1.Node) string {
 	t.addPlain("Agent", orNone(status.GetAgentVersion()))
 	t.addPlain("Kernel", orNone(status.GetKernel()))
 	t.addPlain("iptables", orNone(status.GetIptablesBackend()))
+	t.addPlain("Certificate", p.endMoment(status.GetCertificateExpireTime()))
 	t.addPlain("Resolvers", orNone(strings.Join(status.GetTrustedResolvers(), " ")))
 	t.addPlain("Servers", orNone(strings.Join(status.GetPolicyServers(), " ")))
 	addresses := strings.Join(status.GetAddresses(), " ")

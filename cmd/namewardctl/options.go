@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/nameward/nameward/api/transport"
 	"github.com/nameward/nameward/cmd/settings"
 )
 
@@ -21,6 +23,7 @@ type options struct {
 	server   string
 	agent    string
 	insecure bool
+	tls      transport.Config
 	timeout  time.Duration
 	output   format
 }
@@ -30,7 +33,8 @@ func (o *options) bind(root *cobra.Command) {
 	flags := root.PersistentFlags()
 	flags.StringVar(&o.server, "server", defaultServer, "policy server, HOST:PORT")
 	flags.StringVar(&o.agent, "agent", "", "ask the agent on this Unix socket instead of the server")
-	flags.BoolVar(&o.insecure, "insecure", false, "talk to the server in plain text")
+	flags.BoolVar(&o.insecure, "insecure", false, "talk to the server in plain text, on loopback alone")
+	o.tls.BindClient(flags)
 	flags.DurationVar(&o.timeout, "timeout", defaultTimeout, "how long to wait for each answer")
 	flags.String(settings.ConfigFlag, "", "YAML file with values for the global flags")
 }
@@ -51,7 +55,7 @@ func (o *options) complete(command *cobra.Command, lookupEnv func(string) (strin
 	from := settings.Source{LookupEnv: lookupEnv, ReadFile: readFile}
 	flags := pflag.NewFlagSet(command.Name(), pflag.ContinueOnError)
 	// Not PersistentFlags of the root alone: it does not have -o.
-	for _, name := range []string{"server", "agent", "insecure", "timeout", "output", settings.ConfigFlag} {
+	for _, name := range append(transport.Names(), "server", "agent", "insecure", "timeout", "output", settings.ConfigFlag) {
 		if flag := command.Flags().Lookup(name); flag != nil {
 			flags.AddFlag(flag)
 			continue
@@ -68,6 +72,22 @@ func (o *options) complete(command *cobra.Command, lookupEnv func(string) (strin
 		err = usageError{err}
 	}
 	return errors.Join(err, o.validate(command))
+}
+
+// validateConnection returns the faults of how the server is spoken with, which a command that does not speak with it
+// need not know.
+func (o *options) validateConnection() error {
+	var errs []error
+	o.tls.ValidateClient(o.insecure, func(flag string, err error) { errs = append(errs, usagef("--%s: %w", flag, err)) })
+	if host, _, err := net.SplitHostPort(o.server); o.insecure && err == nil && !loopback(host) {
+		errs = append(errs, usagef("--server: %q is no loopback address, and in plain text (--insecure) no other is allowed: use certificates, or a tunnel", o.server))
+	}
+	return errors.Join(errs...)
+}
+
+func loopback(host string) bool {
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.IsLoopback()
 }
 
 func (o *options) validate(command *cobra.Command) error {

@@ -100,7 +100,7 @@ are differences.`,
 	p.options.bind(root)
 	root.AddCommand(
 		p.applyCommand(), p.diffCommand(), p.importCommand(), p.getCommand(), p.describeCommand(), p.deleteCommand(),
-		p.watchCommand(), p.topCommand(), p.explainCommand(), p.ruleSetCommand(), p.statusCommand(), p.versionCommand(),
+		p.watchCommand(), p.topCommand(), p.explainCommand(), p.ruleSetCommand(), p.statusCommand(), p.pkiCommand(), p.versionCommand(),
 	)
 	return root
 }

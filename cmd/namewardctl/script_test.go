@@ -80,7 +80,7 @@ func TestRunPrintsHelp(t *testing.T) {
 	if code := Run(t.Context(), []string{"--help"}, strings.NewReader(""), &stdout, &stderr); code != 0 {
 		t.Errorf("exit code %d, want 0; standard error: %s", code, &stderr)
 	}
-	for _, command := range []string{"apply", "get", "describe", "delete", "watch", "explain", "status", "completion", "version", "diff", "import", "top", "ruleset"} {
+	for _, command := range []string{"apply", "get", "describe", "delete", "watch", "explain", "status", "pki", "completion", "version", "diff", "import", "top", "ruleset"} {
 		if !strings.Contains(stdout.String(), "\n  "+command+" ") {
 			t.Errorf("help does not list %s:\n%s", command, &stdout)
 		}

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/nameward/nameward/api/transport"
 )
 
 // describeError puts an error in an operator's words. It is the only place that knows gRPC codes,
@@ -68,7 +70,7 @@ func callText(s *status.Status, to options) string {
 	}
 	switch s.Code() {
 	case codes.Unavailable:
-		return peer + " cannot be reached: " + innermost(s.Message())
+		return peer + " cannot be reached: " + transport.Words(s.Err())
 	case codes.DeadlineExceeded:
 		return peer + " gave no answer within " + to.timeout.String() + " (--timeout)"
 	case codes.Unimplemented:
@@ -81,14 +83,6 @@ func callText(s *status.Status, to options) string {
 		return peer + " has a fault of its own: " + s.Message()
 	}
 	return s.Message()
-}
-
-// innermost drops the layers that gRPC puts around the fault of a dialled connection.
-func innermost(message string) string {
-	if _, inner, found := strings.Cut(message, `rror while dialing: `); found {
-		return strings.TrimSuffix(inner, `"`)
-	}
-	return message
 }
 
 // violations returns the faults that the server found, and a last one that says how many it left out.

@@ -34,6 +34,26 @@ func (p *program) moment(event *timestamppb.Timestamp) string {
 	return event.AsTime().UTC().Format(time.RFC3339) + " (" + p.ago(event) + " ago)"
 }
 
+// left is the time until something ends, or that it has.
+func (p *program) left(end *timestamppb.Timestamp) string {
+	if end != nil && !p.now().Before(end.AsTime()) {
+		return "expired"
+	}
+	return p.until(end)
+}
+
+// endMoment is when something ends and how long that is from now.
+func (p *program) endMoment(end *timestamppb.Timestamp) string {
+	if end == nil {
+		return none
+	}
+	text := "until " + end.AsTime().UTC().Format(time.RFC3339)
+	if left := p.left(end); left != "expired" {
+		return text + " (in " + left + ")"
+	}
+	return text + ": expired"
+}
+
 // humanDuration shows the two largest units. What lies behind counts as no time at all.
 func humanDuration(d time.Duration) string {
 	seconds := int64(max(d, 0).Round(time.Second) / time.Second)

@@ -53,6 +53,8 @@ type NodeStatus struct {
 	Counters  map[string]uint64
 	// Degraded lists the faults that persist on the node, each with its remedy.
 	Degraded []string
+	// CertificateExpiry is when the certificate ends that the node connects with; zero for none.
+	CertificateExpiry time.Time
 	// PolicyServers are those that the node itself may always reach.
 	PolicyServers []netip.AddrPort
 	// Addresses are the node's own; with MoreAddresses it has others that it did not report.
@@ -76,6 +78,7 @@ func (n *Node) Message() *namewardv1.Node {
 	status.LastError = n.Status.LastError
 	status.Counters = n.Status.Counters
 	status.Degraded = n.Status.Degraded
+	status.CertificateExpireTime = writeTime(n.Status.CertificateExpiry)
 	status.PolicyServers = texts(n.Status.PolicyServers)
 	for _, prefix := range n.Status.Addresses {
 		text := prefix.String()

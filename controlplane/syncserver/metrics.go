@@ -9,6 +9,8 @@ type metrics struct {
 	snapshots, changes, resumed prometheus.Counter
 	refusals                    prometheus.Counter
 	refusedClaims               prometheus.Counter
+	refusedIdentities           prometheus.Counter
+	firstExpiry                 prometheus.GaugeFunc
 	refusedReports              prometheus.Counter
 	paced                       prometheus.Counter
 	bounded                     prometheus.Counter
@@ -30,6 +32,13 @@ func newMetrics(claims *claims, admission *admission) metrics {
 		refusedClaims: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nameward_server_node_claims_refused_total", Help: "Streams refused because another live agent had the node.",
 		}),
+		refusedIdentities: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nameward_server_node_identities_refused_total", Help: "Streams refused because the certificate was not that of the node that the agent said.",
+		}),
+		firstExpiry: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "nameward_server_node_certificate_expiry_timestamp_seconds",
+			Help: "When the first certificate of the nodes that are connected ends; +Inf for none.",
+		}, claims.firstExpiry),
 		refusedReports: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nameward_server_ingest_refused_total", Help: "Reported mappings and flow events that could not be read.",
 		}),
@@ -50,5 +59,5 @@ func newMetrics(claims *claims, admission *admission) metrics {
 }
 
 func (m metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedReports, m.paced, m.bounded, m.waiting}
+	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedIdentities, m.firstExpiry, m.refusedReports, m.paced, m.bounded, m.waiting}
 }

@@ -136,7 +136,7 @@ func (s *Server) serve(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agen
 
 // attend serves an agent that has said who it is.
 func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.Hello, stream grpc.ServerStream) error {
-	if err := session.identify(hello); err != nil {
+	if err := session.identify(ctx, hello); err != nil {
 		return err
 	}
 	session.peer = "of version " + hello.GetAgentVersion()

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -40,6 +41,8 @@ type session struct {
 	// pace and hurried are of the goroutine that reads.
 	pace    pace
 	hurried bool
+	// expires is when the certificate ends that the agent connects with next, in Unix seconds; 0 for none.
+	expires atomic.Int64
 	// registered closes when the node is known, wake has an element when the writer has to look.
 	registered chan struct{}
 	wake       chan struct{}
@@ -71,7 +74,7 @@ func newSession(s *Server, cancel context.CancelCauseFunc) *session {
 	return &session{server: s, cancel: cancel, log: s.log, registered: make(chan struct{}), wake: make(chan struct{}, 1)}
 }
 
-func (s *session) identify(hello *agentv1.Hello) error {
+func (s *session) identify(ctx context.Context, hello *agentv1.Hello) error {
 	if err := checkHello(hello); err != nil {
 		s.server.metrics.bounded.Inc()
 		return err
@@ -79,6 +82,9 @@ func (s *session) identify(hello *agentv1.Hello) error {
 	id, err := node.ParseID(hello.GetNode())
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNoHello, err)
+	}
+	if err := s.authenticate(ctx, id); err != nil {
+		return err
 	}
 	s.id, s.instance, s.labels = id, hello.GetInstanceId(), maps.Clone(hello.GetLabels())
 	s.log = s.log.With("node", id.String())
@@ -101,6 +107,7 @@ func (s *session) register(ctx context.Context, hello *agentv1.Hello) error {
 	known := err == nil && hello.GetStoreId() == s.server.store.ID()
 	err = s.server.statuses.changeNow(s.id, func(status *store.NodeStatus) {
 		status.Connected, status.LastContact = true, now
+		status.CertificateExpiry = s.certificateExpiry()
 		status.RuleSetID = inForce
 		if !known {
 			// A revision of another store says nothing here.
@@ -211,6 +218,9 @@ func (s *session) report(report *agentv1.StatusReport, now time.Time) {
 	s.reported = report.GetDegraded()
 	degraded := s.faults(now)
 	servers, addresses := s.endpoints("policy server", report.GetPolicyServers()), s.addresses(report.GetAddresses())
+	if until := report.GetCertificateExpireTime(); until.IsValid() {
+		s.expires.Store(until.AsTime().Unix())
+	}
 	s.update(now, func(status *store.NodeStatus) {
 		for _, fault := range report.GetDegraded() {
 			if !slices.Contains(status.Degraded, fault) {
@@ -218,6 +228,7 @@ func (s *session) report(report *agentv1.StatusReport, now time.Time) {
 			}
 		}
 		status.Counters, status.Degraded = report.GetCounters(), degraded
+		status.CertificateExpiry = s.certificateExpiry()
 		status.PolicyServers = servers
 		status.Addresses, status.MoreAddresses = addresses, report.GetMoreAddresses()
 	})

@@ -17,6 +17,8 @@ var (
 	errReplaced  = errors.New("the agent has opened another stream")
 	errStopping  = errors.New("server is stopping")
 	errForgotten = errors.New("the node was forgotten")
+	// errNotTheNode is followed by who it is instead.
+	errNotTheNode = errors.New("an agent speaks for its own node alone")
 )
 
 // toStatus turns the end of a stream into what the agent hears of it, and logs what it must not see.
@@ -30,6 +32,8 @@ func toStatus(log *slog.Logger, err error) error {
 		return status.Error(codes.DeadlineExceeded, err.Error())
 	case errors.Is(err, errClaimed):
 		return status.Error(codes.AlreadyExists, err.Error())
+	case errors.Is(err, errNotTheNode):
+		return status.Error(codes.PermissionDenied, err.Error())
 	case errors.Is(err, errReplaced), errors.Is(err, errForgotten):
 		return status.Error(codes.Aborted, err.Error())
 	case errors.Is(err, errStopping):

@@ -11,13 +11,15 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/status"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	"github.com/nameward/nameward/api/transport"
 	"github.com/nameward/nameward/dataplane/enforce"
 )
 
@@ -169,12 +171,22 @@ func (s *Subscriber) disconnected(server string, err error) {
 	case before.Server != "":
 		s.log.Warn("policy server lost, the last rule set stays in force", "server", server, "err", err)
 		now.Changed = time.Now()
-	case before.Err == nil || status.Code(before.Err) != status.Code(err):
+	case before.Err == nil || kindOf(before.Err) != kindOf(err):
 		s.log.Warn("policy server not reached, will try on", "server", server, "err", err)
 	default:
 		s.log.Debug("policy server not reached", "server", server, "err", err)
 	}
 	s.change(now)
+}
+
+// kindOf tells errors apart that call for different remedies: by their words, numbers aside, which are ports and times.
+func kindOf(err error) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}, transport.Words(err))
 }
 
 func (s *Subscriber) change(connection Connection) {

@@ -107,7 +107,7 @@ func (a *Agent) connection() (*grpc.ClientConn, error) {
 		grpc.WithInitialWindowSize(windowSize), grpc.WithInitialConnWindowSize(windowSize),
 		grpc.WithReadBufferSize(bufferSize), grpc.WithWriteBufferSize(bufferSize),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.ForceCodecV2(newCodec())),
-		grpc.WithNoProxy(),
+		grpc.WithNoProxy(), grpc.WithTransportCredentials(a.fleet.cfg.Credentials(a.node)),
 	}, a.fleet.cfg.DialOptions...)
 	connection, err := grpc.NewClient("passthrough:///"+a.fleet.cfg.Server, options...)
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // Config says what fleet there is. All functions are called on many goroutines at once.
@@ -38,7 +40,9 @@ type Config struct {
 	StatusInterval time.Duration
 	// BackoffLast is the longest time before a node tries again; 0 for 10 seconds, as agents do.
 	BackoffLast time.Duration
-	DialOptions []grpc.DialOption // credentials
+	// Credentials returns what an agent connects with; nil for plain text.
+	Credentials func(node int) credentials.TransportCredentials
+	DialOptions []grpc.DialOption
 }
 
 // Arrival says when a node had a revision, whole.
@@ -62,6 +66,9 @@ func New(cfg Config) *Fleet {
 	}
 	if cfg.BackoffLast == 0 {
 		cfg.BackoffLast = backoffLast
+	}
+	if cfg.Credentials == nil {
+		cfg.Credentials = func(int) credentials.TransportCredentials { return insecure.NewCredentials() }
 	}
 	f := &Fleet{cfg: cfg, moved: make(chan struct{}, 1)}
 	for i := range cfg.Nodes {

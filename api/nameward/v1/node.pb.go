@@ -189,9 +189,11 @@ type NodeStatus struct {
 	// The node has more addresses than are listed.
 	MoreAddresses bool `protobuf:"varint,17,opt,name=more_addresses,json=moreAddresses,proto3" json:"more_addresses,omitempty"`
 	// All of the above in a word. Unset in what an agent says of itself.
-	State         NodeStatus_State `protobuf:"varint,18,opt,name=state,proto3,enum=nameward.v1.NodeStatus_State" json:"state,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	State NodeStatus_State `protobuf:"varint,18,opt,name=state,proto3,enum=nameward.v1.NodeStatus_State" json:"state,omitempty"`
+	// When the certificate ends that the node's agent connects with, as the agent said last; absent where there is none.
+	CertificateExpireTime *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=certificate_expire_time,json=certificateExpireTime,proto3" json:"certificate_expire_time,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
@@ -350,6 +352,13 @@ func (x *NodeStatus) GetState() NodeStatus_State {
 	return NodeStatus_STATE_UNSPECIFIED
 }
 
+func (x *NodeStatus) GetCertificateExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpireTime
+	}
+	return nil
+}
+
 var File_nameward_v1_node_proto protoreflect.FileDescriptor
 
 const file_nameward_v1_node_proto_rawDesc = "" +
@@ -361,7 +370,7 @@ const file_nameward_v1_node_proto_rawDesc = "" +
 	"\x06status\x18\x03 \x01(\v2\x17.nameward.v1.NodeStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb8\a\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\b\n" +
 	"\n" +
 	"NodeStatus\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12#\n" +
@@ -384,7 +393,8 @@ const file_nameward_v1_node_proto_rawDesc = "" +
 	"\x0epolicy_servers\x18\x0f \x03(\tR\rpolicyServers\x12\x1c\n" +
 	"\taddresses\x18\x10 \x03(\tR\taddresses\x12%\n" +
 	"\x0emore_addresses\x18\x11 \x01(\bR\rmoreAddresses\x123\n" +
-	"\x05state\x18\x12 \x01(\x0e2\x1d.nameward.v1.NodeStatus.StateR\x05state\x1a;\n" +
+	"\x05state\x18\x12 \x01(\x0e2\x1d.nameward.v1.NodeStatus.StateR\x05state\x12R\n" +
+	"\x17certificate_expire_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x15certificateExpireTime\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"c\n" +
@@ -428,11 +438,12 @@ var file_nameward_v1_node_proto_depIdxs = []int32{
 	5, // 4: nameward.v1.NodeStatus.applied_time:type_name -> google.protobuf.Timestamp
 	4, // 5: nameward.v1.NodeStatus.counters:type_name -> nameward.v1.NodeStatus.CountersEntry
 	0, // 6: nameward.v1.NodeStatus.state:type_name -> nameward.v1.NodeStatus.State
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	5, // 7: nameward.v1.NodeStatus.certificate_expire_time:type_name -> google.protobuf.Timestamp
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_nameward_v1_node_proto_init() }

@@ -577,8 +577,11 @@ type StatusReport struct {
 	Addresses []string `protobuf:"bytes,4,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// The node has more addresses than are listed.
 	MoreAddresses bool `protobuf:"varint,5,opt,name=more_addresses,json=moreAddresses,proto3" json:"more_addresses,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// When the certificate ends that the agent connects with next; absent where it has none. It may have been renewed
+	// since the stream began.
+	CertificateExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=certificate_expire_time,json=certificateExpireTime,proto3" json:"certificate_expire_time,omitempty"`
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
 }
 
 func (x *StatusReport) Reset() {
@@ -644,6 +647,13 @@ func (x *StatusReport) GetMoreAddresses() bool {
 		return x.MoreAddresses
 	}
 	return false
+}
+
+func (x *StatusReport) GetCertificateExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CertificateExpireTime
+	}
+	return nil
 }
 
 // From the server. Fields are repeated or last-wins; see Sync.
@@ -811,13 +821,14 @@ const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\fsnapshot_end\x18\x04 \x01(\bR\vsnapshotEnd\x127\n" +
 	"\vflow_events\x18\x05 \x03(\v2\x16.nameward.v1.FlowEventR\n" +
 	"flowEvents\x127\n" +
-	"\tsent_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bsentTime\"\x9e\x02\n" +
+	"\tsent_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bsentTime\"\xf2\x02\n" +
 	"\fStatusReport\x12I\n" +
 	"\bcounters\x18\x01 \x03(\v2-.nameward.agent.v1.StatusReport.CountersEntryR\bcounters\x12\x1a\n" +
 	"\bdegraded\x18\x02 \x03(\tR\bdegraded\x12%\n" +
 	"\x0epolicy_servers\x18\x03 \x03(\tR\rpolicyServers\x12\x1c\n" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12%\n" +
-	"\x0emore_addresses\x18\x05 \x01(\bR\rmoreAddresses\x1a;\n" +
+	"\x0emore_addresses\x18\x05 \x01(\bR\rmoreAddresses\x12R\n" +
+	"\x17certificate_expire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x15certificateExpireTime\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xcd\x02\n" +
@@ -877,15 +888,16 @@ var file_nameward_agent_v1_sync_service_proto_depIdxs = []int32{
 	11, // 8: nameward.agent.v1.Observations.flow_events:type_name -> nameward.v1.FlowEvent
 	12, // 9: nameward.agent.v1.Observations.sent_time:type_name -> google.protobuf.Timestamp
 	9,  // 10: nameward.agent.v1.StatusReport.counters:type_name -> nameward.agent.v1.StatusReport.CountersEntry
-	13, // 11: nameward.agent.v1.SyncResponse.changes:type_name -> nameward.agent.v1.RuleSetChange
-	14, // 12: nameward.agent.v1.SyncResponse.drain:type_name -> google.protobuf.Duration
-	1,  // 13: nameward.agent.v1.SyncService.Sync:input_type -> nameward.agent.v1.SyncRequest
-	7,  // 14: nameward.agent.v1.SyncService.Sync:output_type -> nameward.agent.v1.SyncResponse
-	14, // [14:15] is the sub-list for method output_type
-	13, // [13:14] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	12, // 11: nameward.agent.v1.StatusReport.certificate_expire_time:type_name -> google.protobuf.Timestamp
+	13, // 12: nameward.agent.v1.SyncResponse.changes:type_name -> nameward.agent.v1.RuleSetChange
+	14, // 13: nameward.agent.v1.SyncResponse.drain:type_name -> google.protobuf.Duration
+	1,  // 14: nameward.agent.v1.SyncService.Sync:input_type -> nameward.agent.v1.SyncRequest
+	7,  // 15: nameward.agent.v1.SyncService.Sync:output_type -> nameward.agent.v1.SyncResponse
+	15, // [15:16] is the sub-list for method output_type
+	14, // [14:15] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_nameward_agent_v1_sync_service_proto_init() }

@@ -51,7 +51,8 @@ type SyncServiceClient interface {
 	// changes it would forget.
 	//
 	// The stream ends with INVALID_ARGUMENT when the first message is no hello, ALREADY_EXISTS when
-	// another live agent claims the same node, and UNAVAILABLE when the server stops.
+	// another live agent claims the same node, PERMISSION_DENIED when the certificate is not that of the node in the
+	// hello, and UNAVAILABLE when the server stops.
 	Sync(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SyncRequest, SyncResponse], error)
 }
 
@@ -105,7 +106,8 @@ type SyncServiceServer interface {
 	// changes it would forget.
 	//
 	// The stream ends with INVALID_ARGUMENT when the first message is no hello, ALREADY_EXISTS when
-	// another live agent claims the same node, and UNAVAILABLE when the server stops.
+	// another live agent claims the same node, PERMISSION_DENIED when the certificate is not that of the node in the
+	// hello, and UNAVAILABLE when the server stops.
 	Sync(grpc.BidiStreamingServer[SyncRequest, SyncResponse]) error
 	mustEmbedUnimplementedSyncServiceServer()
 }
