@@ -8,12 +8,12 @@ package access
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 
 	"github.com/nameward/nameward/api/identity"
+	"github.com/nameward/nameward/api/transport"
 )
 
 // Anonymous is who calls a server without TLS.
@@ -65,7 +65,7 @@ func callerOf(ctx context.Context, insecure bool) (Caller, error) {
 		return Caller{}, errNoPeer
 	}
 	c := Caller{Address: p.Addr.String()}
-	id, err := IdentityOf(p.AuthInfo)
+	id, err := identityOf(p.AuthInfo)
 	if err != nil {
 		return c, err
 	}
@@ -76,22 +76,9 @@ func callerOf(ctx context.Context, insecure bool) (Caller, error) {
 	return c, nil
 }
 
-// IdentityOf returns whom the certificate of a TLS connection speaks for, which the handshake has verified; nobody
-// for a connection without TLS.
-func IdentityOf(info credentials.AuthInfo) (identity.ID, error) {
-	tls, ok := info.(credentials.TLSInfo)
-	if !ok {
-		if info == nil || info.AuthType() == "insecure" {
-			return identity.ID{}, nil
-		}
-		return identity.ID{}, fmt.Errorf("connection of the kind %s says nothing of its peer", info.AuthType())
-	}
-	if len(tls.State.VerifiedChains) == 0 {
-		return identity.ID{}, errors.New("connection has no client certificate that was verified")
-	}
-	id, err := identity.FromCertificate(tls.State.PeerCertificates[0])
-	if err != nil {
-		return identity.ID{}, fmt.Errorf("read client certificate: %w", err)
-	}
-	return id, nil
+// identityOf returns whom the certificate of a connection speaks for, which the handshake has verified; nobody for one in
+// plain text.
+func identityOf(info credentials.AuthInfo) (identity.ID, error) {
+	caller, err := transport.CallerFrom(peer.NewContext(context.Background(), &peer.Peer{AuthInfo: info}))
+	return caller.ID, err //nolint:wrapcheck // says what it was
 }

@@ -43,7 +43,7 @@ func (b *boundedCredentials) ServerHandshake(raw net.Conn) (net.Conn, credential
 	if greeted, ok := raw.(Greeted); ok {
 		greeted.Greeted()
 	}
-	id, err := IdentityOf(info)
+	id, err := identityOf(info)
 	if err != nil || id.IsZero() {
 		// Whoever is nobody hears so at the first call: the end of a connection says nothing.
 		return conn, info, nil
