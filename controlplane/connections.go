@@ -13,9 +13,9 @@ import (
 
 const (
 	// maxGreeting is how many connections may be there whose peer is not known yet, and maxGreetingFrom of one address,
-	// which may be that of a whole fleet behind a translator. A handshake takes milliseconds; what is over this is a
-	// flood, and is closed before it costs anything.
-	maxGreeting, maxGreetingFrom = 4096, 512
+	// which may be that of a whole fleet behind a translator, all of which comes when the server starts. What is over
+	// this is a flood, and is closed before it costs anything.
+	maxGreeting, maxGreetingFrom = 16_384, 8192
 	refusalsInterval             = time.Minute
 	// Reasons for a refusal.
 	overLimit, overGreeting = "limit", "greeting"
@@ -26,9 +26,9 @@ const (
 // at once.
 type connections struct {
 	net.Listener
-	// most is how many may be open.
-	most int
-	log  *slog.Logger
+	// most is how many may be open, mostGreeting how many before they say who they are, mostFrom of these from one address.
+	most, mostGreeting, mostFrom int
+	log                          *slog.Logger
 
 	open                     atomic.Int64
 	accepted, received, sent atomic.Uint64
@@ -44,7 +44,7 @@ type connections struct {
 
 func newConnections(listener net.Listener, most int, log *slog.Logger) *connections {
 	return &connections{
-		Listener: listener, most: most, log: log, greeting: map[netip.Addr]int{},
+		Listener: listener, most: most, mostGreeting: maxGreeting, mostFrom: maxGreetingFrom, log: log, greeting: map[netip.Addr]int{},
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "nameward_server_connections_over_limit_total",
 			Help: "Connections to the API that were closed at once: over --max-connections (limit), or one of too many whose peer was not known yet (greeting).",
@@ -87,7 +87,7 @@ func (c *connections) admit(conn *countedConnection) (reason string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.greeters >= maxGreeting || c.greeting[conn.from] >= maxGreetingFrom {
+	if c.greeters >= c.mostGreeting || c.greeting[conn.from] >= c.mostFrom {
 		return overGreeting
 	}
 	c.greeters++

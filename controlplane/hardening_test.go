@@ -150,12 +150,13 @@ func TestConnectionsAreBounded(t *testing.T) {
 		limit      string
 	}{
 		"too many":                       {most: 5, made: 5, greets: true, limit: overLimit},
-		"too many that say nothing":      {most: 10_000, made: maxGreetingFrom, limit: overGreeting},
-		"many that say who they are":     {most: 10_000, made: maxGreetingFrom + 10, greets: true},
+		"too many that say nothing":      {most: 10_000, made: 20, limit: overGreeting},
+		"many that say who they are":     {most: 10_000, made: 30, greets: true},
 		"as many as may be, and no more": {most: 6, made: 5, greets: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			counted := newConnections(listener, c.most, slog.New(slog.DiscardHandler))
+			counted.mostFrom = 20
 			dial := func() net.Conn {
 				conn, err := net.Dial("tcp", listener.Addr().String())
 				if err != nil {
