@@ -58,13 +58,11 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 		return fmt.Errorf("open store: %w", err)
 	}
 	log.Info("store opened", "store_id", policies.ID(), "revision", policies.Revision())
-
 	keeping, err := openAccess(cfg, policies, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, keeping.close()) }()
-
 	tracing, err := newTracing(ctx, cfg)
 	if err != nil {
 		return err

@@ -121,4 +121,5 @@ func (b both) Handle(ctx context.Context, record slog.Record) error {
 func (b both) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return both{b.addresses, b.text.WithAttrs(attrs)}
 }
+
 func (b both) WithGroup(name string) slog.Handler { return both{b.addresses, b.text.WithGroup(name)} }
