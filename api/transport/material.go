@@ -27,6 +27,7 @@ type Material struct {
 
 	certificate tls.Certificate
 	roots       *x509.CertPool
+	server      *tls.Config // where this end is a server
 }
 
 // newMaterial checks what a source says.
@@ -48,6 +49,9 @@ func (c Config) newMaterial(end end, certificate tls.Certificate, authorities []
 	}
 	for _, authority := range authorities {
 		m.roots.AddCert(authority)
+	}
+	if end == serverEnd {
+		m.server = newServerConfig(certificate, m.roots)
 	}
 	return m, nil
 }

@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -66,7 +67,7 @@ func (c *ServerCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials
 	if m == nil {
 		return nil, nil, err
 	}
-	secured := tls.Server(conn, c.config(m))
+	secured := tls.Server(conn, m.server)
 	if err := secured.Handshake(); err != nil {
 		refusal := judge(err, "client")
 		if refusal == nil {
@@ -90,13 +91,13 @@ func (c *ServerCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials
 	return secured, newTLSInfo(state), nil
 }
 
-// config is of one connection: a renewed certificate counts from the next on. There are no tickets, by which a client
-// would come back without its certificate being looked at.
-func (c *ServerCredentials) config(m *Material) *tls.Config {
+// newServerConfig is of all connections that are made with a certificate: a renewed one counts from the next on. There are
+// no tickets, by which a client would come back without its certificate being looked at.
+func newServerConfig(certificate tls.Certificate, roots *x509.CertPool) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{protocol}, SessionTicketsDisabled: true,
-		Certificates: []tls.Certificate{m.certificate},
-		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: m.roots,
+		Certificates: []tls.Certificate{certificate},
+		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: roots,
 	}
 }
 
