@@ -29,6 +29,9 @@ type soaked struct {
 	lag     lag
 	reports int // batches that were sent
 	refused int // and those that could not be, since the node was not connected
+	took    time.Duration
+	changes int // that were written
+	broken  int // connections
 }
 
 // soak has all nodes live with changes and reports, and counts what breaks.
@@ -83,31 +86,34 @@ func live(ctx context.Context, bin string, size size, lasts time.Duration) (resu
 	if err != nil {
 		return result, err
 	}
-	broken := o.agents.failures() - settled
-	result = report.Result{
+	s.took, s.changes, s.broken = took, changes, o.agents.failures()-settled
+	return s.result(lasts, before, after), nil
+}
+
+func (s *soaked) result(lasts time.Duration, before, after use) report.Result {
+	return report.Result{
 		Title: "A fleet lives with changes and reports",
 		Text: fmt.Sprintf(`%s nodes on one server, for %v: %d changes of policies a second, each of which concerns all nodes, and %s mappings a
 second from all nodes by turns. How long a node did not have a change is counted from the answer to its write, for the oldest
 change of each message. Server and nodes share the machine's CPUs: where they are not enough, messages have more changes each.`,
-			report.Thousands(float64(size.connected)), lasts, soakChanges, report.Thousands(soakMappings)),
+			report.Thousands(float64(s.size.connected)), lasts, soakChanges, report.Thousands(soakMappings)),
 		Budgets: []report.Budget{
-			{Work: fmt.Sprintf("%s nodes connected and current: connections that broke", report.Thousands(float64(size.connected))), Promise: "0", Measured: strconv.Itoa(broken), Met: broken == 0},
+			{Work: fmt.Sprintf("%s nodes connected and current: connections that broke", report.Thousands(float64(s.size.connected))), Promise: "0", Measured: strconv.Itoa(s.broken), Met: s.broken == 0},
 			{Work: "the same: reports that found no connection", Promise: "0", Measured: strconv.Itoa(s.refused), Met: s.refused == 0},
 		},
 		Tables: []report.Table{{
 			Columns: []string{"", ""},
 			Rows: [][]string{
-				{"changes a second", fmt.Sprintf("%.1f", float64(changes)/took.Seconds())},
-				{"mappings a second", report.Thousands(float64(s.reports*soakBatch) / took.Seconds())},
+				{"changes a second", fmt.Sprintf("%.1f", float64(s.changes)/s.took.Seconds())},
+				{"mappings a second", report.Thousands(float64(s.reports*soakBatch) / s.took.Seconds())},
 				{"half of all messages brought a change within", milliseconds(s.lag.quantile(0.5))},
 				{"99 of 100", milliseconds(s.lag.quantile(0.99))},
 				{"all", milliseconds(s.lag.quantile(1))},
-				{"CPU of the server", report.Percent((after.cpu - before.cpu).Seconds() / took.Seconds())},
+				{"CPU of the server", report.Percent((after.cpu - before.cpu).Seconds() / s.took.Seconds())},
 				{"memory of the server at most", report.Bytes(after.peak)},
 			},
 		}},
 	}
-	return result, nil
 }
 
 func (a *agents) failures() (sum int) {
