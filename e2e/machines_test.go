@@ -16,8 +16,8 @@ import (
 
 var debian = flag.String("debian", "", "a directory that has a Debian system for machines, which is then not made")
 
-// onMachines are the packages of a machine beside those that every Debian has: what ours depend on.
-const onMachines = "iptables,adduser,init-system-helpers"
+// onMachines are the packages of a machine beside those that every Debian has: what ours depend on, and a client.
+const onMachines = "iptables,adduser,init-system-helpers,netcat-openbsd"
 
 // noMirror says that no source of packages answers, without which there are no machines.
 type noMirror struct{ error }
@@ -32,7 +32,7 @@ var debianSystem = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ask apt for its mirrors: %w", err)
 	}
-	args := []string{"--quiet", "--mode=root", "--variant=essential", "--include=" + onMachines, "bookworm", dir}
+	args := []string{"--quiet", "--mode=root", "--variant=apt", "--include=" + onMachines, "bookworm", dir}
 	if uri, _, _ := strings.Cut(string(uris), "\n"); uri != "" {
 		args = append(args, uri)
 	}

@@ -29,7 +29,7 @@ const machinePath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // boot mounts what a machine has, over the base, and becomes its first process, which waits for whatever ends.
 const boot = `set -e
-base=$1 dir=$2
+base=$1 dir=$2 name=$3
 mount -t tmpfs machine "$dir"
 mkdir "$dir/upper" "$dir/work" "$dir/root"
 mount -t overlay -o "lowerdir=$base,upperdir=$dir/upper,workdir=$dir/work" overlay "$dir/root"
@@ -40,6 +40,9 @@ mount --rbind /sys/fs/cgroup sys/fs/cgroup
 mount -t bpf bpf sys/fs/bpf
 mount --rbind /dev dev
 mount -t tmpfs run run
+hostname "$name"
+echo "$name" >etc/hostname
+printf '127.0.0.1\tlocalhost %s\n' "$name" >etc/hosts
 mkdir -p run/systemd/system usr/local/bin
 install -m 0755 "$dir/../systemctl.sh" usr/local/bin/systemctl
 exec chroot . /bin/sh -c 'echo $$ >/run/booted; while :; do sleep 3600 & wait $!; done'
@@ -55,8 +58,8 @@ func (l *Lab) NewMachine(ctx context.Context, at *Namespace, name, base string) 
 	if err := os.WriteFile(filepath.Join(home, "systemctl.sh"), systemctl, 0o600); err != nil {
 		return nil, err
 	}
-	process, err := l.Start(ctx, at, name, "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
-		"sh", "-c", boot, "boot", base, dir)
+	process, err := l.Start(ctx, at, name, "unshare", "--mount", "--propagation", "private", "--pid", "--uts", "--fork", "--kill-child",
+		"sh", "-c", boot, "boot", base, dir, name)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +84,7 @@ func (m *Machine) Path(path string) string { return filepath.Join(m.Root, path) 
 // Command is a command that runs on the machine, with nothing of this process's environment.
 func (m *Machine) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "nsenter", append([]string{
-		"--target", strconv.Itoa(m.pid), "--mount", "--pid", "--net", "--root", "--wd=/", "--",
+		"--target", strconv.Itoa(m.pid), "--mount", "--pid", "--uts", "--net", "--root", "--wd=/", "--",
 		"/usr/bin/env", "-i", "PATH=" + machinePath, "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive",
 		name,
 	}, args...)...)
