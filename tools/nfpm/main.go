@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/goreleaser/nfpm/v2"
 	"github.com/goreleaser/nfpm/v2/deb"
@@ -31,7 +32,7 @@ func pack(description, out string) (path string, err error) {
 	missing := ""
 	config, err := nfpm.ParseFileWithEnvMapping(description, func(name string) string {
 		value, ok := os.LookupEnv(name)
-		if !ok {
+		if !ok && !strings.HasPrefix(name, "NFPM_") { // passphrases, which it asks for itself
 			missing = name
 		}
 		return value
