@@ -20,7 +20,7 @@ type family struct {
 	about     string // of the agent's with the values of the label
 }
 
-var pageLine = regexp.MustCompile("(?m)^\\| `(nameward_[a-z_]+)(?:\\{([a-z_,]+)\\})?` \\| (\\w+) \\|")
+var pageLine = regexp.MustCompile("(?m)^\\| `(nameward_[a-z_]+)(?:\\{([a-z_,]+)\\})?` \\| (\\w+) \\|(.*)$")
 
 // families reads the pages of metrics, which are written from the code and from what an agent serves.
 func families(t *testing.T) map[string]family {

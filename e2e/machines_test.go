@@ -81,8 +81,8 @@ func buildPackages(t *testing.T, agent, version string) string {
 	for name, path := range map[string]string{
 		"nameward-agent": agent, "nameward-server": filepath.Join(programs, "nameward-server"), "namewardctl": filepath.Join(programs, "namewardctl"),
 	} {
-		if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
-			t.Fatal(err)
+		if out, err := exec.CommandContext(t.Context(), "cp", "-L", path, filepath.Join(bin, name)).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
 		}
 	}
 	pack(t, out, "PROGRAMS="+bin, "VERSION="+version)

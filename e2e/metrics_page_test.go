@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -30,17 +31,33 @@ Written by ` + "`go test ./e2e -run TestAgentMetricsPage -update`" + ` from what
 | --- | --- | --- |
 `
 
-// TestAgentMetricsPage holds docs/metrics-agent.md to what an agent serves, with a rule set in force.
+// TestAgentMetricsPage holds docs/metrics-agent.md to what an agent serves that is connected with a certificate, and has a
+// rule set in force.
 func TestAgentMetricsPage(t *testing.T) {
-	f := newFleet(t)
-	f.put(clientPolicy("api.example"))
-	client := &http.Client{Transport: &http.Transport{DialContext: func(_ context.Context, network, address string) (net.Conn, error) {
-		return f.Node.Dial(network, address, lab.Patience)
-	}}}
-	response, err := client.Get("http://127.0.0.1:7481/metrics")
+	f := &fleet{Lab: newLab(t), t: t}
+	pki := filepath.Join(f.Dir, "pki")
+	for _, args := range [][]string{{"init"}, {"issue", "--role", "server", "--name", "policy"}, {"issue", "--role", "node", "--name", lab.NodeName}} {
+		if out, err := f.command(t.Context(), f.Program("namewardctl"), append([]string{"pki"}, append(args, "--dir", pki)...)...); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	identity := func(name string) []string {
+		return []string{"--tls-cert", filepath.Join(pki, name+".crt"), "--tls-key", filepath.Join(pki, name+".key"), "--client-ca", filepath.Join(pki, "ca.crt")}
+	}
+	_, err := f.Start(t.Context(), f.Node, "nameward-server", f.Program("nameward-server"),
+		append(identity("server-policy"), "--listen", lab.ServerAddress, "--data-dir", filepath.Join(f.Dir, "server"))...)
 	f.must(err)
-	defer response.Body.Close() //nolint:errcheck // read only
-	want := metricsPageBegin + metricsTable(t, response.Body)
+	_, err = f.StartAgentAlone(t.Context(), append(identity("node-"+lab.NodeName), "--insecure=false")...)
+	f.must(err)
+	served := ""
+	f.must(lab.Await(t.Context(), func() (err error) {
+		served, err = f.served("http://127.0.0.1:7481/metrics")
+		if err == nil && !(strings.Contains(served, "nameward_agent_connected 1") && strings.Contains(served, "nameward_agent_rule_set_info")) {
+			err = fmt.Errorf("the agent is not connected, or has no rule set:\n%s", served)
+		}
+		return err
+	}, nil))
+	want := metricsPageBegin + metricsTable(t, strings.NewReader(served))
 	const page = "../docs/metrics-agent.md"
 	if *update {
 		f.must(os.WriteFile(page, []byte(want), 0o644)) //nolint:gosec // for everybody
@@ -50,6 +67,20 @@ func TestAgentMetricsPage(t *testing.T) {
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("docs/metrics-agent.md is not of this agent: run this test with -update (-want +got):\n%s", diff)
 	}
+}
+
+// served returns what is at a URL of the node.
+func (f *fleet) served(url string) (string, error) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(_ context.Context, network, address string) (net.Conn, error) {
+		return f.Node.Dial(network, address, lab.Patience)
+	}}}
+	response, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close() //nolint:errcheck // read only
+	text, err := io.ReadAll(response.Body)
+	return string(text), err
 }
 
 // identities are labels whose values are not the same on every node.

@@ -43,8 +43,8 @@ mount -t tmpfs run run
 hostname "$name"
 echo "$name" >etc/hostname
 printf '127.0.0.1\tlocalhost %s\n' "$name" >etc/hosts
-mkdir -p run/systemd/system usr/local/bin
-install -m 0755 "$dir/../systemctl.sh" usr/local/bin/systemctl
+mkdir -p run/systemd/system
+install -m 0755 "$dir/../systemctl.sh" usr/bin/systemctl
 exec chroot . /bin/sh -c 'echo $$ >/run/booted; while :; do sleep 3600 & wait $!; done'
 `
 
@@ -84,7 +84,7 @@ func (m *Machine) Path(path string) string { return filepath.Join(m.Root, path) 
 // Command is a command that runs on the machine, with nothing of this process's environment.
 func (m *Machine) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "nsenter", append([]string{
-		"--target", strconv.Itoa(m.pid), "--mount", "--pid", "--uts", "--net", "--root", "--wd=/", "--",
+		"--target", strconv.Itoa(m.pid), "--mount", "--pid", "--uts", "--net", "--root", "--wdns=/", "--",
 		"/usr/bin/env", "-i", "PATH=" + machinePath, "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive",
 		name,
 	}, args...)...)
