@@ -49,6 +49,7 @@ demo: install-runtime build ## Show the main job on a small internet in network 
 .PHONY: test
 test: install-test ## Pass every test, the privileged and end-to-end ones included, and a slice under the oldest kernel (root)
 	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 60m $(PACKAGES)
+	$(MAKE) --no-print-directory manifests
 	$(MAKE) --no-print-directory kernels-slice
 
 .PHONY: test-unprivileged
@@ -58,6 +59,10 @@ test-unprivileged: ## Pass the tests that need no root
 .PHONY: test-privileged
 test-privileged: install-test ## Pass the tests of bpf and dataplane on this kernel (root)
 	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 60m ./bpf/... ./dataplane/...
+
+.PHONY: manifests
+manifests: ## Check what is deployed to Kubernetes, by its own types
+	cd tools/manifests && $(GO) test ./...
 
 .PHONY: e2e
 e2e: install-test ## Pass the end-to-end tests (root)

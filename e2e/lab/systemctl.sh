@@ -75,7 +75,11 @@ for name in $units; do
 	stop) stop ;;
 	restart) stop && start ;;
 	try-restart) if alive; then stop && start; fi ;;
-	enable | disable | status | show) ;;
+	enable | preset)
+		mkdir -p "/etc/systemd/system/$(value WantedBy).wants"
+		ln -sf "$file" "/etc/systemd/system/$(value WantedBy).wants/$unit"
+		;;
+	status | show) ;;
 	*)
 		echo "systemctl: no $verb on this machine" >&2
 		exit 1
