@@ -51,7 +51,7 @@ func build(t *testing.T, fs filesys.FileSystem, path string) manifests {
 		if err != nil {
 			t.Fatalf("%s: %s %s: %v", path, resource.GetKind(), resource.GetName(), err)
 		}
-		id := kind.Kind + "/" + resource.GetOrgName()
+		id := kind.Kind + "/" + resource.OrgId().Name
 		if built[id] != nil {
 			t.Errorf("%s has %s twice", path, id)
 		}
