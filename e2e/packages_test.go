@@ -31,6 +31,11 @@ func TestPackages(t *testing.T) {
 	forEachBackend(t, func(t *testing.T, backend string) {
 		l := newLab(t)
 		d := &debianNode{fleet: &fleet{Lab: l, t: t}, Machine: startMachine(t, l, l.Node, "node")}
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Log(d.said())
+			}
+		})
 		before := d.files()
 		d.installUnconfigured(one)
 		d.configure(backend)
@@ -79,6 +84,16 @@ func TestPackages(t *testing.T) {
 type debianNode struct {
 	*fleet
 	*lab.Machine
+}
+
+// said is what the services and systemctl said.
+func (d *debianNode) said() string {
+	var text strings.Builder
+	for _, log := range []string{agentUnit + ".log", serverUnit + ".log", "systemctl.log"} {
+		content, err := os.ReadFile(d.Path("/run/" + log))
+		fmt.Fprintf(&text, "%s: %v\n%s\n", log, err, content)
+	}
+	return text.String()
 }
 
 func deb(t *testing.T, dir, name string) string {
