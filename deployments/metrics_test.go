@@ -54,9 +54,9 @@ func checkExpression(t *testing.T, known map[string]family, where, expression st
 	t.Helper()
 	labels := slices.Clone(ofTargets)
 	for _, found := range selector.FindAllStringSubmatch(expression, -1) {
-		name, metric := found[1], family{}
-		var is bool
-		if metric, is = known[name]; !is || metric.histogram {
+		name := found[1]
+		metric, is := known[name]
+		if !is || metric.histogram {
 			metric, is = known[ofBuckets.ReplaceAllString(name, "")]
 			is = is && metric.histogram && ofBuckets.MatchString(name)
 		}

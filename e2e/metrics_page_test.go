@@ -52,7 +52,7 @@ func TestAgentMetricsPage(t *testing.T) {
 	served := ""
 	f.must(lab.Await(t.Context(), func() (err error) {
 		served, err = f.served("http://127.0.0.1:7481/metrics")
-		if err == nil && !(strings.Contains(served, "nameward_agent_connected 1") && strings.Contains(served, "nameward_agent_rule_set_info")) {
+		if err == nil && (!strings.Contains(served, "nameward_agent_connected 1") || !strings.Contains(served, "nameward_agent_rule_set_info")) {
 			err = fmt.Errorf("the agent is not connected, or has no rule set:\n%s", served)
 		}
 		return err
