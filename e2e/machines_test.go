@@ -32,7 +32,7 @@ var debianSystem = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ask apt for its mirrors: %w", err)
 	}
-	args := []string{"--quiet", "--mode=root", "--variant=apt", "--include=" + onMachines, "bookworm", dir}
+	args := []string{"--quiet", "--mode=root", "--variant=apt", "--dpkgopt=force-unsafe-io", "--include=" + onMachines, "bookworm", dir}
 	if uri, _, _ := strings.Cut(string(uris), "\n"); uri != "" {
 		args = append(args, uri)
 	}
