@@ -10,7 +10,7 @@ export PATH := $(BIN):$(PATH)
 
 # Debian packages, each with the program by which its absence shows.
 RUNTIME_PACKAGES := iptables:iptables iproute2:ip kmod:modprobe
-TEST_PACKAGES := $(RUNTIME_PACKAGES) knot:knotd dnsmasq-base:dnsmasq unbound:unbound util-linux:nsenter procps:pgrep systemd:systemd-analyze linux-libc-dev:/usr/include/asm-generic/unistd.h ipset:ipset nftables:nft
+TEST_PACKAGES := $(RUNTIME_PACKAGES) mmdebstrap:mmdebstrap knot:knotd dnsmasq-base:dnsmasq unbound:unbound util-linux:nsenter procps:pgrep systemd:systemd-analyze linux-libc-dev:/usr/include/asm-generic/unistd.h ipset:ipset nftables:nft
 KERNEL_PACKAGES := $(TEST_PACKAGES) qemu-system-x86:qemu-system-x86_64 xz-utils:xz zstd:zstd lz4:lz4 netbase:/etc/protocols git:git
 GENERATE_PACKAGES := clang-14:clang-14 llvm-14:llvm-strip-14 clang-format-14:clang-format-14 libbpf-dev:/usr/include/bpf/bpf_helpers.h
 
@@ -32,6 +32,16 @@ help: ## Say what there is
 build: ## Build the three programs into bin/
 	$(GO) build -trimpath -o bin/ ./cmd/...
 
+# The programs as they are shipped: static, with no path and no id of the machine that built them.
+.PHONY: packages images
+ARCHES ?= amd64 arm64
+packages: $(BIN)/nfpm ## Pack dist/*.deb of the programs, for ARCHES (amd64 arm64), as VERSION (by the git tag)
+	ARCHES="$(ARCHES)" VERSION="$(VERSION)" GO="$(GO)" deployments/debian/build dist
+
+# Needs docker with buildx; what can be said of the images without is tested.
+images: ## Build the images of server and agent from DEBIAN_DIGEST (docker buildx), tagged nameward/PROGRAM:VERSION
+	ARCHES="$(ARCHES)" VERSION="$(VERSION)" GO="$(GO)" deployments/docker/build
+
 .PHONY: demo
 demo: install-runtime build ## Show the main job on a small internet in network namespaces (root)
 	$(GO) run ./e2e/demo -bin bin
@@ -39,6 +49,7 @@ demo: install-runtime build ## Show the main job on a small internet in network 
 .PHONY: test
 test: install-test ## Pass every test, the privileged and end-to-end ones included, and a slice under the oldest kernel (root)
 	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 60m $(PACKAGES)
+	$(MAKE) --no-print-directory manifests
 	$(MAKE) --no-print-directory kernels-slice
 
 .PHONY: test-unprivileged
@@ -48,6 +59,10 @@ test-unprivileged: ## Pass the tests that need no root
 .PHONY: test-privileged
 test-privileged: install-test ## Pass the tests of bpf and dataplane on this kernel (root)
 	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 60m ./bpf/... ./dataplane/...
+
+.PHONY: manifests
+manifests: ## Check what is deployed to Kubernetes, by its own types
+	cd tools/manifests && $(GO) test ./...
 
 .PHONY: e2e
 e2e: install-test ## Pass the end-to-end tests (root)
@@ -127,11 +142,12 @@ format: tools ## Format Go and C
 	golangci-lint fmt
 	clang-format-14 -i bpf/*.[ch] bench/*/*.[ch]
 
-.PHONY: tools tools-protobuf tools-lint tools-grpcurl
-tools: tools-protobuf tools-lint tools-grpcurl ## Install the pinned tools into .bin/
+.PHONY: tools tools-protobuf tools-lint tools-grpcurl tools-packages
+tools: tools-protobuf tools-lint tools-grpcurl tools-packages ## Install the pinned tools into .bin/
 tools-protobuf: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/include/buf/validate/validate.proto
 tools-lint: $(BIN)/golangci-lint
 tools-grpcurl: $(BIN)/grpcurl
+tools-packages: $(BIN)/nfpm $(BIN)/promtool
 
 $(BIN)/buf: tools/buf/go.mod
 	cd tools/buf && GOBIN=$(BIN) $(GO) install tool
@@ -148,11 +164,20 @@ $(BIN)/golangci-lint: tools/lint/go.mod
 $(BIN)/grpcurl: tools/grpcurl/go.mod
 	cd tools/grpcurl && GOBIN=$(BIN) $(GO) install tool
 	@touch $@
+$(BIN)/nfpm: tools/nfpm/go.mod tools/nfpm/main.go
+	cd tools/nfpm && GOBIN=$(BIN) $(GO) install .
+	@touch $@
+# Out of its package, which is not installed: that would start a Prometheus.
+$(BIN)/promtool:
+	@mkdir -p $(BIN); dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cd "$$dir"; \
+	download() { apt-get download -qq -o APT::Sandbox::User=root prometheus >/dev/null 2>&1; }; \
+	download || { apt-get update -qq && download; }; \
+	dpkg -x prometheus_*.deb . && cp usr/bin/promtool $@
 
 .PHONY: install-runtime install-test install-kernels
 install-runtime:
 	$(call install,$(TEST_PACKAGES))
-install-test: tools-grpcurl
+install-test: tools-grpcurl tools-packages
 	$(call install,$(TEST_PACKAGES) $(GENERATE_PACKAGES))
 install-kernels:
 	$(call install,$(KERNEL_PACKAGES))

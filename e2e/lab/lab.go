@@ -59,6 +59,7 @@ type Lab struct {
 
 	id      string // what the names of its namespaces begin with
 	bin     string
+	hosts   int    // how many AddHost made
 	bootID  string // a file, instead of the machine's; empty before the first Reboot
 	clock   *os.File
 	cleanup []func() error

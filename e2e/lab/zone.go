@@ -35,4 +35,5 @@ rebind AAAA ::ffff:198.18.209.2
 rebind AAAA fe80::1
 rebind AAAA ff02::1
 rebind AAAA 2001:db8:18:209::1
+policy.fleet A 10.91.3.2
 `
