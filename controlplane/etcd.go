@@ -15,10 +15,15 @@ import (
 func (c *Config) bindEtcd(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&c.EtcdEndpoints, "etcd-endpoints", c.EtcdEndpoints, "members of the etcd cluster, HOST:PORT or URL, with commas between; with --store etcd")
 	flags.StringVar(&c.EtcdPrefix, "etcd-prefix", c.EtcdPrefix, "prefix of all keys in etcd")
+	c.BindEtcdTLS(flags)
+	flags.StringVar(&c.Advertise, "advertise", c.Advertise, "address at which the other servers on the same etcd reach this one, HOST:PORT; empty for that of --listen")
+}
+
+// BindEtcdTLS declares the flags that say how etcd is spoken to.
+func (c *Config) BindEtcdTLS(flags *pflag.FlagSet) {
 	flags.StringVar(&c.EtcdCA, "etcd-ca", c.EtcdCA, "file with the certificates that those of etcd are signed by; without it the connection is plain text")
 	flags.StringVar(&c.EtcdCert, "etcd-cert", c.EtcdCert, "file with the certificate by which etcd knows this server")
 	flags.StringVar(&c.EtcdKey, "etcd-key", c.EtcdKey, "file with the key of --etcd-cert")
-	flags.StringVar(&c.Advertise, "advertise", c.Advertise, "address at which the other servers on the same etcd reach this one, HOST:PORT; empty for that of --listen")
 }
 
 // validateEtcd says what is wrong with the storage in etcd.

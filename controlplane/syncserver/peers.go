@@ -10,6 +10,10 @@ import (
 	"github.com/nameward/nameward/controlplane/store"
 )
 
+// farewellTime is what it may take until a server hears that an agent has left another one: an agent that was restarted
+// is not to be refused for that.
+const farewellTime = time.Second
+
 // Peers are the other servers on the same storage.
 type Peers interface {
 	// Self returns the id and the address of this server.
@@ -34,15 +38,14 @@ func (s *Server) claimElsewhere(session *session, now time.Time) error {
 	if s.peers == nil {
 		return nil
 	}
-	self, _ := s.peers.Self()
 	session.number = now.UnixNano()
-	n, err := s.store.Node(session.id)
-	if err != nil {
-		return nil //nolint:nilerr // it is not known: nobody has it
+	held, taken := s.heldElsewhere(session)
+	for deadline := now.Add(farewellTime); taken && held.Instance != session.instance && time.Now().Before(deadline); {
+		time.Sleep(farewellTime / 20)
+		held, taken = s.heldElsewhere(session)
 	}
-	held := n.Status.Claim
 	session.number = max(session.number, held.Number+1)
-	if !n.Status.Connected || held.Server == self || !s.peers.Speaks(held.Server) {
+	if !taken {
 		return nil
 	}
 	if held.Instance == session.instance {
@@ -53,6 +56,17 @@ func (s *Server) claimElsewhere(session *session, now time.Time) error {
 		return fmt.Errorf("%w: %s, at the server %s", errClaimed, session.id, held.Address)
 	}
 	return nil
+}
+
+// heldElsewhere returns the claim on the node, and whether it is that of an agent at another server.
+func (s *Server) heldElsewhere(session *session) (held store.Claim, taken bool) {
+	n, err := s.store.Node(session.id)
+	if err != nil {
+		return held, false // it is not known: nobody has it
+	}
+	self, _ := s.peers.Self()
+	held = n.Status.Claim
+	return held, n.Status.Connected && held.Server != self && s.peers.Speaks(held.Server)
 }
 
 // catchUpWith makes sure that an agent which has seen a later revision than this server is not taken back.

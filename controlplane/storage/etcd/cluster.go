@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+
+	"github.com/nameward/nameward/controlplane/storage"
 )
 
 const (
@@ -100,6 +102,11 @@ func (c *cluster) do(ctx context.Context, call func(context.Context, *clientv3.C
 
 // isAnswer reports whether an error is the cluster's answer, and not that it did not answer.
 func isAnswer(err error) bool {
+	for _, fault := range []error{errNotFound, errFormat, ErrChanged, storage.ErrCorrupt} {
+		if errors.Is(err, fault) {
+			return true
+		}
+	}
 	var fault rpctypes.EtcdError
 	if !errors.As(err, &fault) {
 		return false

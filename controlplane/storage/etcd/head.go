@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 
@@ -37,12 +38,14 @@ func (h *head) encode() string {
 	return string(text)
 }
 
+var errFormat = errors.New("the store is of a format that is not known")
+
 func decodeHead(value []byte) (h head, err error) {
 	if err := json.Unmarshal(value, &h); err != nil {
 		return h, fmt.Errorf("%w: head: %w", storage.ErrCorrupt, err)
 	}
 	if h.Format != format {
-		return h, fmt.Errorf("format %d is not known to this version, which knows %d", h.Format, format)
+		return h, fmt.Errorf("%w: it has %d, this version knows %d", errFormat, h.Format, format)
 	}
 	if h.StoreID == "" || h.Revision == 0 {
 		return h, storage.Corrupt("head", "store id or revision is missing")

@@ -49,11 +49,16 @@ func (b *Backend) load(ctx context.Context, record func(storage.Record) error) (
 	if err != nil {
 		return nil, err
 	}
+	return at, b.loadAt(ctx, at, record)
+}
+
+// loadAt reads everything at the revision of etcd that a state is of.
+func (b *Backend) loadAt(ctx context.Context, at *state, record func(storage.Record) error) error {
 	at.index, at.entries, at.servers = map[string]indexed{}, map[string]*entry{}, map[string]storage.Server{}
 	at.changed = make(chan struct{})
 	over, err := b.loadEntries(ctx, at)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	err = b.page(ctx, b.cfg.Prefix+"servers/", at.mod, func(kv *mvccpb.KeyValue) error {
 		_, id := b.parse(kv.Key)
@@ -61,7 +66,7 @@ func (b *Backend) load(ctx context.Context, record func(storage.Record) error) (
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// What entries write lies over the objects, which may be written in part: of those only the keys count.
 	keys := slices.Sorted(maps.Keys(over))
@@ -101,21 +106,35 @@ func (b *Backend) load(ctx context.Context, record func(storage.Record) error) (
 	if err == nil {
 		err = giveBefore("")
 	}
+	return err
+}
+
+// openHead makes head if there is none, and reads it.
+func (b *Backend) openHead(ctx context.Context) (*state, error) {
+	bounded, cancel := within(ctx)
+	defer cancel()
+	fresh := head{Format: format, StoreID: rand.Text(), Revision: 1, Collections: map[string]uint64{}}
+	err := b.cluster.do(bounded, func(ctx context.Context, client *clientv3.Client) error {
+		absent := func(key string) clientv3.Cmp { return clientv3.Compare(clientv3.CreateRevision(key), "=", 0) }
+		_, err := client.Txn(ctx).If(absent(b.headKey()), absent(b.importingKey())).Then(clientv3.OpPut(b.headKey(), fresh.encode())).Commit()
+		return err //nolint:wrapcheck // below
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read etcd at %s: %w", b.headKey(), err)
+	}
+	at, err := b.readHead(ctx)
+	if errors.Is(err, errNotFound) {
+		err = fmt.Errorf("etcd at %s: %w", b.cfg.Prefix, errImporting)
+	}
 	return at, err
 }
 
-// openHead reads head, or makes it, and says as of which revision of etcd.
-func (b *Backend) openHead(ctx context.Context) (*state, error) {
+// readHead reads head, and says as of which revision of etcd.
+func (b *Backend) readHead(ctx context.Context) (*state, error) {
 	ctx, cancel := within(ctx)
 	defer cancel()
 	at := &state{}
-	fresh := head{Format: format, StoreID: rand.Text(), Revision: 1, Collections: map[string]uint64{}}
 	err := b.cluster.do(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		absent := func(key string) clientv3.Cmp { return clientv3.Compare(clientv3.CreateRevision(key), "=", 0) }
-		_, err := client.Txn(ctx).If(absent(b.headKey()), absent(b.importingKey())).Then(clientv3.OpPut(b.headKey(), fresh.encode())).Commit()
-		if err != nil {
-			return err //nolint:wrapcheck // below
-		}
 		response, err := client.Get(ctx, b.headKey())
 		if err != nil {
 			return err //nolint:wrapcheck // below
@@ -127,9 +146,6 @@ func (b *Backend) openHead(ctx context.Context) (*state, error) {
 		at.head, err = decodeHead(response.Kvs[0].Value)
 		return err
 	})
-	if errors.Is(err, errNotFound) {
-		err = errImporting
-	}
 	if err != nil {
 		return nil, fmt.Errorf("read etcd at %s: %w", b.headKey(), err)
 	}

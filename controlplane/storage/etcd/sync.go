@@ -10,7 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-var errNotFound = errors.New("the store in etcd is gone")
+var errNotFound = errors.New("there is no store")
 
 // Sync returns when what was committed before the call is visible here.
 func (b *Backend) Sync(ctx context.Context) error {
