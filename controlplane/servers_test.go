@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -282,11 +283,28 @@ func TestWithoutEtcd(t *testing.T) {
 	agent.connect(s.connection)
 	agent.complete()
 	agent.ack()
+	agent.leave()
+	// One that has seen more elsewhere is not taken back.
+	before := agent.revision
+	agent.revision += 1000
+	agent.connect(s.connection)
+	if code := agent.end(); code != codes.Unavailable {
+		t.Errorf("an agent that is ahead got %v", code)
+	}
+	agent.revision = before
+	healthy := func(want healthv1.HealthCheckResponse_ServingStatus) func() bool {
+		return func() bool {
+			response, err := healthv1.NewHealthClient(s.connection).Check(t.Context(), &healthv1.HealthCheckRequest{})
+			return err == nil && response.GetStatus() == want
+		}
+	}
+	eventually(t, "the server says that it is not ready", healthy(healthv1.HealthCheckResponse_NOT_SERVING))
 	for _, m := range e.Members {
 		if err := m.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
+	eventually(t, "the server is ready again", healthy(healthv1.HealthCheckResponse_SERVING))
 	eventually(t, "changes go on", func() bool {
 		_, err := s.policies.UpdatePolicy(t.Context(), &namewardv1.UpdatePolicyRequest{AllowMissing: true, Policy: &namewardv1.Policy{
 			Name: "policies/q", Rules: []*namewardv1.Rule{{Action: namewardv1.Rule_ALLOW}},

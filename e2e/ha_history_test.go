@@ -93,10 +93,9 @@ type history struct {
 	mu    sync.Mutex // guards all below
 	ops   []porcupine.Operation
 	// epochs give each register a new name after a while: each has few operations whose outcome is not known.
-	epochs   map[int]*epoch
-	counts   map[string]int
-	slowest  time.Duration
-	unserved time.Duration
+	epochs  map[int]*epoch
+	counts  map[string]int
+	slowest time.Duration
 }
 
 type epoch struct{ number, operations, unknown int }

@@ -39,6 +39,7 @@ func (p *program) listNodes(ctx context.Context, names []string, filter filter) 
 	}
 	return allPages(func(token string) ([]*namewardv1.Node, string, error) {
 		page, err := client.ListNodes(ctx, &namewardv1.ListNodesRequest{PageSize: pageSize, PageToken: token, Filter: selected})
+		p.sayIncomplete(page.GetUnreachable())
 		return page.GetNodes(), page.GetNextPageToken(), err
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/nameward/nameward/controlplane/storage"
 	"github.com/nameward/nameward/controlplane/storage/bolt"
@@ -492,5 +493,69 @@ func TestLargeCommitsReachOtherServers(t *testing.T) {
 		if diff := cmp.Diff(writer.changes.objects, reader.changes.objects); diff != "" {
 			t.Errorf("other server (-written +known):\n%s", diff)
 		}
+	}
+}
+
+// A server that missed changes which etcd has compacted loads everything anew, and goes on.
+func TestCompactedChangesAreLoaded(t *testing.T) {
+	requireEtcd(t)
+	k := kinds()[1]
+	where := k.make(t)
+	late := k.open(t, where)
+	if _, err := late.Load(t.Context(), func(storage.Record) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	writer := k.start(t, where)
+	var mod int64
+	client, err := clientv3.New(clientv3.Config{Endpoints: members})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close() //nolint:errcheck // of a test
+	for i := range 10 {
+		writer.must(writer.commit(put(fmt.Sprintf("k/%d", i), "1")))
+	}
+	response, err := client.Get(t.Context(), where+"head")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod = response.Kvs[0].ModRevision
+	if _, err := client.Compact(t.Context(), mod); err != nil {
+		t.Fatal(err)
+	}
+	o := &opened{Backend: late, t: t, changes: &changes{objects: map[string]string{}}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- late.(storage.Shared).Follow(ctx, o.changes) }()
+	if err := o.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	o.must(o.commit(put("k/after", "1")))
+	if o.changes.reloads != 1 || len(o.changes.objects) != 11 {
+		t.Errorf("loaded anew %d times, knows %v", o.changes.reloads, o.changes.objects)
+	}
+	cancel()
+	if err := errors.Join(<-done, late.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a commit of another server left in chunks, and was never in force, is no part of anything.
+func TestUnfinishedCommitsAreNothing(t *testing.T) {
+	requireEtcd(t)
+	k := kinds()[1]
+	where := k.make(t)
+	o := k.start(t, where)
+	client, err := clientv3.New(clientv3.Config{Endpoints: members})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close() //nolint:errcheck // of a test
+	if _, err := client.Put(t.Context(), where+"data/chunks/lost/000000", "rubbish"); err != nil {
+		t.Fatal(err)
+	}
+	o.must(o.commit(put("k/a", "1")))
+	if objects, _ := o.load(); len(objects) != 1 {
+		t.Errorf("loaded %v", objects)
 	}
 }

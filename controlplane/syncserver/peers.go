@@ -71,16 +71,36 @@ func (s *Server) heldElsewhere(session *session) (held store.Claim, taken bool) 
 
 // catchUpWith makes sure that an agent which has seen a later revision than this server is not taken back.
 func (s *Server) catchUpWith(ctx context.Context, hello *agentv1.Hello) error {
-	if hello.GetStoreId() != s.store.ID() || hello.GetRevision() <= s.store.Revision() {
+	if s.peers == nil || hello.GetStoreId() != s.store.ID() {
 		return nil
 	}
-	// When this has been done and the agent's is the later one still, the storage has gone back, by a restore: then it
-	// is right.
-	if err := s.store.Sync(ctx); err != nil {
-		return fmt.Errorf("%w: the agent has revision %d: %w", errBehind, hello.GetRevision(), err)
+	if hello.GetRevision() > s.store.Revision() {
+		// When this has been done and the agent's is the later one still, the storage has gone back, by a restore: then
+		// it is right.
+		if err := s.store.Sync(ctx); err != nil {
+			return fmt.Errorf("%w: the agent has revision %d: %w", errBehind, hello.GetRevision(), err)
+		}
 	}
-	return nil
+	// What the store has is to be published too: it gathers changes.
+	timer := time.NewTimer(publishTime)
+	defer timer.Stop()
+	for {
+		published, changed := s.publisher.Published()
+		if published >= min(hello.GetRevision(), s.store.RulesRevision()) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		case <-timer.C:
+			return fmt.Errorf("%w: the agent has revision %d", errBehind, hello.GetRevision())
+		}
+	}
 }
+
+// publishTime is how long an agent waits for what the store has to be published.
+const publishTime = 5 * time.Second
 
 // Relayed takes in what another server says of nodes.
 func (s *Server) Relayed(statuses map[node.ID]store.NodeStatus) (unknown []node.ID, err error) {
