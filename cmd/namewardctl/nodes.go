@@ -142,6 +142,9 @@ func (p *program) describeNode(node *namewardv1.Node) string {
 	t.add(plain("State"), stateCell(status))
 	t.addPlain("Labels", labelsText(node.GetLabels(), none))
 	t.addPlain("Connected", yesNo(status.GetConnected()))
+	if server := status.GetServer(); server != "" {
+		t.addPlain("Policy server", server)
+	}
 	t.addPlain("Last contact", p.moment(status.GetLastContactTime()))
 	t.addPlain("Wanted", p.revisionMoment(status.GetWantedRevision(), status.GetWantedTime()))
 	t.addPlain("Applied", p.revisionMoment(status.GetAppliedRevision(), status.GetAppliedTime()))

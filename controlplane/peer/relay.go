@@ -25,7 +25,10 @@ const (
 	nodesPart     = 10
 )
 
-var errTooSlow = status.Error(codes.ResourceExhausted, "the other server is too slow: it begins anew")
+var (
+	errTooSlow  = status.Error(codes.ResourceExhausted, "the other server is too slow: it begins anew")
+	errStopping = status.Error(codes.Unavailable, "server is stopping")
+)
 
 // Service serves nameward.peer.v1.RelayService. When stopping closes, its streams end.
 type Service struct {
@@ -83,6 +86,12 @@ type relay struct {
 	peers      *Peers
 	send       func(*peerv1.RelayResponse) error
 	subscriber *subscriber
+	mappings   *ingest.Watch
+	flows      *ingest.FlowWatch
+	// changed closes when a node changes, gathered has an element when such changes are to be told.
+	changed  <-chan struct{}
+	gathered <-chan time.Time
+	interval time.Duration
 	// told are the nodes as they were told.
 	told map[node.ID]*store.Node
 	// begun says that what was known when the stream began has been told.
@@ -90,56 +99,74 @@ type relay struct {
 }
 
 func (r *relay) run(ctx context.Context, stopping <-chan struct{}) error {
-	p := r.peers
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-stopping:
+			cancel(errStopping)
+		case <-ctx.Done():
+		}
+	}()
 	// The watches begin before anything is told, so that no change falls between.
-	mappings := p.cfg.Mappings.WatchAhead(ingest.Filter{Of: r.tellsOf}, time.Now(), relayAhead)
-	defer mappings.Close()
-	flows := p.cfg.Flows.WatchOf(r.tellsOf, relayAhead)
-	defer flows.Close()
-	nodes, changed := p.cfg.Store.Nodes()
-	if err := r.begin(nodes, mappings, flows); err != nil {
+	r.mappings = r.peers.cfg.Mappings.WatchAhead(ingest.Filter{Of: r.tellsOf}, time.Now(), relayAhead)
+	defer r.mappings.Close()
+	r.flows = r.peers.cfg.Flows.WatchOf(r.tellsOf, relayAhead)
+	defer r.flows.Close()
+	nodes, changed := r.peers.cfg.Store.Nodes()
+	r.changed, r.interval = changed, nodesInterval
+	if err := r.begin(nodes); err != nil {
 		return err
 	}
-	r.begun.Store(true)
-	mappings.Live, flows.Known = nil, nil // not to be held as long as the stream lives
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	var gathered <-chan time.Time
-	interval := nodesInterval
 	for {
-		response := &peerv1.RelayResponse{}
-		select {
-		case <-ctx.Done():
-			return status.FromContextError(ctx.Err()).Err()
-		case <-stopping:
-			return status.Error(codes.Unavailable, "server is stopping")
-		case <-changed:
-			changed, gathered = nil, time.After(interval)
+		response, err := r.next(ctx, beat.C)
+		if err != nil {
+			return err
+		}
+		if response == nil {
 			continue
-		case <-gathered:
-			began := time.Now()
-			nodes, changed = p.cfg.Store.Nodes()
-			r.addNodes(response, nodes, p.isOwn)
-			interval = max(nodesInterval, nodesPart*time.Since(began))
-			if len(response.GetNodes()) == 0 {
-				continue
-			}
-		case change, ok := <-mappings.Changes():
-			if !ok || !addMappings(response, change, mappings.Changes()) {
-				return errTooSlow
-			}
-		case e, ok := <-flows.Changes():
-			if !ok || !p.addFlows(response, e, flows.Changes()) {
-				return errTooSlow
-			}
-		case refused := <-r.subscriber.refused:
-			response.Refused = append(response.Refused, refused)
-		case <-beat.C:
 		}
 		if err := r.tell(response); err != nil {
 			return err
 		}
 	}
+}
+
+// next waits for something to tell; nil for nothing yet.
+func (r *relay) next(ctx context.Context, beat <-chan time.Time) (*peerv1.RelayResponse, error) {
+	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-r.changed:
+		r.changed, r.gathered = nil, time.After(r.interval)
+		return nil, nil
+	case <-r.gathered:
+		return r.changedNodes(), nil
+	case change, ok := <-r.mappings.Changes():
+		return changedMappings(change, ok, r.mappings.Changes())
+	case e, ok := <-r.flows.Changes():
+		return changedFlows(e, ok, r.flows.Changes())
+	case refused := <-r.subscriber.refused:
+		return &peerv1.RelayResponse{Refused: []*peerv1.RefusedAgent{refused}}, nil
+	case <-beat:
+		return &peerv1.RelayResponse{}, nil
+	}
+}
+
+// changedNodes returns the nodes of this server that are other than they were told; nil for none.
+func (r *relay) changedNodes() *peerv1.RelayResponse {
+	began := time.Now()
+	response := &peerv1.RelayResponse{}
+	var nodes []*store.Node
+	nodes, r.changed = r.peers.cfg.Store.Nodes()
+	r.addNodes(response, nodes, r.peers.isOwn)
+	r.interval = max(nodesInterval, nodesPart*time.Since(began))
+	if len(response.GetNodes()) == 0 {
+		return nil
+	}
+	return response
 }
 
 // tell sends a response with how this server does.
@@ -149,7 +176,8 @@ func (r *relay) tell(response *peerv1.RelayResponse) error {
 }
 
 // begin tells all that is known of the nodes of this server, and of those that no living server speaks for.
-func (r *relay) begin(nodes []*store.Node, mappings *ingest.Watch, flows *ingest.FlowWatch) error {
+func (r *relay) begin(nodes []*store.Node) error {
+	mappings, flows := r.mappings, r.flows
 	first := &peerv1.RelayResponse{ServerId: r.peers.cfg.Directory.ID()}
 	r.addNodes(first, nodes, r.peers.tells)
 	for _, n := range nodes {
@@ -178,6 +206,8 @@ func (r *relay) begin(nodes []*store.Node, mappings *ingest.Watch, flows *ingest
 			return err
 		}
 	}
+	r.begun.Store(true)
+	mappings.Live, flows.Known = nil, nil // not to be held as long as the stream lives
 	return r.tell(&peerv1.RelayResponse{Synced: true})
 }
 
@@ -191,49 +221,45 @@ func (r *relay) addNodes(response *peerv1.RelayResponse, nodes []*store.Node, wh
 	}
 }
 
-// addMappings adds a change and those that wait behind it; false when some were lost.
-func addMappings(response *peerv1.RelayResponse, change ingest.Change, more <-chan ingest.Change) bool {
-	for now := time.Now(); ; {
+// changedMappings returns a change and those that wait behind it. The channel is closed when some were lost.
+func changedMappings(change ingest.Change, ok bool, more <-chan ingest.Change) (*peerv1.RelayResponse, error) {
+	response := &peerv1.RelayResponse{}
+	for now := time.Now(); ok; {
 		switch {
 		case !change.Ended:
 			response.Mappings = append(response.Mappings, change.Mapping.Message())
 		case change.Mapping.Expires.After(now):
-			// Those that expired expire everywhere.
+			// Those that expired expire everywhere. What comes behind may be of the same mapping.
 			response.EndedMappings = append(response.EndedMappings, change.Mapping.Message())
-			return true // what comes behind may be of the same mapping
+			return response, nil
 		}
 		if len(response.GetMappings()) >= relayAtOnce {
-			return true
+			return response, nil
 		}
-		var ok bool
 		select {
 		case change, ok = <-more:
-			if !ok {
-				return false
-			}
 		default:
-			return true
+			return response, nil
 		}
 	}
+	return nil, errTooSlow
 }
 
-// addFlows does the same for flow events.
-func (p *Peers) addFlows(response *peerv1.RelayResponse, e *ingest.FlowEvent, more <-chan *ingest.FlowEvent) bool {
-	for {
+// changedFlows does the same for flow events.
+func changedFlows(e *ingest.FlowEvent, ok bool, more <-chan *ingest.FlowEvent) (*peerv1.RelayResponse, error) {
+	response := &peerv1.RelayResponse{}
+	for ok {
 		response.FlowEvents = append(response.FlowEvents, writeFlowEvent(e))
 		if len(response.GetFlowEvents()) >= relayAtOnce {
-			return true
+			return response, nil
 		}
-		var ok bool
 		select {
 		case e, ok = <-more:
-			if !ok {
-				return false
-			}
 		default:
-			return true
+			return response, nil
 		}
 	}
+	return nil, errTooSlow
 }
 
 // isOwn reports whether this server speaks for a node.

@@ -221,37 +221,9 @@ func (b *Backend) takeCommit(ctx context.Context, s *step, of headCommit, follow
 	b.mu.Lock()
 	own := b.own[of.ID]
 	b.mu.Unlock()
-	var operations []storage.Operation
-	switch {
-	case own != nil:
-		operations = own.operations
-	case of.Entry == "":
-		for key, value := range s.objects {
-			// A value of a commit is whole, and says which of the transaction's commits wrote it.
-			record, err := b.readRecord(ctx, key, value, s.mod)
-			if err != nil {
-				return fmt.Errorf("%w: %w", errLost, err)
-			}
-			if record.Revision == of.Revision {
-				operations = append(operations, storage.Operation{Key: key, Value: record.Value})
-			}
-		}
-		for _, key := range of.Deleted {
-			operations = append(operations, storage.Operation{Key: key})
-		}
-	}
-	var e *entry
-	if of.Entry != "" {
-		e = &entry{ID: of.Entry, Revision: of.Revision, operations: operations}
-		if own == nil {
-			read, err := b.readEntry(ctx, of.Entry, s.entries[of.Entry], s.mod)
-			if err != nil {
-				return fmt.Errorf("%w: %w", errLost, err)
-			}
-			e, operations = read, read.operations
-		} else {
-			e.prepare(time.Now())
-		}
+	e, operations, err := b.contentOf(ctx, s, of, own)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errLost, err)
 	}
 	if own != nil {
 		own.applied(of.Revision)
@@ -274,6 +246,37 @@ func (b *Backend) takeCommit(ctx context.Context, s *step, of headCommit, follow
 		notify(b.folding)
 	}
 	return nil
+}
+
+// contentOf returns what a commit wrote, and its entry if it has one.
+func (b *Backend) contentOf(ctx context.Context, s *step, of headCommit, own *commit) (e *entry, operations []storage.Operation, err error) {
+	switch {
+	case own != nil && of.Entry != "":
+		e = &entry{ID: of.Entry, Revision: of.Revision, operations: own.operations}
+		e.prepare(time.Now())
+		return e, own.operations, nil
+	case own != nil:
+		return nil, own.operations, nil
+	case of.Entry != "":
+		if e, err = b.readEntry(ctx, of.Entry, s.entries[of.Entry], s.mod); err != nil {
+			return nil, nil, err
+		}
+		return e, e.operations, nil
+	}
+	for key, value := range s.objects {
+		// The value of such a commit is whole, and says which of the transaction's commits wrote it.
+		record, err := b.readRecord(ctx, key, value, s.mod)
+		if err != nil {
+			return nil, nil, err
+		}
+		if record.Revision == of.Revision {
+			operations = append(operations, storage.Operation{Key: key, Value: record.Value})
+		}
+	}
+	for _, key := range of.Deleted {
+		operations = append(operations, storage.Operation{Key: key})
+	}
+	return nil, operations, nil
 }
 
 func changeOf(revision uint64, operations []storage.Operation) storage.Change {
