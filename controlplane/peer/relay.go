@@ -161,7 +161,10 @@ func (r *relay) changedNodes() *peerv1.RelayResponse {
 	response := &peerv1.RelayResponse{}
 	var nodes []*store.Node
 	nodes, r.changed = r.peers.cfg.Store.Nodes()
-	r.addNodes(response, nodes, r.peers.isOwn)
+	if more := r.addNodes(response, nodes, r.peers.isOwn); more {
+		r.changed, r.gathered = nil, time.After(0)
+		return response
+	}
 	r.interval = max(nodesInterval, nodesPart*time.Since(began))
 	if len(response.GetNodes()) == 0 {
 		return nil
@@ -178,15 +181,17 @@ func (r *relay) tell(response *peerv1.RelayResponse) error {
 // begin tells all that is known of the nodes of this server, and of those that no living server speaks for.
 func (r *relay) begin(nodes []*store.Node) error {
 	mappings, flows := r.mappings, r.flows
-	first := &peerv1.RelayResponse{ServerId: r.peers.cfg.Directory.ID()}
-	r.addNodes(first, nodes, r.peers.tells)
-	for _, n := range nodes {
-		if r.peers.isOwn(n) && n.Status.Connected {
-			first.Begun = append(first.Begun, n.ID.ResourceName())
+	for more := true; more; {
+		response := &peerv1.RelayResponse{ServerId: r.peers.cfg.Directory.ID()}
+		more = r.addNodes(response, nodes, r.peers.tells)
+		for _, told := range response.GetNodes() {
+			if told.GetServerId() == response.GetServerId() && told.GetNode().GetStatus().GetConnected() {
+				response.Begun = append(response.Begun, told.GetNode().GetName())
+			}
 		}
-	}
-	if err := r.tell(first); err != nil {
-		return err
+		if err := r.tell(response); err != nil {
+			return err
+		}
 	}
 	for from := 0; from < len(mappings.Live); from += relayAtOnce {
 		response := &peerv1.RelayResponse{}
@@ -211,14 +216,19 @@ func (r *relay) begin(nodes []*store.Node) error {
 	return r.tell(&peerv1.RelayResponse{Synced: true})
 }
 
-// addNodes adds the nodes that were not told as they are.
-func (r *relay) addNodes(response *peerv1.RelayResponse, nodes []*store.Node, which func(*store.Node) bool) {
+// addNodes adds the nodes that were not told as they are; true when there are more than a response has.
+func (r *relay) addNodes(response *peerv1.RelayResponse, nodes []*store.Node, which func(*store.Node) bool) (more bool) {
 	for _, n := range nodes {
-		if r.told[n.ID] != n && which(n) { // nodes are replaced, never edited
-			r.told[n.ID] = n
-			response.Nodes = append(response.Nodes, writeNode(n))
+		if r.told[n.ID] == n || !which(n) { // nodes are replaced, never edited
+			continue
 		}
+		if len(response.GetNodes()) == relayAtOnce {
+			return true
+		}
+		r.told[n.ID] = n
+		response.Nodes = append(response.Nodes, writeNode(n))
 	}
+	return false
 }
 
 // changedMappings returns a change and those that wait behind it. The channel is closed when some were lost.
