@@ -211,7 +211,9 @@ func TestObservationsAreCompleteAtEveryServer(t *testing.T) {
 	b.stop()
 	agent.end()
 	want(a, "other.example.com nodes/n, 5× 192.0.2.9")
-	a.status("n", func(status *namewardv1.NodeStatus) bool { return !status.GetConnected() })
+	for _, s := range []*server{a, c} {
+		s.status("n", func(status *namewardv1.NodeStatus) bool { return !status.GetConnected() })
+	}
 	if _, err := c.nodes.DeleteNode(t.Context(), &namewardv1.DeleteNodeRequest{Name: "nodes/n"}); err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ import (
 )
 
 var (
-	haFor  = flag.Duration("ha", 45*time.Second, "how long TestHighAvailability injects faults")
+	haFor  = flag.Duration("ha", 30*time.Second, "how long TestHighAvailability injects faults")
 	haSeed = flag.Uint64("ha-seed", 1, "what its faults are drawn from")
 )
 
@@ -282,6 +282,10 @@ func (h *highlyAvailable) oneFault(t *testing.T) (mend func()) {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
+		// An agent needs a moment to notice, where the server had any.
+		for noticed := false; !noticed && time.Since(began) < time.Second; time.Sleep(time.Millisecond) {
+			noticed = slices.ContainsFunc(h.fleet.States(), func(s fleets.State) bool { return !s.Connected })
+		}
 		if err := h.fleet.Await(ctx, func(s fleets.State) bool { return s.Connected }); err == nil {
 			h.moves = append(h.moves, time.Since(began).Round(time.Millisecond))
 		}
