@@ -18,7 +18,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/nameward/nameward/api/authority/authoritytest"
+	"github.com/nameward/nameward/api/identity"
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	peerv1 "github.com/nameward/nameward/api/nameward/peer/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/controlplane"
 	"github.com/nameward/nameward/e2e/cluster"
@@ -51,7 +54,7 @@ func startEtcd(t testing.TB) *cluster.Etcd {
 }
 
 // startOn runs a server on an etcd.
-func startOn(t testing.TB, e *cluster.Etcd) *server {
+func startOn(t testing.TB, e *cluster.Etcd, configure ...func(*controlplane.Config)) *server {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -63,6 +66,9 @@ func startOn(t testing.TB, e *cluster.Etcd) *server {
 	}
 	return startWith(t, t.TempDir(), func(c *controlplane.Config) {
 		c.Store, c.EtcdEndpoints, c.Listen = "etcd", e.Endpoints(), address
+		for _, configure := range configure {
+			configure(c)
+		}
 	})
 }
 
@@ -380,5 +386,34 @@ func TestMigrate(t *testing.T) {
 	resumes(start(t, back))
 	if err := migrate(place, "bolt:"+back); err == nil {
 		t.Error("to a directory that holds a store: done")
+	}
+}
+
+// Servers know each other by their certificates; nobody else is told what nodes say.
+func TestServersKnowEachOtherByCertificate(t *testing.T) {
+	e := startEtcd(t)
+	files := authoritytest.New(t)
+	withTLS := func(c *controlplane.Config) {
+		c.Insecure, c.TLS = false, files.Issue(identity.Server, "127.0.0.1")
+	}
+	a, b := startOn(t, e, withTLS), startOn(t, e, withTLS)
+	admin := (&secured{a, files}).dial(files.Issue(identity.Admin, "ada"))
+	agent := newAgent(t, "n", nil)
+	agent.connect((&secured{b, files}).dial(files.Issue(identity.Node, "n")))
+	agent.complete()
+	agent.ack()
+	agent.observe(observed("www.example.com", "192.0.2.1", time.Hour))
+	eventually(t, "the other server knows", func() bool {
+		page, err := namewardv1.NewObservationServiceClient(admin).ListMappings(t.Context(), &namewardv1.ListMappingsRequest{})
+		return err == nil && len(page.GetMappings()) == 1 && len(page.GetUnreachable()) == 0
+	})
+	for _, role := range []identity.Role{identity.Admin, identity.Node} {
+		stream, err := peerv1.NewRelayServiceClient((&secured{a, files}).dial(files.Issue(role, "eve"))).Relay(t.Context(), &peerv1.RelayRequest{ServerId: "x"})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if status.Code(err) != codes.PermissionDenied {
+			t.Errorf("a %s got %v", role, err)
+		}
 	}
 }

@@ -9,8 +9,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/nameward/nameward/api/identity"
 	peerv1 "github.com/nameward/nameward/api/nameward/peer/v1"
 	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/api/transport"
 	"github.com/nameward/nameward/controlplane/ingest"
 	"github.com/nameward/nameward/controlplane/store"
 )
@@ -63,6 +65,13 @@ func (p *Peers) Refused(id node.ID, instance, agent string) {
 // Relay tells another server of the nodes of this one.
 func (s *Service) Relay(request *peerv1.RelayRequest, stream grpc.ServerStreamingServer[peerv1.RelayResponse]) error {
 	p := s.peers
+	caller, err := transport.CallerFrom(stream.Context())
+	if err != nil {
+		return status.Error(codes.Unauthenticated, err.Error())
+	}
+	if role, _, named := caller.ID.Named(); !caller.Anonymous() && named && role != identity.Server {
+		return status.Errorf(codes.PermissionDenied, "%s is no policy server", caller.ID)
+	}
 	if request.GetStoreId() != p.cfg.Store.ID() {
 		return status.Errorf(codes.FailedPrecondition, "this server is on the store %s", p.cfg.Store.ID())
 	}
