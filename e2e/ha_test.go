@@ -223,20 +223,19 @@ func (h *highlyAvailable) awaitFleet(t *testing.T, what string, is func(fleets.S
 func (h *highlyAvailable) observe(ctx context.Context) {
 	for round := 0; ctx.Err() == nil; round++ {
 		agent := h.fleet.Agent(round % haNodes)
-		before := agent.State()
 		name := fmt.Sprintf("m%d.example.net", round)
 		now := time.Now()
-		err := agent.Observe([]*namewardv1.Mapping{{
+		batch, err := agent.Observe([]*namewardv1.Mapping{{
 			Domain: name, Address: fmt.Sprintf("192.0.2.%d", round%250), Client: "10.1.0.7",
 			FirstSeenTime: timestamppb.New(now), LastSeenTime: timestamppb.New(now), ExpireTime: timestamppb.New(now.Add(2 * time.Hour)),
 		}})
 		deadline := time.Now().Add(2 * time.Second)
 		for err == nil && time.Now().Before(deadline) && ctx.Err() == nil {
 			now := agent.State()
-			if now.Streams != before.Streams || !now.Connected {
+			if now.Lost(batch) || !now.Connected {
 				break
 			}
-			if now.Batch > before.Batch {
+			if now.In(batch) {
 				h.mu.Lock()
 				h.observed[name] = true
 				h.mu.Unlock()
