@@ -10,7 +10,7 @@ export PATH := $(BIN):$(PATH)
 
 # Debian packages, each with the program by which its absence shows.
 RUNTIME_PACKAGES := iptables:iptables iproute2:ip kmod:modprobe
-TEST_PACKAGES := $(RUNTIME_PACKAGES) mmdebstrap:mmdebstrap knot:knotd dnsmasq-base:dnsmasq unbound:unbound util-linux:nsenter procps:pgrep systemd:systemd-analyze linux-libc-dev:/usr/include/asm-generic/unistd.h ipset:ipset nftables:nft
+TEST_PACKAGES := $(RUNTIME_PACKAGES) mmdebstrap:mmdebstrap knot:knotd dnsmasq-base:dnsmasq unbound:unbound util-linux:nsenter procps:pgrep systemd:systemd-analyze linux-libc-dev:/usr/include/asm-generic/unistd.h ipset:ipset nftables:nft etcd-server:etcd
 KERNEL_PACKAGES := $(TEST_PACKAGES) qemu-system-x86:qemu-system-x86_64 xz-utils:xz zstd:zstd lz4:lz4 netbase:/etc/protocols git:git
 GENERATE_PACKAGES := clang-14:clang-14 llvm-14:llvm-strip-14 clang-format-14:clang-format-14 libbpf-dev:/usr/include/bpf/bpf_helpers.h
 
@@ -21,6 +21,7 @@ define install
 		echo "installing: $$lacking"; \
 		[ "$$(id -u)" = 0 ] || { echo "this needs root (or install them yourself: apt-get install $$lacking)" >&2; exit 1; }; \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$lacking; } >/dev/null; \
+		case " $$lacking " in *" etcd-server "*) systemctl disable --now etcd >/dev/null 2>&1 || true;; esac; \
 	fi
 endef
 
@@ -98,6 +99,10 @@ differential: install-test ## Compare EXECUTIONS (1000000) responses and PACKETS
 .PHONY: faults
 faults: install-test ## Inject faults into a node under load for FAULTS (30m), from SEED (1) (root)
 	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -v -timeout 24h -run '^TestFaults$$' ./e2e -faults $${FAULTS:-30m} -faults-seed $${SEED:-1}
+
+.PHONY: ha
+ha: install-test ## Kill, freeze and cut off servers and members of etcd for HA (10m), from SEED (1) (root)
+	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -v -timeout 24h -run '^TestHighAvailability$$' ./e2e -ha $${HA:-10m} -ha-seed $${SEED:-1}
 
 .PHONY: bench bench-fast
 bench: install-test build-bench ## Measure every budget beside what others do, with NAMES=FILE of real names, into docs/benchmarks.md (root)

@@ -70,6 +70,9 @@ func socketIn(dataDir string) (dir *os.File, path string, err error) {
 
 // run serves until ctx ends, and removes the socket.
 func (s *backupServer) run(ctx context.Context) error {
+	if s == nil {
+		return nil
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+backupPath, s.serve)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}

@@ -26,6 +26,14 @@ type Config struct {
 	DataDir string
 	// Store is the kind of storage.
 	Store string
+	// EtcdEndpoints are the members of the cluster that has the storage, with Store etcd.
+	EtcdEndpoints []string
+	// EtcdPrefix is that of all keys.
+	EtcdPrefix string
+	// EtcdCA, EtcdCert and EtcdKey are files of the TLS connection to etcd; the CA of the members, and who this server is.
+	EtcdCA, EtcdCert, EtcdKey string
+	// Advertise is the address at which the other servers on the same etcd reach this one; empty for Listen.
+	Advertise string
 	// Insecure allows connections without TLS, from this machine alone; else TLS says how it is known who connects.
 	Insecure bool
 	TLS      transport.Config
@@ -60,6 +68,11 @@ type Config struct {
 const minDrainTime, maxDrainTime = 100 * time.Millisecond, 10 * time.Minute
 
 const (
+	storeBolt = "bolt"
+	storeEtcd = "etcd"
+)
+
+const (
 	logText = "text"
 	logJSON = "json"
 )
@@ -67,7 +80,7 @@ const (
 // DefaultConfig returns what holds where nothing is said.
 func DefaultConfig() Config {
 	return Config{
-		Listen: "127.0.0.1:7443", DataDir: "/var/lib/nameward-server", Store: "bolt",
+		Listen: "127.0.0.1:7443", DataDir: "/var/lib/nameward-server", Store: storeBolt, EtcdPrefix: "/nameward/",
 		MetricsListen: "127.0.0.1:7480", MaxMappings: 1_000_000, MaxFlowEvents: 262_144, DrainTime: 2 * time.Second, TraceRatio: 1,
 		AuditFileSize: 16 << 20, AuditFiles: 64, MaxConnections: 65_536, LogLevel: "info", LogFormat: logText,
 	}
@@ -77,7 +90,8 @@ func DefaultConfig() Config {
 func (c *Config) Bind(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Listen, "listen", c.Listen, "address of the API, HOST:PORT")
 	flags.StringVar(&c.DataDir, "data-dir", c.DataDir, "directory of what must survive a restart")
-	flags.StringVar(&c.Store, "store", c.Store, "kind of storage: bolt")
+	flags.StringVar(&c.Store, "store", c.Store, "kind of storage: bolt, a file of this server alone, or etcd, which several servers share")
+	c.bindEtcd(flags)
 	flags.BoolVar(&c.Insecure, "insecure", c.Insecure, "serve in plain text, on a loopback address only: whoever connects may do everything")
 	c.TLS.BindServer(flags)
 	flags.StringVar(&c.MetricsListen, "metrics-listen", c.MetricsListen, "address of the Prometheus metrics, HOST:PORT; empty for none")
@@ -110,11 +124,11 @@ func (c Config) Validate() error {
 		fault("data-dir", "must be set")
 	}
 	switch c.Store {
-	case "bolt":
-	case "etcd":
-		fault("store", "etcd is not supported by this version")
+	case storeBolt:
+	case storeEtcd:
+		c.validateEtcd(fault)
 	default:
-		fault("store", "%q is not bolt", c.Store)
+		fault("store", "%q is neither bolt nor etcd", c.Store)
 	}
 	c.validateObservability(fault)
 	c.validateAccess(fault)

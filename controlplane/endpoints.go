@@ -6,19 +6,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-
-	"github.com/nameward/nameward/controlplane/storage/bolt"
 )
 
 // endpoints are where the server listens.
 type endpoints struct {
 	api     *connections
-	metrics net.Listener // nil for none
-	backups *backupServer
+	metrics net.Listener  // nil for none
+	backups *backupServer // nil where the storage is not a file
 }
 
 // openEndpoints opens all or none.
-func openEndpoints(ctx context.Context, cfg Config, backend *bolt.Backend, log *slog.Logger) (*endpoints, error) {
+func openEndpoints(ctx context.Context, cfg Config, backend backend, log *slog.Logger) (*endpoints, error) {
 	api, err := listen(ctx, cfg.Listen)
 	if err != nil {
 		return nil, err
@@ -29,7 +27,10 @@ func openEndpoints(ctx context.Context, cfg Config, backend *bolt.Backend, log *
 			return nil, errors.Join(err, open.close())
 		}
 	}
-	if open.backups, err = listenForBackups(ctx, cfg.DataDir, backend, log.With("component", "backup")); err != nil {
+	if backend.bolt == nil {
+		return open, nil
+	}
+	if open.backups, err = listenForBackups(ctx, cfg.DataDir, backend.bolt, log.With("component", "backup")); err != nil {
 		return nil, errors.Join(err, open.close())
 	}
 	return open, nil

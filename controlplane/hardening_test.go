@@ -17,17 +17,18 @@ import (
 
 	"github.com/nameward/nameward/controlplane/access"
 	"github.com/nameward/nameward/controlplane/storage/bolt"
+	"github.com/nameward/nameward/controlplane/storage/etcd"
 	"github.com/nameward/nameward/controlplane/store"
 )
 
 // serveStages serves the whole API, without the loops behind it, until the test ends.
 func serveStages(t *testing.T) (*grpc.Server, *grpc.ClientConn) {
 	t.Helper()
-	backend, err := bolt.Open(t.TempDir())
+	file, err := bolt.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := store.Open(t.Context(), backend)
+	s, err := store.Open(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,13 @@ func serveStages(t *testing.T) (*grpc.Server, *grpc.ClientConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, _, err := newStages(cfg, s, log).server(security, tracing, keeping, make(chan struct{}), log)
+	// Of several servers, so that what they tell each other is served too.
+	cluster, err := etcd.Open(etcd.Config{Endpoints: []string{"127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cluster.Close() })
+	server, _, err := newStages(cfg, s, backend{Backend: file, shared: cluster}, security, log).server(security, tracing, keeping, make(chan struct{}), log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +74,7 @@ func serveStages(t *testing.T) (*grpc.Server, *grpc.ClientConn) {
 		if err := keeping.close(); err != nil {
 			t.Error(err)
 		}
-		if err := backend.Close(); err != nil {
+		if err := file.Close(); err != nil {
 			t.Error(err)
 		}
 	})

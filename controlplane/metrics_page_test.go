@@ -15,6 +15,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/nameward/nameward/controlplane/storage/bolt"
+	"github.com/nameward/nameward/controlplane/storage/etcd"
 	"github.com/nameward/nameward/controlplane/store"
 )
 
@@ -30,28 +31,34 @@ Written by ` + "`go test ./controlplane -run TestMetricsPage -update`" + ` from 
 
 // TestMetricsPage holds docs/metrics.md to the code.
 func TestMetricsPage(t *testing.T) {
-	backend, err := bolt.Open(t.TempDir())
+	file, err := bolt.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer backend.Close()
-	s, err := store.Open(t.Context(), backend)
+	defer file.Close()
+	s, err := store.Open(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := DefaultConfig()
 	cfg.DataDir = t.TempDir()
-	stages := newStages(cfg, s, slog.New(slog.DiscardHandler))
+	cluster, err := etcd.Open(etcd.Config{Endpoints: []string{"127.0.0.1:1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	stages := newStages(cfg, s, backend{Backend: cluster, shared: cluster}, &security{}, slog.New(slog.DiscardHandler))
 	keeping, err := openAccess(cfg, s, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer keeping.close()
 	var lines []string
-	for _, c := range slices.Concat(newConnections(nil, 0, nil).collectors(), backend.Collectors(), keeping.collectors(), stages.collectors(cfg), (&security{}).collectors()) {
+	for _, c := range slices.Concat(newConnections(nil, 0, nil).collectors(), file.Collectors(), cluster.Collectors(), keeping.collectors(), stages.collectors(cfg), (&security{}).collectors()) {
 		lines = append(lines, linesOf(t, c)...)
 	}
 	slices.Sort(lines)
+	lines = slices.Compact(lines)
 	want := pageBegin + strings.Join(lines, "")
 	const page = "../docs/metrics.md"
 	if *update {

@@ -19,7 +19,6 @@ import (
 
 	"github.com/nameward/nameward/controlplane/access"
 	"github.com/nameward/nameward/controlplane/adminserver"
-	"github.com/nameward/nameward/controlplane/storage/bolt"
 	"github.com/nameward/nameward/controlplane/store"
 )
 
@@ -48,9 +47,9 @@ const (
 // Run runs the policy server until ctx ends, then lets agents and clients leave. The configuration must be
 // valid.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
-	backend, err := bolt.Open(cfg.DataDir)
+	backend, err := openBackend(cfg, log)
 	if err != nil {
-		return fmt.Errorf("open storage: %w", err)
+		return err
 	}
 	defer func() { err = errors.Join(err, backend.Close()) }()
 	policies, err := store.Open(ctx, backend)
@@ -72,7 +71,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	stages := newStages(cfg, policies, log)
+	stages := newStages(cfg, policies, backend, security, log)
 	stopping := make(chan struct{})
 	server, healthServer, err := stages.server(security, tracing, keeping, stopping, log.With("component", "adminserver"))
 	if err != nil {
@@ -82,12 +81,12 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return err
 	}
-	registry := newRegistry(slices.Concat(open.api.collectors(), backend.Collectors(), keeping.collectors(), stages.collectors(cfg), security.collectors())...)
+	registry := newRegistry(slices.Concat(open.api.collectors(), backend.collectors(), keeping.collectors(), stages.collectors(cfg), security.collectors())...)
 	// The loops outlive ctx by what it takes to let the agents leave.
 	g, groupCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	loops, stopLoops := context.WithCancel(groupCtx)
 	defer stopLoops()
-	for _, run := range []func(context.Context) error{stages.publisher.Run, stages.mappings.Run, stages.flows.Run, stages.agents.Run, open.backups.run, keeping.roles.Run, security.run} {
+	for _, run := range append(stages.loops(healthServer, log), open.backups.run, keeping.roles.Run, security.run) {
 		g.Go(func() error { return run(loops) })
 	}
 	g.Go(func() error { return serve(server, open.api, log) })
@@ -112,13 +111,16 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	return g.Wait() //nolint:wrapcheck // each says what it did
 }
 
-func newGRPCServer(credentials credentials.TransportCredentials, codec encoding.CodecV2, requests *requests, guard *access.Guard, validator *adminserver.Validator, tracing *tracing) *grpc.Server {
+func newGRPCServer(
+	credentials credentials.TransportCredentials, codec encoding.CodecV2, requests *requests, guard *access.Guard,
+	validator *adminserver.Validator, fresh *adminserver.Fresh, tracing *tracing,
+) *grpc.Server {
 	return grpc.NewServer(append(tracing.options(),
 		grpc.ForceServerCodecV2(codec),
 		grpc.Creds(guard.Credentials(credentials)),
 		grpc.InTapHandle(guard.Tap),
-		grpc.ChainUnaryInterceptor(requests.unary, guard.Unary, validator.Unary),
-		grpc.ChainStreamInterceptor(requests.stream, guard.Stream, validator.Stream),
+		grpc.ChainUnaryInterceptor(requests.unary, guard.Unary, validator.Unary, fresh.Unary),
+		grpc.ChainStreamInterceptor(requests.stream, guard.Stream, validator.Stream, fresh.Stream),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.ReadBufferSize(readBuffer),

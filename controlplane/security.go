@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/nameward/nameward/api/transport"
 )
@@ -37,6 +38,14 @@ func (s *security) credentials() credentials.TransportCredentials {
 		return transport.NewPlainServer(s.refusals)
 	}
 	return transport.NewServerCredentials(s.source, s.refusals)
+}
+
+// peers are the credentials by which this server speaks to the others on its storage.
+func (s *security) peers() credentials.TransportCredentials {
+	if s.source == nil {
+		return insecure.NewCredentials()
+	}
+	return transport.NewClientCredentials(s.source, s.refusals)
 }
 
 // run takes up new certificates until ctx ends.

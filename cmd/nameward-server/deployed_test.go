@@ -15,7 +15,7 @@ import (
 func TestDeployedSettings(t *testing.T) {
 	const deployments = "../../deployments/"
 	comment := regexp.MustCompile(`(?m)^#([a-z-]+:)`)
-	for _, path := range []string{"config/server.yaml", "kubernetes/server/settings.yaml"} {
+	for _, path := range []string{"config/server.yaml", "kubernetes/server/settings.yaml", "kubernetes/server-ha/settings.yaml"} {
 		text, err := os.ReadFile(deployments + path)
 		if err != nil {
 			t.Fatal(err)

@@ -63,7 +63,7 @@ func command() *cobra.Command {
 			return controlplane.Run(command.Context(), cfg, cfg.NewLog(os.Stderr))
 		},
 	}
-	root.AddCommand(backupCommand(), restoreCommand())
+	root.AddCommand(backupCommand(), restoreCommand(), migrateCommand())
 	cfg.Bind(root.Flags())
 	root.Flags().String(settings.ConfigFlag, "", "YAML file with values for these flags")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

@@ -49,7 +49,9 @@ func (p *program) flowLister() (listFlowsFunc, func(), error) {
 	}
 	client := namewardv1.NewObservationServiceClient(connection)
 	return func(ctx context.Context, request *namewardv1.ListFlowEventsRequest) (*namewardv1.ListFlowEventsResponse, error) {
-		return client.ListFlowEvents(ctx, request)
+		page, err := client.ListFlowEvents(ctx, request)
+		p.sayIncomplete(page.GetUnreachable())
+		return page, err //nolint:wrapcheck // of the call
 	}, func() { _ = connection.Close() }, nil
 }
 

@@ -40,7 +40,9 @@ func (p *program) mappingLister() (listMappingsFunc, func(), error) {
 	}
 	client := namewardv1.NewObservationServiceClient(connection)
 	return func(ctx context.Context, request *namewardv1.ListMappingsRequest) (*namewardv1.ListMappingsResponse, error) {
-		return client.ListMappings(ctx, request)
+		page, err := client.ListMappings(ctx, request)
+		p.sayIncomplete(page.GetUnreachable())
+		return page, err //nolint:wrapcheck // of the call
 	}, func() { _ = connection.Close() }, nil
 }
 

@@ -39,6 +39,7 @@ func (p *program) listNodes(ctx context.Context, names []string, filter filter) 
 	}
 	return allPages(func(token string) ([]*namewardv1.Node, string, error) {
 		page, err := client.ListNodes(ctx, &namewardv1.ListNodesRequest{PageSize: pageSize, PageToken: token, Filter: selected})
+		p.sayIncomplete(page.GetUnreachable())
 		return page.GetNodes(), page.GetNextPageToken(), err
 	})
 }
@@ -141,6 +142,9 @@ func (p *program) describeNode(node *namewardv1.Node) string {
 	t.add(plain("State"), stateCell(status))
 	t.addPlain("Labels", labelsText(node.GetLabels(), none))
 	t.addPlain("Connected", yesNo(status.GetConnected()))
+	if server := status.GetServer(); server != "" {
+		t.addPlain("Policy server", server)
+	}
 	t.addPlain("Last contact", p.moment(status.GetLastContactTime()))
 	t.addPlain("Wanted", p.revisionMoment(status.GetWantedRevision(), status.GetWantedTime()))
 	t.addPlain("Applied", p.revisionMoment(status.GetAppliedRevision(), status.GetAppliedTime()))

@@ -39,6 +39,8 @@ type program struct {
 	lookupEnv      func(string) (string, bool)
 	readFile       func(string) ([]byte, error)
 	options        options
+	// incomplete are the servers that were said to be missing in what was listed.
+	incomplete []string
 	// parsed is set once arguments and flags are accepted: cobra's own errors before that are usage.
 	parsed bool
 }

@@ -68,7 +68,8 @@ func table() map[string]rule {
 
 		audit + "ListAuditEvents": {identity.Admin, reads},
 
-		"/nameward.agent.v1.SyncService/Sync": {identity.Node, syncs},
+		"/nameward.agent.v1.SyncService/Sync":  {identity.Node, syncs},
+		"/nameward.peer.v1.RelayService/Relay": {identity.Server, watches},
 
 		"/grpc.health.v1.Health/Check": {anybody, probes},
 		"/grpc.health.v1.Health/List":  {anybody, probes},

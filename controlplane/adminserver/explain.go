@@ -69,6 +69,10 @@ func (s *NodeService) facts(n *store.Node, labels map[string]string, now time.Ti
 	facts.Mappings = nodeMappings{s.mappings, n.ID}
 	facts.Always = alwaysOf(n)
 	facts.Notes = statusNotes(n, facts.Rules.ID(), revision)
+	if unreachable, _ := s.peers.Unreachable(); slices.Contains(unreachable, n.Status.Claim.Address) {
+		facts.Notes = append(facts.Notes, fmt.Sprintf(
+			"the policy server %s, to which the node is connected, cannot be reached: what is known of the node is of before", n.Status.Claim.Address))
+	}
 	return facts
 }
 

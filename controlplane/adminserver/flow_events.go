@@ -25,6 +25,7 @@ func (s *ObservationService) ListFlowEvents(_ context.Context, request *nameward
 	}
 	events, more := s.flows.List(filter, after, pageSize(request.GetPageSize()))
 	response, size := &namewardv1.ListFlowEventsResponse{}, 0
+	response.Unreachable, _ = s.peers.Unreachable()
 	for i, e := range events {
 		message := e.ToProto(e.Node)
 		size += proto.Size(message)
@@ -76,6 +77,9 @@ func (s *ObservationService) WatchFlowEvents(request *namewardv1.WatchFlowEvents
 }
 
 func (s *ObservationService) watchFlows(ctx context.Context, filter flow.Filter, send func(*namewardv1.WatchFlowEventsResponse) error) error {
+	unreachable, _ := s.peers.Unreachable()
+	ctx, release := whileReached(ctx, s.peers, unreachable)
+	defer release()
 	watch := s.flows.Watch(filter)
 	defer watch.Close()
 	for _, e := range watch.Known {
@@ -87,7 +91,7 @@ func (s *ObservationService) watchFlows(ctx context.Context, filter flow.Filter,
 		}
 	}
 	watch.Known = nil // not to be held as long as the stream lives
-	if err := send(&namewardv1.WatchFlowEventsResponse{Synced: true}); err != nil {
+	if err := send(&namewardv1.WatchFlowEventsResponse{Synced: true, Unreachable: unreachable}); err != nil {
 		return err
 	}
 	for {

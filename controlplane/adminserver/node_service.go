@@ -25,6 +25,7 @@ type NodeService struct {
 	mappings *ingest.Table
 	flows    *ingest.Flows
 	wanted   Wanted
+	peers    Peers
 	log      *slog.Logger
 	stopping <-chan struct{}
 }
@@ -37,7 +38,13 @@ type Wanted interface {
 
 // NewNodeService returns the service. When stopping closes, its streams end with UNAVAILABLE.
 func NewNodeService(s *store.Store, mappings *ingest.Table, flows *ingest.Flows, wanted Wanted, log *slog.Logger, stopping <-chan struct{}) *NodeService {
-	return &NodeService{store: s, mappings: mappings, flows: flows, wanted: wanted, log: log, stopping: stopping}
+	return &NodeService{store: s, mappings: mappings, flows: flows, wanted: wanted, peers: alone{}, log: log, stopping: stopping}
+}
+
+// Among has the service say when what it knows of other servers' nodes may be old.
+func (s *NodeService) Among(peers Peers) *NodeService {
+	s.peers = peers
+	return s
 }
 
 // GetNode reads a node.
@@ -63,6 +70,7 @@ func (s *NodeService) ListNodes(ctx context.Context, request *namewardv1.ListNod
 		return nil, toStatus(s.log, err)
 	}
 	response, size := &namewardv1.ListNodesResponse{}, 0
+	response.Unreachable, _ = s.peers.Unreachable()
 	for i, n := range nodes {
 		message := n.Message()
 		size += proto.Size(message)

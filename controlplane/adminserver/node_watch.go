@@ -23,8 +23,11 @@ func (s *NodeService) WatchNodes(request *namewardv1.WatchNodesRequest, stream g
 	}
 	ctx, release := untilStopping(stream.Context(), s.stopping)
 	defer release()
+	unreachable, _ := s.peers.Unreachable()
+	ctx, unwatch := whileReached(ctx, s.peers, unreachable)
+	defer unwatch()
 	s.wanted.AwaitWanted(ctx)
-	return toStatus(s.log, s.watch(ctx, nodeWatch{keep: keep, told: map[node.ID]*store.Node{}, send: stream.Send}))
+	return toStatus(s.log, s.watch(ctx, nodeWatch{unreachable: unreachable, keep: keep, told: map[node.ID]*store.Node{}, send: stream.Send}))
 }
 
 func (s *NodeService) watch(ctx context.Context, w nodeWatch) error {
@@ -34,7 +37,7 @@ func (s *NodeService) watch(ctx context.Context, w nodeWatch) error {
 			return err
 		}
 		if !synced {
-			if err := w.send(&namewardv1.WatchNodesResponse{Synced: true}); err != nil {
+			if err := w.send(&namewardv1.WatchNodesResponse{Synced: true, Unreachable: w.unreachable}); err != nil {
 				return err
 			}
 		}
@@ -55,8 +58,10 @@ func (s *NodeService) watch(ctx context.Context, w nodeWatch) error {
 // nodeWatch is what a client has been told. Nothing is queued for it: it gets the difference to what is now.
 type nodeWatch struct {
 	keep func(*store.Node) bool // nil for all
-	told map[node.ID]*store.Node
-	send func(*namewardv1.WatchNodesResponse) error
+	// unreachable are the servers of whose nodes not all is known.
+	unreachable []string
+	told        map[node.ID]*store.Node
+	send        func(*namewardv1.WatchNodesResponse) error
 }
 
 // tell sends what of the nodes the client does not know.

@@ -25,13 +25,20 @@ type ObservationService struct {
 	store    *store.Store
 	mappings *ingest.Table
 	flows    *ingest.Flows
+	peers    Peers
 	log      *slog.Logger
 	stopping <-chan struct{}
 }
 
 // NewObservationService returns the service. When stopping closes, its streams end with UNAVAILABLE.
 func NewObservationService(s *store.Store, mappings *ingest.Table, flows *ingest.Flows, log *slog.Logger, stopping <-chan struct{}) *ObservationService {
-	return &ObservationService{store: s, mappings: mappings, flows: flows, log: log, stopping: stopping}
+	return &ObservationService{store: s, mappings: mappings, flows: flows, peers: alone{}, log: log, stopping: stopping}
+}
+
+// Among has the service say when what it knows of other servers' nodes may be old.
+func (s *ObservationService) Among(peers Peers) *ObservationService {
+	s.peers = peers
+	return s
 }
 
 // ListMappings lists live mappings. A page goes on where the one before ended, whatever came or went
@@ -43,6 +50,7 @@ func (s *ObservationService) ListMappings(_ context.Context, request *namewardv1
 	}
 	page := s.mappings.List(filter, after, pageSize(request.GetPageSize()), time.Now())
 	response, size := &namewardv1.ListMappingsResponse{}, 0
+	response.Unreachable, _ = s.peers.Unreachable()
 	for i, m := range page.Mappings {
 		message := m.Message()
 		size += proto.Size(message)
@@ -92,6 +100,9 @@ func (s *ObservationService) WatchMappings(request *namewardv1.WatchMappingsRequ
 }
 
 func (s *ObservationService) watch(ctx context.Context, filter ingest.Filter, send func(*namewardv1.WatchMappingsResponse) error) error {
+	unreachable, _ := s.peers.Unreachable()
+	ctx, release := whileReached(ctx, s.peers, unreachable)
+	defer release()
 	watch := s.mappings.Watch(filter, time.Now())
 	defer watch.Close()
 	for _, m := range watch.Live {
@@ -103,7 +114,7 @@ func (s *ObservationService) watch(ctx context.Context, filter ingest.Filter, se
 		}
 	}
 	watch.Live = nil // not to be held as long as the stream lives
-	if err := send(&namewardv1.WatchMappingsResponse{Synced: true}); err != nil {
+	if err := send(&namewardv1.WatchMappingsResponse{Synced: true, Unreachable: unreachable}); err != nil {
 		return err
 	}
 	for {

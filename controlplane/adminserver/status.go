@@ -18,12 +18,15 @@ import (
 
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/audit"
+	"github.com/nameward/nameward/controlplane/storage"
 	"github.com/nameward/nameward/controlplane/store"
 )
 
 var (
 	// errStopping ends streams when the server stops: the client connects anew.
 	errStopping = errors.New("server is stopping")
+	// errPeerLost ends streams that would not be complete any more.
+	errPeerLost = errors.New("another policy server cannot be reached: what its nodes do is not known from here on")
 	// errTooSlow ends a stream whose reader lets more pile up than is kept for it.
 	errTooSlow = errors.New("reader is too slow: what it missed can be listed")
 	// errCapacity refuses what a node's datapath could not hold.
@@ -58,6 +61,10 @@ func verdicts() []verdict {
 		{audit.ErrBroken, codes.Unavailable, "AUDIT_LOG_FAILED"},
 		{store.ErrConnected, codes.FailedPrecondition, "CONNECTED"},
 		{errStopping, codes.Unavailable, "STOPPING"},
+		{errPeerLost, codes.Unavailable, "PEER_UNREACHABLE"},
+		{storage.ErrUnavailable, codes.Unavailable, "STORAGE_UNAVAILABLE"},
+		// The code that says so of any call: it may have been done.
+		{storage.ErrUnknownOutcome, codes.DeadlineExceeded, "OUTCOME_UNKNOWN"},
 		{errTooSlow, codes.ResourceExhausted, "TOO_SLOW"},
 		{errCapacity, codes.ResourceExhausted, "CAPACITY_EXCEEDED"},
 		{errTooLarge, codes.ResourceExhausted, "TOO_MANY_DOMAINS"},

@@ -19,6 +19,8 @@ type Filter struct {
 	// Addresses contains the address.
 	Addresses netip.Prefix
 	Node      node.ID
+	// Of is true of the nodes whose mappings count; nil for all. It is called under the table's lock.
+	Of func(node.ID) bool
 	// Covered is true of the name asked or of one of its aliases. It is called under the table's lock.
 	Covered func(domain.Name) bool
 }
@@ -68,6 +70,9 @@ func parseAddresses(text string) (netip.Prefix, error) {
 // Match reports whether the filter selects a mapping.
 func (f Filter) Match(m *Mapping) bool {
 	if f.Node != (node.ID{}) && f.Node != m.Node {
+		return false
+	}
+	if f.Of != nil && !f.Of(m.Node) {
 		return false
 	}
 	if f.Addresses.IsValid() && !f.Addresses.Contains(m.Address) {

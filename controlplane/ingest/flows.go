@@ -24,6 +24,10 @@ const (
 type FlowEvent struct {
 	Node node.ID
 	flow.Event
+	// Began tells the count that the node goes on with from one that it began anew; Before is the sum of those that it
+	// began before.
+	Began  time.Time
+	Before uint64
 }
 
 // Position returns what identifies the flow event.
@@ -68,10 +72,6 @@ type FlowStats struct {
 // flowEntry is a flow event in the store. The event is replaced, never edited.
 type flowEntry struct {
 	*FlowEvent
-	// began tells the count that the node goes on with from one that it began anew; before is the sum of
-	// those that it began before.
-	began  time.Time
-	before uint64
 	// seen is when the event was last seen, by the server's clock at the latest.
 	seen  time.Time
 	place int // in oldest
@@ -126,7 +126,7 @@ func (f *Flows) Observe(from node.ID, events []*flow.Event, now time.Time) {
 	defer f.mu.Unlock()
 	for _, e := range events {
 		if now.Sub(e.LastSeen) < FlowAge {
-			f.put(&FlowEvent{from, *e}, now)
+			f.put(&FlowEvent{Node: from, Event: *e, Began: e.FirstSeen}, now)
 		}
 	}
 	f.stats.Observed += uint64(len(events))
@@ -139,38 +139,43 @@ func (f *Flows) put(e *FlowEvent, now time.Time) {
 	}
 	known := f.find(e.Position())
 	if known == nil {
-		known = &flowEntry{FlowEvent: e, began: e.FirstSeen, seen: seen}
-		f.byPosition.put(known)
-		f.index(known)
-		heap.Push(&f.oldest, known)
-		f.announce(e)
-		if f.ofNode[e.Node]++; f.ofNode[e.Node] > shareOf(f.limit) {
-			f.evictOwn(e.Node)
-		}
-		if len(f.oldest) > f.limit {
-			f.stats.Evicted++
-			f.remove(f.oldest[0])
-		}
+		f.add(e, seen)
 		return
 	}
-	if !known.began.Equal(e.FirstSeen) {
-		known.before, known.began = known.Count, e.FirstSeen
+	e.Before = known.Before
+	if !known.Began.Equal(e.Began) {
+		e.Before = known.Count
 	}
+	e.Count = max(e.Before+e.Count, known.Count)
 	f.replace(known, e, seen)
+}
+
+func (f *Flows) add(e *FlowEvent, seen time.Time) {
+	known := &flowEntry{FlowEvent: e, seen: seen}
+	f.byPosition.put(known)
+	f.index(known)
+	heap.Push(&f.oldest, known)
+	f.announce(e)
+	if f.ofNode[e.Node]++; f.ofNode[e.Node] > shareOf(f.limit) {
+		f.evictOwn(e.Node)
+	}
+	if len(f.oldest) > f.limit {
+		f.stats.Evicted++
+		f.remove(f.oldest[0])
+	}
 }
 
 // replace puts what is newly known of an event in place of what was.
 func (f *Flows) replace(known *flowEntry, e *FlowEvent, seen time.Time) {
 	before := known.FlowEvent
 	e.Node, e.Key = before.Node, before.Key // strings that are shared already
-	e.Count = max(known.before+e.Count, before.Count)
 	if before.FirstSeen.Before(e.FirstSeen) {
 		e.FirstSeen = before.FirstSeen
 	}
 	if before.LastSeen.After(e.LastSeen) {
 		e.LastSeen = before.LastSeen
 	}
-	if e.Count == before.Count && e.LastSeen.Equal(before.LastSeen) {
+	if e.Count == before.Count && e.LastSeen.Equal(before.LastSeen) && e.Began.Equal(before.Began) && e.Before == before.Before {
 		return // told again
 	}
 	if slices.Equal(before.Domains, e.Domains) {

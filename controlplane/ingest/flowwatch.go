@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/nameward/nameward/api/flow"
+	"github.com/nameward/nameward/api/node"
 )
 
 // FlowWatch follows the flow events that a filter selects. Close must be called.
@@ -14,13 +15,23 @@ type FlowWatch struct {
 
 	flows  *Flows
 	filter flow.Filter
+	// of is true of the nodes whose events count; nil for all.
+	of func(node.ID) bool
 	// changes is closed when one did not fit, under flows.mu.
 	changes chan *FlowEvent
 }
 
 // Watch begins a watch.
-func (f *Flows) Watch(filter flow.Filter) *FlowWatch {
-	w := &FlowWatch{flows: f, filter: filter, changes: make(chan *FlowEvent, watchBuffer)}
+func (f *Flows) Watch(filter flow.Filter) *FlowWatch { return f.watch(filter, nil, watchBuffer) }
+
+// WatchOf begins a watch of the events of nodes of which a function is true, whose reader may be so many behind. The
+// function is called under a lock.
+func (f *Flows) WatchOf(of func(node.ID) bool, ahead int) *FlowWatch {
+	return f.watch(flow.Filter{}, of, ahead)
+}
+
+func (f *Flows) watch(filter flow.Filter, of func(node.ID) bool, ahead int) *FlowWatch {
+	w := &FlowWatch{flows: f, filter: filter, of: of, changes: make(chan *FlowEvent, ahead)}
 	page := flowPage{filter: &filter, behind: flowAt(flow.Position{}).FlowEvent}
 	f.mu.Lock()
 	// Under one lock, so that no change falls between the snapshot and what follows it.
@@ -29,6 +40,9 @@ func (f *Flows) Watch(filter flow.Filter) *FlowWatch {
 	f.mu.Unlock()
 	slices.SortFunc(page.found, (*FlowEvent).compare)
 	w.Known = slices.Compact(page.found)
+	if of != nil {
+		w.Known = slices.DeleteFunc(w.Known, func(e *FlowEvent) bool { return !of(e.Node) })
+	}
 	return w
 }
 
@@ -46,6 +60,9 @@ func (w *FlowWatch) Next(ctx context.Context) (*FlowEvent, error) {
 	}
 }
 
+// Changes returns the events; it is closed when some were lost.
+func (w *FlowWatch) Changes() <-chan *FlowEvent { return w.changes }
+
 // Close ends the watch.
 func (w *FlowWatch) Close() {
 	w.flows.mu.Lock()
@@ -56,7 +73,7 @@ func (w *FlowWatch) Close() {
 // announce tells those who watch. Who has no room left for it is cut off. f.mu is held.
 func (f *Flows) announce(e *FlowEvent) {
 	for w := range f.watches {
-		if !w.filter.Match(e.Node, &e.Event) {
+		if !w.filter.Match(e.Node, &e.Event) || w.of != nil && !w.of(e.Node) {
 			continue
 		}
 		select {

@@ -33,7 +33,12 @@ type Watch struct {
 
 // Watch begins a watch.
 func (t *Table) Watch(filter Filter, now time.Time) *Watch {
-	w := &Watch{table: t, filter: filter, changes: make(chan Change, watchBuffer)}
+	return t.WatchAhead(filter, now, watchBuffer)
+}
+
+// WatchAhead begins a watch whose reader may be so many changes behind.
+func (t *Table) WatchAhead(filter Filter, now time.Time, ahead int) *Watch {
+	w := &Watch{table: t, filter: filter, changes: make(chan Change, ahead)}
 	t.mu.Lock()
 	t.watches[w] = struct{}{}
 	t.mu.Unlock()
@@ -63,6 +68,9 @@ func (w *Watch) Next(ctx context.Context) (Change, error) {
 		return change, nil
 	}
 }
+
+// Changes returns the changes; it is closed when some were lost.
+func (w *Watch) Changes() <-chan Change { return w.changes }
 
 // Close ends the watch.
 func (w *Watch) Close() {

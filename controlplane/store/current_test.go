@@ -20,7 +20,7 @@ type volatile struct {
 	revision uint64
 }
 
-func (v *volatile) Load(func(storage.Record) error) (storage.Meta, error) {
+func (v *volatile) Load(context.Context, func(storage.Record) error) (storage.Meta, error) {
 	return storage.Meta{StoreID: "volatile", Revision: 1}, nil
 }
 
@@ -31,6 +31,8 @@ func (v *volatile) Commit(_ context.Context, _ []storage.Operation, applied func
 	applied(v.revision)
 	return nil
 }
+
+func (v *volatile) Sync(context.Context) error { return nil }
 
 func (v *volatile) Close() error { return nil }
 

@@ -111,6 +111,8 @@ func (s *Store) DeleteDomainSet(ctx context.Context, name string, guard Guard) e
 	s.references.Lock()
 	defer s.references.Unlock()
 	for {
+		// Before it is looked: another server may write a policy that names the set, behind this revision.
+		policies := s.policiesRevision()
 		current, err := findDomainSet(s.db.Txn(false), name)
 		if err != nil {
 			return err
@@ -121,7 +123,10 @@ func (s *Store) DeleteDomainSet(ctx context.Context, name string, guard Guard) e
 		if err := s.CheckUnreferenced(name); err != nil {
 			return err
 		}
-		operations := []storage.Operation{{Key: name, Expected: storage.ExpectRevision(current.Revision)}}
+		operations := []storage.Operation{
+			{Key: name, Expected: storage.ExpectRevision(current.Revision)},
+			storage.Unchanged(collectionOf(policy.Collection), policies),
+		}
 		for i := range current.Buckets {
 			operations = append(operations, storage.Operation{Key: bucketKey(name, i)})
 		}
@@ -141,4 +146,11 @@ func (s *Store) DeleteDomainSet(ctx context.Context, name string, guard Guard) e
 			return nil
 		}
 	}
+}
+
+// policiesRevision returns the revision at which a policy last changed.
+func (s *Store) policiesRevision() uint64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.policyRevision
 }

@@ -240,7 +240,7 @@ func TestCorruptDomainSetStopsOpen(t *testing.T) {
 		}
 		putSet(t, s, domainSet(t, "s", wide(1500)...))
 		records := map[string][]byte{}
-		if _, err := backend.Load(func(r storage.Record) error { records[r.Key] = r.Value; return nil }); err != nil {
+		if _, err := backend.Load(t.Context(), func(r storage.Record) error { records[r.Key] = r.Value; return nil }); err != nil {
 			t.Fatal(err)
 		}
 		return records

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/controlplane/policy"
@@ -64,13 +65,18 @@ func (s *Store) commit(ctx context.Context, change Change, operations []storage.
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotRecorded, err)
 	}
-	var committed uint64
+	// Of an outcome that is not known, applied may be called later.
+	var committed atomic.Uint64
 	err = s.backend.Commit(ctx, operations, func(revision uint64) {
 		applied(revision)
-		committed = revision
+		committed.Store(revision)
 	})
-	end(committed, err)
-	return err //nolint:wrapcheck // the callers say what it was
+	if err != nil {
+		end(0, err)
+		return err //nolint:wrapcheck // the callers say what it was
+	}
+	end(committed.Load(), nil)
+	return nil
 }
 
 // Fate says what became of a change whose process died on it.
@@ -134,7 +140,10 @@ func (s *Store) stateOf(name string) (State, string, error) {
 // Unmade reports whether a commit that ended with this error surely did not happen. After others it may have: what was
 // written when the write failed may be there all the same.
 func Unmade(err error) bool {
-	for _, sure := range []error{storage.ErrConflict, storage.ErrClosed, context.Canceled, context.DeadlineExceeded} {
+	if errors.Is(err, storage.ErrUnknownOutcome) {
+		return false
+	}
+	for _, sure := range []error{storage.ErrConflict, storage.ErrClosed, storage.ErrUnavailable, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, sure) {
 			return true
 		}

@@ -66,6 +66,13 @@ func (l *loader) loadOfSet(record storage.Record) error {
 		set.header = &record
 		return nil
 	}
+	domains, err := readBucket(record)
+	set.buckets[bucket] = domains
+	return err
+}
+
+// readBucket returns the domains of a bucket's record.
+func readBucket(record storage.Record) (domains []domain.Pattern, err error) {
 	for line := range strings.Lines(string(record.Value)) {
 		text := strings.TrimSuffix(line, "\n")
 		pattern, err := domain.ParsePattern(text)
@@ -73,14 +80,11 @@ func (l *loader) loadOfSet(record storage.Record) error {
 			err = errors.New("is not canonical")
 		}
 		if err != nil {
-			return fmt.Errorf("%w: %q: domain %q: %w", storage.ErrCorrupt, record.Key, text, err)
+			return nil, fmt.Errorf("%w: %q: domain %q: %w", storage.ErrCorrupt, record.Key, text, err)
 		}
-		set.buckets[bucket] = append(set.buckets[bucket], pattern)
+		domains = append(domains, pattern)
 	}
-	if len(record.Value) == 0 {
-		set.buckets[bucket] = nil
-	}
-	return nil
+	return domains, nil
 }
 
 // finish makes the domain sets, and holds the policies against them.

@@ -60,6 +60,8 @@ type NodeStatus struct {
 	// Addresses are the node's own; with MoreAddresses it has others that it did not report.
 	Addresses     []netip.Prefix
 	MoreAddresses bool
+	// Claim says whose agent speaks for the node, or did last, and where.
+	Claim Claim
 }
 
 // Message returns the node as clients read it. Its maps are the node's: not to be changed.
@@ -88,6 +90,7 @@ func (n *Node) Message() *namewardv1.Node {
 		status.Addresses = append(status.Addresses, text)
 	}
 	status.MoreAddresses = n.Status.MoreAddresses
+	status.Server = n.Status.Claim.Address
 	status.State = n.State()
 	return message
 }

@@ -112,10 +112,10 @@ func (s *Store) PutPolicy(ctx context.Context, p *policy.Policy, guard Guard) (*
 	wanted := policy.WithoutOutput(p.Message)
 	s.references.RLock()
 	defer s.references.RUnlock()
-	if err := s.CheckReferences(p); err != nil {
-		return nil, err
-	}
 	for {
+		if err := s.CheckReferences(p); err != nil {
+			return nil, err
+		}
 		current, err := s.lookUp(p.Name)
 		if err != nil {
 			return nil, err
@@ -154,6 +154,12 @@ func (s *Store) writePolicy(ctx context.Context, p *policy.Policy, wanted *namew
 	}
 	content := sha256.Sum256(value)
 	operations := []storage.Operation{{Key: p.Name, Value: value, Expected: expected}}
+	for _, rule := range p.Rules.Rules {
+		for _, set := range rule.DomainSets {
+			// Another server may delete it at the same moment.
+			operations = append(operations, storage.Require(set))
+		}
+	}
 	change := Change{Name: p.Name, Before: State{Policy: current}, After: State{Policy: &stored}, Content: content}
 	err = s.commit(ctx, change, operations, func(revision uint64) {
 		stored.Revision, stored.Etag = revision, etag(revision, content)

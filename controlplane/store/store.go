@@ -9,12 +9,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-memdb"
 
+	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/controlplane/policy"
 	"github.com/nameward/nameward/controlplane/storage"
 )
@@ -65,7 +65,13 @@ type Store struct {
 	rulesChanged  chan struct{}
 	history       *history
 	current       current
+
+	// nodesChanged, set before others write, is told of nodes that other servers register, and of those they delete.
+	nodesChanged NodesChanged
 }
+
+// NodesChanged is told of nodes that other servers register or delete; with nil for a node that is gone.
+type NodesChanged func(id node.ID, n *Node)
 
 // Open reads everything that the backend holds. The backend stays the caller's to close, after the last
 // use of the store.
@@ -77,18 +83,9 @@ func Open(ctx context.Context, backend storage.Backend) (*Store, error) {
 	s := &Store{backend: backend, journal: noJournal{}, db: db, rulesChanged: make(chan struct{})}
 	txn := db.Txn(true)
 	defer txn.Abort()
-	loading := &loader{txn: txn, sets: map[string]*loadedSet{}}
-	meta, err := backend.Load(func(record storage.Record) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		return loading.load(record)
-	})
-	if err == nil {
-		err = loading.finish()
-	}
+	meta, err := load(txn, func(record func(storage.Record) error) (storage.Meta, error) { return backend.Load(ctx, record) })
 	if err != nil {
-		return nil, fmt.Errorf("load store: %w", err)
+		return nil, err
 	}
 	txn.Commit()
 	s.id = meta.StoreID
@@ -99,6 +96,25 @@ func Open(ctx context.Context, backend storage.Backend) (*Store, error) {
 	s.history = newHistory(s.policyRevision, historyEvents, historyBytes)
 	s.current = newCurrent(s.db.Txn(false))
 	return s, nil
+}
+
+// load fills a read model that is empty.
+func load(txn *memdb.Txn, from func(record func(storage.Record) error) (storage.Meta, error)) (storage.Meta, error) {
+	loading := &loader{txn: txn, sets: map[string]*loadedSet{}}
+	meta, err := from(loading.load)
+	if err == nil {
+		err = loading.finish()
+	}
+	if err != nil {
+		return meta, fmt.Errorf("load store: %w", err)
+	}
+	return meta, nil
+}
+
+// Sync returns when everything is visible that any server committed before the call; storage.ErrUnavailable when that
+// cannot be known.
+func (s *Store) Sync(ctx context.Context) error {
+	return s.backend.Sync(ctx) //nolint:wrapcheck // says what it was for
 }
 
 // firstRevision is that of a store in which nothing was ever written.
@@ -117,10 +133,7 @@ func (s *Store) change(revision uint64, change func(*memdb.Txn) error) {
 	s.rulesChanged = make(chan struct{})
 }
 
-func collectionOf(key string) string {
-	collection, _, _ := strings.Cut(key, "/")
-	return collection
-}
+func collectionOf(key string) string { return storage.CollectionOf(key) }
 
 // ID returns the random id that the store got when it was made. Revisions of stores with different ids
 // have nothing to do with each other.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nameward/nameward/api/node"
+	"github.com/nameward/nameward/controlplane/store"
 )
 
 // claims says which session speaks for a node: one at a time.
@@ -45,6 +46,35 @@ func (c *claims) claim(s *session, now time.Time) error {
 	}
 	c.sessions[s.id] = s
 	return nil
+}
+
+// relayed judges what another server says of the agent of a node against the session here.
+func (c *claims) relayed(id node.ID, theirs *store.NodeStatus, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.sessions[id]
+	if s == nil || !theirs.Connected {
+		return
+	}
+	later := theirs.Claim.Number > s.number
+	switch {
+	case theirs.Claim.Instance == s.instance && later:
+		s.end(errReplaced)
+	case theirs.Claim.Instance == s.instance:
+	case later:
+		s.contested(theirs.Claim.Agent, now)
+	default:
+		s.end(errClaimed)
+	}
+}
+
+// refused notes that another server refused an agent because of the session here.
+func (c *claims) refused(id node.ID, instance, agent string, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.sessions[id]; s != nil && s.instance != instance {
+		s.contested(agent, now)
+	}
 }
 
 // recent returns the takeovers that count.

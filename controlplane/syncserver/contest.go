@@ -39,7 +39,11 @@ func (s *session) contested(who string, now time.Time) {
 	defer s.mu.Unlock()
 	s.contest = contest{s.contest.refused + 1, now, who}
 	degraded := s.faults(now)
-	s.server.statuses.change(s.id, func(status *store.NodeStatus) { status.Degraded = degraded })
+	s.server.statuses.change(s.id, func(status *store.NodeStatus) {
+		if s.speaksIn(status) {
+			status.Degraded = degraded
+		}
+	})
 }
 
 // faults returns what is wrong with the node: what it says itself, and what only the server can know.

@@ -41,6 +41,10 @@ type Server struct {
 	admission *admission
 	metrics   metrics
 	drainTime time.Duration
+	// peers are the other servers on the same storage; nil for none.
+	peers Peers
+
+	leaving *leaving
 
 	drainOnce sync.Once
 	// draining closes when agents shall leave, stopped when they must.
@@ -55,7 +59,7 @@ func New(
 	server := &Server{
 		store: s, publisher: publisher, mappings: mappings, flows: flows, log: log,
 		claims: claims, admission: admission, metrics: newMetrics(claims, admission), drainTime: drainTime,
-		draining: make(chan struct{}), stopped: make(chan struct{}),
+		draining: make(chan struct{}), stopped: make(chan struct{}), leaving: newLeaving(),
 	}
 	server.statuses = newStatuses(s, server.forget)
 	server.wanted = newWanted(s, publisher, server.statuses)
@@ -68,6 +72,12 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.wanted.run(ctx) })
 	g.Go(func() error { return s.statuses.run(ctx) })
 	return g.Wait() //nolint:wrapcheck // each says what it did
+}
+
+// Join has the server take note of others on the same storage. It is called before anything is served.
+func (s *Server) Join(peers Peers) {
+	s.peers = peers
+	s.wanted.self, _ = peers.Self()
 }
 
 // forget ends what there is of a node that the store does not know: its agent registers with its next stream.
@@ -148,7 +158,10 @@ func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.He
 		return err
 	}
 	defer begun()
-	if err := s.claims.claim(session, time.Now()); err != nil {
+	if err := s.catchUpWith(ctx, hello); err != nil {
+		return err
+	}
+	if err := s.claim(session); err != nil {
 		s.metrics.refusedClaims.Inc()
 		s.log.Warn("second agent refused", "node", session.id.String(), "agent", session.peer)
 		return err

@@ -36,6 +36,8 @@ type session struct {
 	labels   map[string]string
 	log      *slog.Logger
 	cancel   context.CancelCauseFunc
+	// number orders the claim of the session among those at other servers.
+	number int64
 	// takeovers are when the agent took over from streams of its own, guarded by claims.mu.
 	takeovers []time.Time
 	// pace and hurried are of the goroutine that reads.
@@ -106,6 +108,13 @@ func (s *session) register(ctx context.Context, hello *agentv1.Hello) error {
 	inForce, err := ruleset.ParseID(hello.GetRuleSetId())
 	known := err == nil && hello.GetStoreId() == s.server.store.ID()
 	err = s.server.statuses.changeNow(s.id, func(status *store.NodeStatus) {
+		if status.Claim.Number > s.number {
+			return // the agent has gone on to another server already
+		}
+		status.Claim = store.Claim{Instance: s.instance, Agent: s.peer, Number: s.number, Takeovers: s.takeovers}
+		if s.server.peers != nil {
+			status.Claim.Server, status.Claim.Address = s.server.peers.Self()
+		}
 		status.Connected, status.LastContact = true, now
 		status.CertificateExpiry = s.certificateExpiry()
 		status.RuleSetID = inForce
@@ -126,10 +135,19 @@ func (s *session) register(ctx context.Context, hello *agentv1.Hello) error {
 
 // leave says in the node's status that it is gone.
 func (s *session) leave() {
-	err := s.server.statuses.changeNow(s.id, func(status *store.NodeStatus) { status.Connected = false })
+	err := s.server.statuses.changeNow(s.id, func(status *store.NodeStatus) {
+		if s.speaksIn(status) {
+			status.Connected = false
+		}
+	})
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		s.log.Error("status not updated", "err", err)
 	}
+}
+
+// speaksIn reports whether a status is of this session, and not of one at another server.
+func (s *session) speaksIn(status *store.NodeStatus) bool {
+	return status.Claim.Number == s.number && status.Claim.Instance == s.instance
 }
 
 // end makes the session do nothing more, and its stream end with cause.
@@ -242,7 +260,7 @@ func (s *session) ack(ack *agentv1.Ack, now time.Time) {
 	}
 	sent, revision := s.sent, ack.GetRevision()
 	s.update(now, func(status *store.NodeStatus) {
-		want(status, sent)
+		s.server.wanted.want(status, sent)
 		if status.AppliedRevision != revision {
 			status.AppliedRevision, status.AppliedTime = revision, now
 		}
@@ -272,7 +290,7 @@ func (s *session) nack(nack *agentv1.Nack, now time.Time) {
 		s.refused = sent.ID
 	}
 	s.update(now, func(status *store.NodeStatus) {
-		want(status, sent)
+		s.server.wanted.want(status, sent)
 		status.LastError = reason
 	})
 }
@@ -333,8 +351,10 @@ func (s *session) refuseReport(message proto.Message, err error) {
 func (s *session) update(now time.Time, change func(*store.NodeStatus)) {
 	s.contact = now
 	s.server.statuses.change(s.id, func(status *store.NodeStatus) {
-		status.LastContact = now
-		change(status)
+		if s.speaksIn(status) {
+			status.LastContact = now
+			change(status)
+		}
 	})
 }
 

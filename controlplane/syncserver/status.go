@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/nameward/nameward/controlplane/storage"
 )
 
 var (
@@ -17,6 +19,7 @@ var (
 	errReplaced  = errors.New("the agent has opened another stream")
 	errStopping  = errors.New("server is stopping")
 	errForgotten = errors.New("the node was forgotten")
+	errBehind    = errors.New("this server is behind and cannot catch up: another one may be ahead")
 	// errNotTheNode is followed by who it is instead.
 	errNotTheNode = errors.New("an agent speaks for its own node alone")
 )
@@ -36,7 +39,7 @@ func toStatus(log *slog.Logger, err error) error {
 		return status.Error(codes.PermissionDenied, err.Error())
 	case errors.Is(err, errReplaced), errors.Is(err, errForgotten):
 		return status.Error(codes.Aborted, err.Error())
-	case errors.Is(err, errStopping):
+	case errors.Is(err, errStopping), errors.Is(err, errBehind), errors.Is(err, storage.ErrUnavailable), errors.Is(err, storage.ErrUnknownOutcome):
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	// An error of gRPC itself, as Recv and Send return them, or of the interceptor that checks messages.

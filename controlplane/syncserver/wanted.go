@@ -20,6 +20,8 @@ type wanted struct {
 	store     *store.Store
 	publisher *publish.Publisher
 	statuses  *statuses
+	// self is the id of this server; empty where there is no other.
+	self string
 
 	hurry chan struct{} // somebody waits for the status to be true
 
@@ -132,15 +134,31 @@ func (w *wanted) update() error {
 	for id, place := range w.nodes {
 		if e, _ := place.subscription.Newest(); e != place.told {
 			place.told = e
-			w.statuses.change(id, func(status *store.NodeStatus) { want(status, e) })
+			w.statuses.change(id, func(status *store.NodeStatus) { w.want(status, e) })
 		}
 	}
 	w.mu.Unlock()
 	return w.statuses.write()
 }
 
-// want puts an event into a status that does not know of it yet.
-func want(status *store.NodeStatus, e *publish.Event) {
+// newest returns what a node should have; nil when it is not followed.
+func (w *wanted) newest(id node.ID) *publish.Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	place, ok := w.nodes[id]
+	if !ok {
+		return nil
+	}
+	e, _ := place.subscription.Newest()
+	return e
+}
+
+// want puts an event into a status that does not know of it yet. Servers that came at different times have different
+// revisions for the same content: that of a node of another server counts where it is the same.
+func (w *wanted) want(status *store.NodeStatus, e *publish.Event) {
+	if status.Claim.Server != w.self && status.RuleSetID == e.ID {
+		return
+	}
 	if e.Revision > status.WantedRevision {
 		status.WantedRevision, status.WantedTime = e.Revision, e.Time
 	}

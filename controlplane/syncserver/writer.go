@@ -38,6 +38,7 @@ type writer struct {
 // run sends until ctx ends or the server stops.
 func (w *writer) run(ctx context.Context, hello *agentv1.Hello) error {
 	w.draining = w.session.server.draining
+	leaving := w.session.server.leaving.channel()
 	w.packed = slices.Contains(hello.GetCapabilities(), agentv1.Hello_PACKED_CHANGES)
 	newest, changed := w.subscription.Newest()
 	if err := w.begin(hello, newest); err != nil {
@@ -53,6 +54,11 @@ func (w *writer) run(ctx context.Context, hello *agentv1.Hello) error {
 			return errStopping
 		case <-w.draining:
 			w.draining = nil
+			if err := w.send(&agentv1.SyncResponse{Drain: durationpb.New(w.session.server.drainTime)}); err != nil {
+				return err
+			}
+		case <-leaving:
+			leaving = nil
 			if err := w.send(&agentv1.SyncResponse{Drain: durationpb.New(w.session.server.drainTime)}); err != nil {
 				return err
 			}

@@ -76,13 +76,21 @@ func (a *Agent) State() State {
 
 // run stays connected until ctx ends.
 func (a *Agent) run(ctx context.Context) error {
-	connection, err := a.connection()
-	if err != nil {
-		return fmt.Errorf("%s: %w", a.name, err)
+	servers := a.fleet.cfg.Servers
+	if len(servers) == 0 {
+		servers = []string{a.fleet.cfg.Server}
 	}
-	defer connection.Close()
-	for failures := 0; ctx.Err() == nil; failures++ {
+	connections := make([]*grpc.ClientConn, len(servers))
+	for i, server := range servers {
+		var err error
+		if connections[i], err = a.connection(server); err != nil {
+			return fmt.Errorf("%s: %w", a.name, err)
+		}
+		defer connections[i].Close() //nolint:errcheck // the agent ends
+	}
+	for failures, at := 0, a.node; ctx.Err() == nil; failures, at = failures+1, at+1 {
 		began := time.Now()
+		connection := connections[at%len(connections)]
 		err := a.talk(ctx, connection)
 		if ctx.Err() != nil {
 			return nil
@@ -102,14 +110,14 @@ func (a *Agent) run(ctx context.Context) error {
 	return nil
 }
 
-func (a *Agent) connection() (*grpc.ClientConn, error) {
+func (a *Agent) connection(server string) (*grpc.ClientConn, error) {
 	options := append([]grpc.DialOption{
 		grpc.WithInitialWindowSize(windowSize), grpc.WithInitialConnWindowSize(windowSize),
 		grpc.WithReadBufferSize(bufferSize), grpc.WithWriteBufferSize(bufferSize),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.ForceCodecV2(newCodec())),
 		grpc.WithNoProxy(), grpc.WithTransportCredentials(a.fleet.cfg.Credentials(a.node)),
 	}, a.fleet.cfg.DialOptions...)
-	connection, err := grpc.NewClient("passthrough:///"+a.fleet.cfg.Server, options...)
+	connection, err := grpc.NewClient("passthrough:///"+server, options...)
 	if err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}

@@ -21,7 +21,9 @@ import (
 // Config says what fleet there is. All functions are called on many goroutines at once.
 type Config struct {
 	Server string // HOST:PORT
-	Nodes  int
+	// Servers, if given, are tried in turn in place of Server, each agent with another one first.
+	Servers []string
+	Nodes   int
 	// Name returns the id of a node; nil for node-0, node-1 and so on.
 	Name func(node int) string
 	// Labels returns the labels of a node; nil for none.

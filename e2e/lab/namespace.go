@@ -20,6 +20,14 @@ type Namespace struct {
 	uid  int // of what runs in it; 0 for the process's own
 }
 
+// NewNamespace makes a namespace that is no part of a lab: with nothing but loopback. Remove ends it.
+func NewNamespace(ctx context.Context, name string) (*Namespace, error) {
+	return newNamespace(ctx, name)
+}
+
+// Remove ends the namespace.
+func (n *Namespace) Remove() error { return n.remove() }
+
 func newNamespace(ctx context.Context, name string) (*Namespace, error) {
 	if err := run(ctx, "ip", "netns", "add", name); err != nil {
 		return nil, err

@@ -192,8 +192,11 @@ type NodeStatus struct {
 	State NodeStatus_State `protobuf:"varint,18,opt,name=state,proto3,enum=nameward.v1.NodeStatus_State" json:"state,omitempty"`
 	// When the certificate ends that the node's agent connects with, as the agent said last; absent where there is none.
 	CertificateExpireTime *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=certificate_expire_time,json=certificateExpireTime,proto3" json:"certificate_expire_time,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// The policy server that the agent is connected to, or was last, `HOST:PORT`, where there are several; empty
+	// where there is one.
+	Server        string `protobuf:"bytes,20,opt,name=server,proto3" json:"server,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
@@ -359,6 +362,13 @@ func (x *NodeStatus) GetCertificateExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *NodeStatus) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
 var File_nameward_v1_node_proto protoreflect.FileDescriptor
 
 const file_nameward_v1_node_proto_rawDesc = "" +
@@ -370,7 +380,7 @@ const file_nameward_v1_node_proto_rawDesc = "" +
 	"\x06status\x18\x03 \x01(\v2\x17.nameward.v1.NodeStatusR\x06status\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa4\b\n" +
 	"\n" +
 	"NodeStatus\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\bR\tconnected\x12#\n" +
@@ -394,7 +404,8 @@ const file_nameward_v1_node_proto_rawDesc = "" +
 	"\taddresses\x18\x10 \x03(\tR\taddresses\x12%\n" +
 	"\x0emore_addresses\x18\x11 \x01(\bR\rmoreAddresses\x123\n" +
 	"\x05state\x18\x12 \x01(\x0e2\x1d.nameward.v1.NodeStatus.StateR\x05state\x12R\n" +
-	"\x17certificate_expire_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x15certificateExpireTime\x1a;\n" +
+	"\x17certificate_expire_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\x15certificateExpireTime\x12\x16\n" +
+	"\x06server\x18\x14 \x01(\tR\x06server\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"c\n" +

@@ -395,6 +395,9 @@ type ListNodesResponse struct {
 	Nodes []*Node `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// Token of the next page; empty on the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Policy servers, `HOST:PORT`, that cannot be reached: what their nodes did since then is not in this response.
+	// Empty when it is complete.
+	Unreachable   []string `protobuf:"bytes,3,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -441,6 +444,13 @@ func (x *ListNodesResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListNodesResponse) GetUnreachable() []string {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
 }
 
 // Request of WatchNodes.
@@ -497,7 +507,9 @@ type WatchNodesResponse struct {
 	// The node. For DELETE only its name.
 	Node *Node `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	// What was sent so far is every node that matched when the watch began.
-	Synced        bool `protobuf:"varint,3,opt,name=synced,proto3" json:"synced,omitempty"`
+	Synced bool `protobuf:"varint,3,opt,name=synced,proto3" json:"synced,omitempty"`
+	// With `synced`: as in ListNodesResponse. A server that cannot be reached any more ends the stream with UNAVAILABLE.
+	Unreachable   []string `protobuf:"bytes,4,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -551,6 +563,13 @@ func (x *WatchNodesResponse) GetSynced() bool {
 		return x.Synced
 	}
 	return false
+}
+
+func (x *WatchNodesResponse) GetUnreachable() []string {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
 }
 
 // Request of DeleteNode.
@@ -1532,16 +1551,18 @@ const file_nameward_v1_node_service_proto_rawDesc = "" +
 	"\x06policy\x18\x03 \x01(\tB8\xbaH5\xd8\x01\x01r02.^policies/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$R\x06policy\x1a>\n" +
 	"\x10MatchLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"d\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x86\x01\n" +
 	"\x11ListNodesResponse\x12'\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x11.nameward.v1.NodeR\x05nodes\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"D\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12 \n" +
+	"\vunreachable\x18\x03 \x03(\tR\vunreachable\"D\n" +
 	"\x11WatchNodesRequest\x12/\n" +
-	"\x06filter\x18\x01 \x01(\v2\x17.nameward.v1.NodeFilterR\x06filter\"\xca\x01\n" +
+	"\x06filter\x18\x01 \x01(\v2\x17.nameward.v1.NodeFilterR\x06filter\"\xec\x01\n" +
 	"\x12WatchNodesResponse\x12>\n" +
 	"\x06change\x18\x01 \x01(\x0e2&.nameward.v1.WatchNodesResponse.ChangeR\x06change\x12%\n" +
 	"\x04node\x18\x02 \x01(\v2\x11.nameward.v1.NodeR\x04node\x12\x16\n" +
-	"\x06synced\x18\x03 \x01(\bR\x06synced\"5\n" +
+	"\x06synced\x18\x03 \x01(\bR\x06synced\x12 \n" +
+	"\vunreachable\x18\x04 \x03(\tR\vunreachable\"5\n" +
 	"\x06Change\x12\x16\n" +
 	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\n" +

@@ -220,6 +220,9 @@ type ListMappingsResponse struct {
 	Mappings []*Mapping `protobuf:"bytes,1,rep,name=mappings,proto3" json:"mappings,omitempty"`
 	// Token of the next page; empty on the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Policy servers, `HOST:PORT`, that cannot be reached: what their nodes saw since then is not in this response.
+	// Empty when it is complete.
+	Unreachable   []string `protobuf:"bytes,3,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -266,6 +269,13 @@ func (x *ListMappingsResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListMappingsResponse) GetUnreachable() []string {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
 }
 
 // Request of WatchMappings.
@@ -322,7 +332,9 @@ type WatchMappingsResponse struct {
 	// The mapping.
 	Mapping *Mapping `protobuf:"bytes,2,opt,name=mapping,proto3" json:"mapping,omitempty"`
 	// What was sent so far is every mapping that lived when the watch began.
-	Synced        bool `protobuf:"varint,3,opt,name=synced,proto3" json:"synced,omitempty"`
+	Synced bool `protobuf:"varint,3,opt,name=synced,proto3" json:"synced,omitempty"`
+	// With `synced`: as in ListMappingsResponse. A server that cannot be reached any more ends the stream with UNAVAILABLE.
+	Unreachable   []string `protobuf:"bytes,4,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -376,6 +388,13 @@ func (x *WatchMappingsResponse) GetSynced() bool {
 		return x.Synced
 	}
 	return false
+}
+
+func (x *WatchMappingsResponse) GetUnreachable() []string {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
 }
 
 // Selects flow events. A flow event must match every field that is set.
@@ -540,6 +559,9 @@ type ListFlowEventsResponse struct {
 	FlowEvents []*FlowEvent `protobuf:"bytes,1,rep,name=flow_events,json=flowEvents,proto3" json:"flow_events,omitempty"`
 	// Token of the next page; empty on the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Policy servers, `HOST:PORT`, that cannot be reached: what their nodes saw since then is not in this response.
+	// Empty when it is complete.
+	Unreachable   []string `protobuf:"bytes,3,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -586,6 +608,13 @@ func (x *ListFlowEventsResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListFlowEventsResponse) GetUnreachable() []string {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
 }
 
 // Request of WatchFlowEvents.
@@ -641,7 +670,9 @@ type WatchFlowEventsResponse struct {
 	// snapshot.
 	FlowEvent *FlowEvent `protobuf:"bytes,1,opt,name=flow_event,json=flowEvent,proto3" json:"flow_event,omitempty"`
 	// What was sent so far is every flow event that was known when the watch began.
-	Synced        bool `protobuf:"varint,2,opt,name=synced,proto3" json:"synced,omitempty"`
+	Synced bool `protobuf:"varint,2,opt,name=synced,proto3" json:"synced,omitempty"`
+	// With `synced`: as in ListFlowEventsResponse. A server that cannot be reached any more ends the stream with UNAVAILABLE.
+	Unreachable   []string `protobuf:"bytes,3,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -690,6 +721,13 @@ func (x *WatchFlowEventsResponse) GetSynced() bool {
 	return false
 }
 
+func (x *WatchFlowEventsResponse) GetUnreachable() []string {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
 var File_nameward_v1_observation_service_proto protoreflect.FileDescriptor
 
 const file_nameward_v1_observation_service_proto_rawDesc = "" +
@@ -704,16 +742,18 @@ const file_nameward_v1_observation_service_proto_rawDesc = "" +
 	"\x06filter\x18\x01 \x01(\v2\x1a.nameward.v1.MappingFilterR\x06filter\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"p\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x92\x01\n" +
 	"\x14ListMappingsResponse\x120\n" +
 	"\bmappings\x18\x01 \x03(\v2\x14.nameward.v1.MappingR\bmappings\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"J\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12 \n" +
+	"\vunreachable\x18\x03 \x03(\tR\vunreachable\"J\n" +
 	"\x14WatchMappingsRequest\x122\n" +
-	"\x06filter\x18\x01 \x01(\v2\x1a.nameward.v1.MappingFilterR\x06filter\"\xd9\x01\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1a.nameward.v1.MappingFilterR\x06filter\"\xfb\x01\n" +
 	"\x15WatchMappingsResponse\x12A\n" +
 	"\x06change\x18\x01 \x01(\x0e2).nameward.v1.WatchMappingsResponse.ChangeR\x06change\x12.\n" +
 	"\amapping\x18\x02 \x01(\v2\x14.nameward.v1.MappingR\amapping\x12\x16\n" +
-	"\x06synced\x18\x03 \x01(\bR\x06synced\"5\n" +
+	"\x06synced\x18\x03 \x01(\bR\x06synced\x12 \n" +
+	"\vunreachable\x18\x04 \x03(\tR\vunreachable\"5\n" +
 	"\x06Change\x12\x16\n" +
 	"\x12CHANGE_UNSPECIFIED\x10\x00\x12\a\n" +
 	"\x03PUT\x10\x01\x12\n" +
@@ -730,17 +770,19 @@ const file_nameward_v1_observation_service_proto_rawDesc = "" +
 	"\x06filter\x18\x01 \x01(\v2\x1c.nameward.v1.FlowEventFilterR\x06filter\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"y\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\x9b\x01\n" +
 	"\x16ListFlowEventsResponse\x127\n" +
 	"\vflow_events\x18\x01 \x03(\v2\x16.nameward.v1.FlowEventR\n" +
 	"flowEvents\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"N\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12 \n" +
+	"\vunreachable\x18\x03 \x03(\tR\vunreachable\"N\n" +
 	"\x16WatchFlowEventsRequest\x124\n" +
-	"\x06filter\x18\x01 \x01(\v2\x1c.nameward.v1.FlowEventFilterR\x06filter\"h\n" +
+	"\x06filter\x18\x01 \x01(\v2\x1c.nameward.v1.FlowEventFilterR\x06filter\"\x8a\x01\n" +
 	"\x17WatchFlowEventsResponse\x125\n" +
 	"\n" +
 	"flow_event\x18\x01 \x01(\v2\x16.nameward.v1.FlowEventR\tflowEvent\x12\x16\n" +
-	"\x06synced\x18\x02 \x01(\bR\x06synced2\xfe\x02\n" +
+	"\x06synced\x18\x02 \x01(\bR\x06synced\x12 \n" +
+	"\vunreachable\x18\x03 \x03(\tR\vunreachable2\xfe\x02\n" +
 	"\x12ObservationService\x12S\n" +
 	"\fListMappings\x12 .nameward.v1.ListMappingsRequest\x1a!.nameward.v1.ListMappingsResponse\x12X\n" +
 	"\rWatchMappings\x12!.nameward.v1.WatchMappingsRequest\x1a\".nameward.v1.WatchMappingsResponse0\x01\x12Y\n" +

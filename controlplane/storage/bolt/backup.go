@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func Check(path string) (meta storage.Meta, err error) {
 	if err := db.View(func(tx *bbolt.Tx) error { return checkPages(tx, info.Size()) }); err != nil {
 		return meta, fmt.Errorf("%s: %w", path, err)
 	}
-	meta, err = (&Backend{db: db}).Load(func(storage.Record) error { return nil })
+	meta, err = (&Backend{db: db}).Load(context.Background(), func(storage.Record) error { return nil })
 	if err != nil {
 		return meta, fmt.Errorf("%s: %w", path, err)
 	}

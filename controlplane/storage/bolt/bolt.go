@@ -6,6 +6,7 @@
 package bolt
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -128,7 +129,7 @@ func (b *Backend) prepare() error {
 }
 
 // Load calls record for every object, in order of the keys.
-func (b *Backend) Load(record func(storage.Record) error) (storage.Meta, error) {
+func (b *Backend) Load(ctx context.Context, record func(storage.Record) error) (storage.Meta, error) {
 	var meta storage.Meta
 	err := b.db.View(func(tx *bbolt.Tx) error {
 		var err error
@@ -140,9 +141,12 @@ func (b *Backend) Load(record func(storage.Record) error) (storage.Meta, error) 
 			return fmt.Errorf("%w: bucket %q is missing", storage.ErrCorrupt, objectsBucket)
 		}
 		return objects.ForEach(func(key, value []byte) error {
-			r, err := decode(key, value)
+			if err := ctx.Err(); err != nil {
+				return err //nolint:wrapcheck // of the caller's context
+			}
+			r, err := storage.DecodeRecord(string(key), value)
 			if err != nil {
-				return err
+				return err //nolint:wrapcheck // names the key
 			}
 			if r.Revision > meta.Revision {
 				return corrupt(key, fmt.Sprintf("revision %d is above the storage's, %d", r.Revision, meta.Revision))
@@ -183,6 +187,11 @@ func readRevision(bucket *bbolt.Bucket, key []byte) (uint64, error) {
 	}
 	return binary.BigEndian.Uint64(value), nil
 }
+
+// Sync returns at once: no other server writes here.
+func (b *Backend) Sync(ctx context.Context) error { return ctx.Err() } //nolint:wrapcheck // of the caller's context
+
+func corrupt(key []byte, reason string) error { return storage.Corrupt(string(key), reason) }
 
 // Close waits for the group of commits under way and closes the file. Commits that wait get ErrClosed.
 func (b *Backend) Close() error {

@@ -46,7 +46,7 @@ func commit(t testing.TB, b *bolt.Backend, key, value string, expected storage.E
 func load(t testing.TB, b *bolt.Backend) (map[string]string, storage.Meta) {
 	t.Helper()
 	objects := map[string]string{}
-	meta, err := b.Load(func(r storage.Record) error {
+	meta, err := b.Load(t.Context(), func(r storage.Record) error {
 		objects[r.Key] = fmt.Sprintf("%s@%d", r.Value, r.Revision)
 		return nil
 	})
@@ -260,7 +260,7 @@ func TestCorruptRecordIsNamed(t *testing.T) {
 				key := []byte("policies/web")
 				return objects.Put(key, damage(append([]byte(nil), objects.Get(key)...)))
 			})
-			_, err := open(t, dir).Load(func(storage.Record) error { return nil })
+			_, err := open(t, dir).Load(t.Context(), func(storage.Record) error { return nil })
 			if !errors.Is(err, storage.ErrCorrupt) || !strings.Contains(err.Error(), `"policies/web"`) {
 				t.Errorf("Load = %v, want ErrCorrupt that names policies/web", err)
 			}

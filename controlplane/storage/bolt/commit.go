@@ -3,9 +3,9 @@ package bolt
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -180,7 +180,7 @@ func (b *Backend) write(group []*commit) error {
 		objects := tx.Bucket([]byte(objectsBucket))
 		collections := map[string]uint64{}
 		for _, c := range group {
-			if c.err = check(objects, c.operations); c.err != nil {
+			if c.err = check(meta, objects, collections, c.operations); c.err != nil {
 				continue
 			}
 			revision++
@@ -203,18 +203,32 @@ func (b *Backend) write(group []*commit) error {
 }
 
 // check compares what is there, earlier commits of the group included, with what the operations expect.
-func check(objects *bbolt.Bucket, operations []storage.Operation) error {
-	for _, operation := range operations {
-		var revision uint64
-		if value := objects.Get([]byte(operation.Key)); value != nil {
-			record, err := decode([]byte(operation.Key), value)
-			if err != nil {
-				return err
-			}
-			revision = record.Revision
+func check(meta, objects *bbolt.Bucket, written map[string]uint64, operations []storage.Operation) error {
+	var fault error
+	object := func(key string) uint64 {
+		value := objects.Get([]byte(key))
+		if value == nil {
+			return 0
 		}
-		if !operation.Expected.Accepts(revision) {
-			return fmt.Errorf("%s: %w", operation.Key, storage.ErrConflict)
+		record, err := storage.DecodeRecord(key, value)
+		fault = errors.Join(fault, err)
+		return record.Revision
+	}
+	collection := func(name string) uint64 {
+		if revision, ok := written[name]; ok {
+			return revision
+		}
+		key := []byte(collectionPrefix + name)
+		if meta.Get(key) == nil {
+			return 0
+		}
+		revision, err := readRevision(meta, key)
+		fault = errors.Join(fault, err)
+		return revision
+	}
+	for _, operation := range operations {
+		if err := errors.Join(operation.Met(object, collection), fault); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -222,8 +236,10 @@ func check(objects *bbolt.Bucket, operations []storage.Operation) error {
 
 func put(objects *bbolt.Bucket, c *commit, collections map[string]uint64) error {
 	for _, operation := range c.operations {
-		collection, _, _ := strings.Cut(operation.Key, "/")
-		collections[collection] = c.revision
+		if operation.Looks {
+			continue
+		}
+		collections[operation.Collection()] = c.revision
 		key := []byte(operation.Key)
 		if operation.Value == nil {
 			if err := objects.Delete(key); err != nil {
@@ -231,7 +247,7 @@ func put(objects *bbolt.Bucket, c *commit, collections map[string]uint64) error 
 			}
 			continue
 		}
-		if err := objects.Put(key, encode(operation.Key, c.revision, operation.Value)); err != nil {
+		if err := objects.Put(key, storage.Record{Key: operation.Key, Revision: c.revision, Value: operation.Value}.Encode()); err != nil {
 			return fmt.Errorf("write %s: %w", operation.Key, err)
 		}
 	}
