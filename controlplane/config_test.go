@@ -10,7 +10,7 @@ import (
 )
 
 func TestValidateNamesEveryFault(t *testing.T) {
-	cfg := controlplane.Config{Listen: "nowhere", Store: "etcd", MetricsListen: "10.0.0.1", LogLevel: "loud", LogFormat: "xml"}
+	cfg := controlplane.Config{Listen: "nowhere", Store: "paper", MetricsListen: "10.0.0.1", LogLevel: "loud", LogFormat: "xml"}
 	err := cfg.Validate()
 	if err == nil {
 		t.Fatal("no fault found")

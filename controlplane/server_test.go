@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/controlplane"
@@ -91,17 +93,24 @@ func (s *server) status(node string, accept func(*namewardv1.NodeStatus) bool) *
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
-	stream, err := s.nodes.WatchNodes(ctx, &namewardv1.WatchNodesRequest{})
-	if err != nil {
-		s.t.Fatal(err)
-	}
 	var last *namewardv1.Node
+	var stream grpc.ServerStreamingClient[namewardv1.WatchNodesResponse]
 	for {
-		told, err := stream.Recv()
-		if err != nil {
-			s.t.Fatalf("status of %s: %v, %v", node, last, err)
+		if stream == nil {
+			opened, err := s.nodes.WatchNodes(ctx, &namewardv1.WatchNodesRequest{})
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			stream = opened
 		}
-		if told.GetNode().GetName() != "nodes/"+node {
+		told, err := stream.Recv()
+		switch {
+		case status.Code(err) == codes.Unavailable:
+			stream = nil // another server came or went: from the beginning
+			continue
+		case err != nil:
+			s.t.Fatalf("status of %s: %v, %v", node, last, err)
+		case told.GetNode().GetName() != "nodes/"+node:
 			continue
 		}
 		last = told.GetNode()

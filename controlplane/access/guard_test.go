@@ -29,6 +29,7 @@ import (
 
 	"github.com/nameward/nameward/api/identity"
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	peerv1 "github.com/nameward/nameward/api/nameward/peer/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/controlplane/access"
 )
@@ -86,6 +87,7 @@ func serve(t *testing.T, roles *access.Roles, secure bool, more ...grpc.ServerOp
 	namewardv1.RegisterObservationServiceServer(g, namewardv1.UnimplementedObservationServiceServer{})
 	namewardv1.RegisterAuditServiceServer(g, namewardv1.UnimplementedAuditServiceServer{})
 	agentv1.RegisterSyncServiceServer(g, holdingSync{})
+	peerv1.RegisterRelayServiceServer(g, peerv1.UnimplementedRelayServiceServer{})
 	healthv1.RegisterHealthServer(g, health.NewServer())
 	reflection.Register(g)
 	s.info = g.GetServiceInfo()
