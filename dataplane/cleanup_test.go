@@ -77,7 +77,7 @@ func leaveBehind(t *testing.T, cfg Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := filter.Ensure(t.Context()); err != nil {
+	if _, err := filter.Ensure(t.Context(), func([]string) {}); err != nil {
 		t.Fatal(err)
 	}
 	rules := someRules()

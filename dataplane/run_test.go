@@ -148,9 +148,9 @@ func (fakeConntrack) SetEndpoints(_, _ []netip.AddrPort) {}
 
 type fakeFilter struct{ *fakeNode }
 
-func (f fakeFilter) Ensure(ctx context.Context) ([]string, error) {
+func (f fakeFilter) Ensure(ctx context.Context, mending func([]string)) ([]string, error) {
 	f.did("hooks")
-	return f.hooks.Ensure(ctx)
+	return f.hooks.Ensure(ctx, mending)
 }
 
 func (fakeFilter) Overlap(context.Context) error { return nil }

@@ -47,13 +47,13 @@ var errNoRuleSet = errors.New("the programs of another release judge, with the r
 
 // Ensure ensures the hooks, once they can move on, and lets go of other builds' programs when they have:
 // iptables-legacy opens every pin that a rule names at each write to the table.
-func (t *takeover) Ensure(ctx context.Context) ([]string, error) {
+func (t *takeover) Ensure(ctx context.Context, mending func(faults []string)) ([]string, error) {
 	if t.judged {
 		if err := t.overlap(ctx); err != nil {
 			return nil, err
 		}
 	}
-	mended, err := t.hooks.Ensure(ctx)
+	mended, err := t.hooks.Ensure(ctx, mending)
 	if err != nil {
 		return mended, err //nolint:wrapcheck // the reconciler says what
 	}

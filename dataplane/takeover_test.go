@@ -23,7 +23,7 @@ type takeoverSubject struct {
 
 func (s *takeoverSubject) note(what string) { s.did = append(s.did, what) }
 
-func (s *takeoverSubject) Ensure(context.Context) ([]string, error) {
+func (s *takeoverSubject) Ensure(context.Context, func([]string)) ([]string, error) {
 	s.note("hooks")
 	return nil, s.hooksErr
 }
@@ -93,7 +93,7 @@ func newTakeoverOf(s *takeoverSubject, now *time.Time) *takeover {
 func (s *takeoverSubject) expect(t *testing.T, h *takeover, wantErr error, did ...string) {
 	t.Helper()
 	s.did = nil
-	if _, err := h.Ensure(t.Context()); !errors.Is(err, wantErr) {
+	if _, err := h.Ensure(t.Context(), func([]string) {}); !errors.Is(err, wantErr) {
 		t.Errorf("got %v, want %v", err, wantErr)
 	}
 	if !slices.Equal(s.did, did) {

@@ -26,7 +26,7 @@ func hook(ctx context.Context, n *node, backend string, programs netfilter.Progr
 		if err != nil {
 			return err
 		}
-		_, err = rules.Ensure(ctx)
+		_, err = rules.Ensure(ctx, func([]string) {})
 		return err
 	})
 }

@@ -32,8 +32,9 @@ const Missing = "was missing"
 // Hooks is the part of the node's packet filter that calls the programs.
 type Hooks interface {
 	// Ensure makes the chains, rules and jumps what they should be, and names what it had to mend;
-	// nothing when all stood.
-	Ensure(ctx context.Context) (mended []string, err error)
+	// nothing when all stood. Before it mends something it calls mending with what is wrong: who dies behind
+	// that leaves no trace in the rules of what they were.
+	Ensure(ctx context.Context, mending func(faults []string)) (mended []string, err error)
 }
 
 // Saver keeps the last good rule set over a restart of the node.

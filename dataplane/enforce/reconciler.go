@@ -39,6 +39,7 @@ type Reconciler struct {
 	before     *ruleset.RuleSet // in force, as connections are concerned
 	retryAfter time.Duration
 	stood      bool // the hooks stood once
+	gone       bool // rules were gone, and what was opened meanwhile is not judged yet
 	retained   bool // rule sets are kept that connections may have been allowed by
 }
 
@@ -224,10 +225,14 @@ func (r *Reconciler) apply(ctx context.Context, want *Revision, next *State) {
 }
 
 func (r *Reconciler) ensure(ctx context.Context, next *State) {
-	mended, err := r.hooks.Ensure(ctx)
+	mended, err := r.hooks.Ensure(ctx, r.mending)
 	r.lookedAt = time.Now()
 	r.have.hooksAt = r.lookedAt.Add(hooksInterval)
 	r.mended(mended, next)
+	if r.gone {
+		r.distrust()
+		r.gone = err != nil
+	}
 	if err != nil {
 		err = fmt.Errorf("ensure packet filter rules: %w", err)
 	}
@@ -272,8 +277,15 @@ func (r *Reconciler) mended(mended []string, next *State) {
 		next.Mended += uint64(len(mended))
 		r.log.Warn("packet filter rules mended", "mended", mended)
 	}
-	if len(mended) > 0 && r.stood || slices.ContainsFunc(mended, isMissing) {
-		r.distrust()
+}
+
+// mending notes that rules were gone before they stand again: an agent that ends in between would leave no trace of it.
+func (r *Reconciler) mending(faults []string) {
+	if !r.gone && (r.stood || slices.ContainsFunc(faults, isMissing)) {
+		r.gone = true
+		if r.have.applied != nil {
+			r.keep(r.saver.RetainAny)
+		}
 	}
 }
 
@@ -285,7 +297,6 @@ func (r *Reconciler) distrust() {
 		return
 	}
 	r.cutter.change(&ruleset.RuleSet{}, r.before)
-	r.keep(r.saver.RetainAny)
 }
 
 // retain keeps what was in force, since connections may be open by it: the agent may end before they are

@@ -34,7 +34,7 @@ func start(t *testing.T, saved *enforce.Revision) node {
 func startFrom(t *testing.T, maps *enforcetest.Maps, saved enforce.Saved) node {
 	t.Helper()
 	hooks := enforcetest.NewHooks()
-	if _, err := hooks.Ensure(t.Context()); err != nil {
+	if _, err := hooks.Ensure(t.Context(), func([]string) {}); err != nil {
 		t.Fatal(err)
 	}
 	return startOn(t, maps, hooks, saved)
@@ -173,6 +173,22 @@ func TestConnectionsAreJudgedOnceRulesStandAgain(t *testing.T) {
 		expectWalk(t, walks[walked], rules.Rules, &ruleset.RuleSet{})
 		if left := n.saver.Retained(); len(left) != 0 {
 			t.Errorf("%d rule sets are retained", len(left))
+		}
+	})
+}
+
+// An agent that ends between the mending and the walk leaves word for the next one, which finds nothing to mend.
+func TestMissingRulesAreOnDiskBeforeTheyAreMended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := start(t, nil)
+		n.Want(revision(1, 1))
+		n.reached()
+		var retained []*enforce.Revision
+		n.hooks.During(func() { retained = n.saver.Retained() })
+		n.hooks.Break()
+		time.Sleep(3 * time.Second)
+		if len(retained) != 1 || len(retained[0].Rules.Policies) != 0 {
+			t.Errorf("before the rules were mended %v was retained, want that anything may have been allowed", retained)
 		}
 	})
 }

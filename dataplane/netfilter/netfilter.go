@@ -98,13 +98,13 @@ func (n *Netfilter) IPv6() bool { return len(n.families) > 1 }
 
 // Ensure makes chains, rules and jumps what they should be, and names what it had to mend; nothing
 // when all stood. Nothing of ours is in the other backend then.
-func (n *Netfilter) Ensure(ctx context.Context) ([]string, error) {
+func (n *Netfilter) Ensure(ctx context.Context, mending func(faults []string)) ([]string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, err //nolint:wrapcheck // the caller's own
 	}
-	mended, err := n.ensureOwn(ctx)
+	mended, err := n.ensureOwn(ctx, mending)
 	if err != nil {
 		return mended, err
 	}
@@ -113,14 +113,14 @@ func (n *Netfilter) Ensure(ctx context.Context) ([]string, error) {
 	return append(mended, removed...), err
 }
 
-func (n *Netfilter) ensureOwn(ctx context.Context) ([]string, error) {
+func (n *Netfilter) ensureOwn(ctx context.Context, mending func([]string)) ([]string, error) {
 	// Read before the rules are, so that a change meanwhile shows at the next call.
 	version, err := n.readVersion()
 	known := err == nil
 	if known && n.stood && version == n.version {
 		return nil, nil
 	}
-	mended, err := n.ensureAll(ctx)
+	mended, err := n.ensureAll(ctx, mending)
 	n.stood, n.version = known && err == nil && len(mended) == 0, version
 	return mended, err
 }
@@ -143,11 +143,11 @@ func (n *Netfilter) desert(ctx context.Context) ([]string, error) {
 
 func (n *Netfilter) other() string { return map[string]string{NFT: Legacy, Legacy: NFT}[n.backend] }
 
-func (n *Netfilter) ensureAll(ctx context.Context) ([]string, error) {
+func (n *Netfilter) ensureAll(ctx context.Context, mending func([]string)) ([]string, error) {
 	var mended []string
 	for _, f := range n.families {
 		for _, t := range f.tables {
-			names, err := f.ensure(ctx, t)
+			names, err := f.ensure(ctx, t, mending)
 			if err != nil {
 				return mended, fmt.Errorf("ensure rules of %s %s: %w", f.tools.protocol, t.name, err)
 			}
@@ -168,7 +168,7 @@ type family struct {
 const attempts = 3
 
 // ensure brings one table to what is wanted.
-func (f *family) ensure(ctx context.Context, t *table) ([]string, error) {
+func (f *family) ensure(ctx context.Context, t *table, mending func([]string)) ([]string, error) {
 	have, err := f.read(ctx, t)
 	if err != nil {
 		return nil, err
@@ -177,6 +177,10 @@ func (f *family) ensure(ctx context.Context, t *table) ([]string, error) {
 	if len(faults) == 0 {
 		return nil, nil
 	}
+	for i := range faults {
+		faults[i] = fmt.Sprintf("%s %s: %s", f.tools.protocol, t.name, faults[i])
+	}
+	mending(faults)
 	for attempt := 1; ; attempt++ {
 		// A table that is not as it was when it was read may refuse what is written, or have another rule first again.
 		err := f.tools.restore(ctx, t.transaction(have))
@@ -194,9 +198,6 @@ func (f *family) ensure(ctx context.Context, t *table) ([]string, error) {
 		if attempt == attempts || ctx.Err() != nil {
 			return nil, err
 		}
-	}
-	for i := range faults {
-		faults[i] = fmt.Sprintf("%s %s: %s", f.tools.protocol, t.name, faults[i])
 	}
 	return faults, nil
 }

@@ -39,7 +39,7 @@ func open(t *testing.T, cfg netfilter.Config) *netfilter.Netfilter {
 
 func ensure(t *testing.T, n *netfilter.Netfilter) []string {
 	t.Helper()
-	mended, err := n.Ensure(t.Context())
+	mended, err := n.Ensure(t.Context(), func([]string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestEnsureFailsWithoutPins(t *testing.T) {
 	eachBackend(t, func(t *testing.T, backend string) {
 		programs := pinPrograms(t, netfiltertest.EnterNode(t), "1")
 		removePins(t, programs)
-		if _, err := open(t, config(backend, programs)).Ensure(t.Context()); err == nil {
+		if _, err := open(t, config(backend, programs)).Ensure(t.Context(), func([]string) {}); err == nil {
 			t.Error("Ensure succeeded with pins that do not exist")
 		}
 		if text := rules(t, backend); strings.Contains(text, "NAMEWARD") {

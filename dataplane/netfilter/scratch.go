@@ -49,7 +49,7 @@ func probeChain(table, rule string) string {
 // writeAll writes every rule as an agent would, and reads it back.
 func (f *family) writeAll(ctx context.Context) error {
 	for _, t := range f.tables {
-		if _, err := f.ensure(ctx, t); err != nil {
+		if _, err := f.ensure(ctx, t, func([]string) {}); err != nil {
 			return fmt.Errorf("%s: %w", t.name, err)
 		}
 	}

@@ -15,6 +15,7 @@ type Hooks struct {
 	broken []string
 	fault  error
 	count  int
+	during func()
 	called chan struct{}
 }
 
@@ -26,7 +27,7 @@ func NewHooks() *Hooks {
 }
 
 // Ensure makes all stand and names those that did not.
-func (h *Hooks) Ensure(ctx context.Context) ([]string, error) {
+func (h *Hooks) Ensure(ctx context.Context, mending func(faults []string)) ([]string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.count++
@@ -39,6 +40,12 @@ func (h *Hooks) Ensure(ctx context.Context) ([]string, error) {
 		return nil, h.fault
 	}
 	mended := h.broken
+	if len(mended) > 0 {
+		mending(mended)
+		if h.during != nil {
+			h.during()
+		}
+	}
 	h.broken = nil
 	return mended, nil
 }
@@ -48,6 +55,13 @@ func (h *Hooks) Break() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.broken = append(h.broken, "rule was missing")
+}
+
+// During has a function called each time before something is mended.
+func (h *Hooks) During(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.during = f
 }
 
 // Fail makes each Ensure return err; nil ends that.
@@ -82,9 +96,13 @@ type HooksSubject interface {
 func TestHooks(t *testing.T, newHooks func(t *testing.T) HooksSubject) {
 	ensure := func(t *testing.T, hooks HooksSubject, mends bool) {
 		t.Helper()
-		mended, err := hooks.Ensure(t.Context())
+		var told []string
+		mended, err := hooks.Ensure(t.Context(), func(faults []string) { told = append(told, faults...) })
 		if err != nil {
 			t.Fatal(err)
+		}
+		if !slices.Equal(told, mended) {
+			t.Errorf("told of %q before, named %q", told, mended)
 		}
 		if mends != (len(mended) > 0) || slices.Contains(mended, "") {
 			t.Errorf("Ensure named %q, want something: %v", mended, mends)
@@ -115,7 +133,7 @@ func TestHooks(t *testing.T, newHooks func(t *testing.T) HooksSubject) {
 	t.Run("a cancelled Ensure says so", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := newHooks(t).Ensure(ctx); err == nil {
+		if _, err := newHooks(t).Ensure(ctx, func([]string) {}); err == nil {
 			t.Error("Ensure succeeded")
 		}
 	})
