@@ -76,9 +76,9 @@ func TestPrint(t *testing.T) {
 	}
 	want := `A verdict on a new connection (verdict, 1m30s)
 
-  budget                 promise          measured  met
-  verdict | 1 set       ≤ 250 ns  212 ns (200–220)  yes
-  verdict, 10,000 sets  ≤ 250 ns  312 ns (300–320)   no
+  budget                 promise          measured  met  by empty programs
+  verdict | 1 set       ≤ 250 ns  212 ns (200–220)  yes                  –
+  verdict, 10,000 sets  ≤ 250 ns  312 ns (300–320)   no              0.62×
 
   By size
   domain sets  median
