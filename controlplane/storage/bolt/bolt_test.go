@@ -126,48 +126,6 @@ func TestCommitIsAllOrNothing(t *testing.T) {
 	}
 }
 
-// Writers race for the same object under guards; each that is told of success must have been the only one
-// at its revision, and applied must have been called in order.
-func TestConcurrentCommitsAreGuardedAndInOrder(t *testing.T) {
-	b := open(t, t.TempDir())
-	var mu sync.Mutex
-	var applied []uint64
-	var current uint64
-	var group sync.WaitGroup
-	const writers, rounds = 16, 20
-	for range writers {
-		group.Go(func() {
-			for done := 0; done < rounds; {
-				mu.Lock()
-				expected := storage.ExpectRevision(current)
-				mu.Unlock()
-				err := b.Commit(t.Context(), []storage.Operation{{Key: "k/a", Value: []byte("x"), Expected: expected}}, func(revision uint64) {
-					mu.Lock()
-					defer mu.Unlock()
-					applied = append(applied, revision)
-					current = revision
-				})
-				switch {
-				case err == nil:
-					done++
-				case !errors.Is(err, storage.ErrConflict):
-					t.Errorf("Commit: %v", err)
-					return
-				}
-			}
-		})
-	}
-	group.Wait()
-	if len(applied) != writers*rounds {
-		t.Errorf("%d commits were applied, want %d", len(applied), writers*rounds)
-	}
-	for i, revision := range applied {
-		if revision != uint64(i)+2 {
-			t.Fatalf("commit %d has revision %d, want %d", i, revision, i+2)
-		}
-	}
-}
-
 func TestModes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	open(t, dir)
@@ -191,16 +149,6 @@ func TestSecondOpenIsRefused(t *testing.T) {
 	}
 }
 
-func TestCommitAfterCloseIsRefused(t *testing.T) {
-	b := open(t, t.TempDir())
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := commit(t, b, "k/a", "1", storage.Expectation{}); !errors.Is(err, storage.ErrClosed) {
-		t.Errorf("Commit = %v, want ErrClosed", err)
-	}
-}
-
 func TestCommitOfAnEndedContextIsRefused(t *testing.T) {
 	b := open(t, t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
@@ -208,35 +156,6 @@ func TestCommitOfAnEndedContextIsRefused(t *testing.T) {
 	err := b.Commit(ctx, []storage.Operation{{Key: "k/a", Value: []byte("1")}}, func(uint64) { t.Error("applied was called") })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Commit = %v, want context.Canceled", err)
-	}
-}
-
-// A commit whose context ends is either withdrawn, and then not on disk, or done.
-func TestCancelledCommitsAreDoneOrNot(t *testing.T) {
-	b := open(t, t.TempDir())
-	var group sync.WaitGroup
-	var mu sync.Mutex
-	acknowledged := map[string]bool{}
-	for i := range 64 {
-		key := fmt.Sprintf("k/%02d", i)
-		ctx, cancel := context.WithCancel(t.Context())
-		group.Go(func() {
-			err := b.Commit(ctx, []storage.Operation{{Key: key, Value: []byte("1")}}, func(uint64) {})
-			if err != nil && !errors.Is(err, context.Canceled) {
-				t.Errorf("Commit: %v", err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			acknowledged[key] = err == nil
-		})
-		group.Go(cancel)
-	}
-	group.Wait()
-	objects, _ := load(t, b)
-	for key, want := range acknowledged {
-		if _, got := objects[key]; got != want {
-			t.Errorf("%s: on disk %t, acknowledged %t", key, got, want)
-		}
 	}
 }
 
