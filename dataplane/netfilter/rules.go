@@ -25,10 +25,13 @@ const (
 	queryChain     = chainPrefix + "QUERY"  // questions that pass through go there
 	answerChain    = chainPrefix + "ANSWER" // and what may be an answer there
 	responseChain  = chainPrefix + "RESPONSE"
+	synForwarded   = chainPrefix + "SYN-FORWARDED"   // segments that open a connection, and pass through
+	synLocal       = chainPrefix + "SYN-LOCAL"       // and those of the node itself
 	knownForwarded = chainPrefix + "KNOWN-FORWARDED" // packets of established connections that pass through
 	knownLocal     = chainPrefix + "KNOWN-LOCAL"     // and those of the node itself
 	denyChain      = chainPrefix + "DENY"            // in mangle: what is denied goes there
 	refuseChain    = chainPrefix + "REFUSE"          // in mangle: and a question that is refused there
+	labelledChain  = chainPrefix + "LABELLED"        // in filter: what has the label of a denial goes there
 	deniedChain    = chainPrefix + "DENIED"          // in filter: and comes back there
 )
 
@@ -60,18 +63,18 @@ func resolversOf(cfg Config, p protocol) (resolvers []netip.AddrPort) {
 
 func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 	t := &table{name: "mangle"}
-	pass := passRules(cfg, resolvers)
+	pass, askForwarded, askLocal := passRules(cfg, resolvers), "-j "+queryChain, remember(cfg.Programs.DNSQueryLocal)+" -j "+refuseChain
 	judgeForwarded := append([]string{toNode(), program(cfg.Programs.EgressForwarded) + " " + comment("forwarded connection denied") + " -j " + denyChain},
 		noteAccepted(cfg, cfg.Programs.AcceptForwarded)...)
 	judgeLocal := slices.Concat(
 		[]string{toNode(), program(cfg.Programs.EgressLocal) + " " + comment("connection of the node denied") + " -j " + denyChain},
 		noteAccepted(cfg, cfg.Programs.AcceptLocal), acceptRules(cfg, ""))
 
-	t.hook("PREROUTING", slices.Concat(pass, queryRules(resolvers, "-j "+queryChain), []string{known(knownForwarded)}, judgeForwarded))
+	t.hook("PREROUTING", slices.Concat([]string{opens(synForwarded)}, pass, queryRules(resolvers, askForwarded, transports[:]...),
+		[]string{known(knownForwarded)}, judgeForwarded))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
-	t.hook("OUTPUT", slices.Concat(pass, queryRules(resolvers, remember(cfg.Programs.DNSQueryLocal)+" -j "+refuseChain),
-		[]string{"-o lo " + comment("loopback is no egress") + " -j RETURN"}, acceptRules(cfg, established+" "),
-		[]string{known(knownLocal)}, judgeLocal))
+	t.hook("OUTPUT", slices.Concat([]string{opens(synLocal)}, pass, queryRules(resolvers, askLocal, transports[:]...),
+		[]string{loopback}, acceptRules(cfg, established+" "), []string{known(knownLocal)}, judgeLocal))
 	if rules := acceptRules(cfg, ""); len(rules) > 0 {
 		t.hook("FORWARD", rules)
 	}
@@ -81,6 +84,8 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 	t.chain(queryChain, []string{"! -i lo " + remember(cfg.Programs.DNSQueryForwarded) + " -j " + refuseChain})
 	t.chain(answerChain, append([]string{learnedInInput}, answerRules(cfg.Programs, resolvers, responseChain)...))
 	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers; hold back what TCP is to send again") + " -j DROP"})
+	t.chain(synForwarded, append(queryRules(resolvers, askForwarded, "tcp"), judgeForwarded...))
+	t.chain(synLocal, slices.Concat(queryRules(resolvers, askLocal, "tcp"), []string{loopback}, judgeLocal))
 	t.chain(knownForwarded, append(knownRules(), judgeForwarded...))
 	t.chain(knownLocal, append(knownRules(), judgeLocal...))
 	t.chain(denyChain, denyRules(cfg))
@@ -93,6 +98,16 @@ const (
 	established = "-m conntrack --ctstate RELATED,ESTABLISHED"
 	replies     = established + " --ctdir REPLY"
 )
+
+// loopback passes over what stays on the node.
+var loopback = "-o lo " + comment("loopback is no egress") + " -j RETURN"
+
+// syn is a TCP segment that opens a connection.
+const syn = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
+
+// opens sends such segments to where they are judged, whatever the kernel takes them for. On the ports of a connection
+// that it still has in its table, in either direction, it does not always see a new one.
+func opens(chain string) string { return syn + " " + comment("opens a connection") + " -g " + chain }
 
 // passRules let established connections pass, but those of a resolver's port, which questions may come on, also
 // where the resolver spoke first, and those that are cut. Where what is allowed is to be accepted, that is looked
@@ -129,7 +144,7 @@ func toNode() string {
 
 // queryRules remember what resolvers are asked. A question that is refused is always rejected: nobody is
 // to wait for an answer that will not come.
-func queryRules(resolvers []netip.AddrPort, remember string) []string {
+func queryRules(resolvers []netip.AddrPort, remember string, transports ...string) []string {
 	var rules []string
 	for _, port := range ports(resolvers) {
 		for _, transport := range transports {
@@ -175,9 +190,11 @@ func refuseRules(cfg Config) []string {
 	}, noteRules(cfg)...)
 }
 
-// noteRules note a denial for filter.
+// noteRules note a denial for filter. One that is opened on the ports of a connection that is there has but the label
+// of that.
 func noteRules(cfg Config) []string {
 	return []string{
+		fmt.Sprintf("%s -m connlabel --label \"%d\" --set %s", syn, deniedLabel, comment("remember the denial")),
 		fmt.Sprintf("-m conntrack ! --ctstatus CONFIRMED -m connlabel --label \"%d\" --set %s", deniedLabel, comment("remember the denial")),
 		fmt.Sprintf("%s -j MARK --set-xmark %#x/%#x", comment("denied"), cfg.Mark, cfg.Mark),
 	}
@@ -239,14 +256,19 @@ func flippedRules(programs Programs, r netip.AddrPort, to string) []string {
 func filterTable(cfg Config, p protocol) *table {
 	denied := []string{
 		fmt.Sprintf("-m mark --mark %#x/%#x %s -j %s", cfg.Mark, cfg.Mark, comment("denied"), deniedChain),
-		// Of one direction alone: the answer that rejects belongs to the same connection.
-		fmt.Sprintf("-m connlabel --label \"%d\" -m conntrack --ctdir ORIGINAL %s -j %s", deniedLabel, comment("denied, whatever became of the mark"), deniedChain),
+		fmt.Sprintf("-m connlabel --label \"%d\" %s -j %s", deniedLabel, comment("denied, whatever became of the mark"), labelledChain),
 	}
 	t := &table{name: "filter"}
 	accepted := slices.Concat(denied, acceptRules(cfg, ""))
 	t.hook("INPUT", denied) // questions to a resolver on the node
 	t.hook("FORWARD", accepted)
 	t.hook("OUTPUT", accepted)
+	t.chain(labelledChain, []string{
+		syn + " " + comment("denied, in either direction") + " -j " + deniedChain,
+		// Of one direction alone: the answer that rejects belongs to the same connection.
+		"-p tcp -m tcp --tcp-flags RST RST -m conntrack --ctstate RELATED " + comment("rejects what the other side may not open") + " -j RETURN",
+		"-m conntrack --ctdir ORIGINAL " + comment("denied") + " -j " + deniedChain,
+	})
 	t.chain(deniedChain, []string{
 		"-p tcp " + comment("denied") + " -j REJECT --reject-with tcp-reset",
 		comment("denied") + " -j REJECT --reject-with " + p.portUnreachable(),

@@ -1,0 +1,109 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/e2e/lab"
+)
+
+// States of a TCP connection in the kernel's table (linux/netfilter/nf_conntrack_tcp.h).
+const (
+	conntrackSynRecv  = 2
+	conntrackTimeWait = 7
+	conntrackClose    = 8
+)
+
+// TestOpenedOnPortsInUse: each connection is judged when it is opened, also where the kernel takes its first segment for
+// one of a connection that is in its table: one that nobody judged, or one that the other side seems to have opened.
+func TestOpenedOnPortsInUse(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, backend string) {
+		f := newFleet(t, "--iptables", backend)
+		policy := clientPolicy("api.example")
+		policy.Workloads = append(policy.Workloads, &namewardv1.Workload{Host: true})
+		f.put(policy)
+		t.Run("alone", f.openOnPortsInUse)
+		for _, program := range []string{"iptables-", "ip6tables-"} {
+			for _, hook := range []string{"FORWARD", "OUTPUT"} {
+				f.iptables(t, program+backend, "-t mangle -A "+hook+" -j MARK --set-mark 7")
+			}
+		}
+		t.Run("beside who writes the whole mark", f.openOnPortsInUse)
+	})
+}
+
+func (f *fleet) openOnPortsInUse(t *testing.T) {
+	port := uint16(20_000)
+	forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+		evil, api := f.learn(t, resolver, "evil.example"), f.learn(t, resolver, "api.example")
+		client, node := lab.ClientV4, lab.NodeV4
+		if evil.Is6() {
+			client, node = lab.ClientV6, lab.NodeV6
+		}
+		for _, from := range []struct {
+			namespace *lab.Namespace
+			address   netip.Addr
+		}{{f.Client, client}, {f.Node, node}} {
+			for state := uint8(conntrackSynRecv); state <= conntrackClose; state++ {
+				for _, by := range []string{"it", "the other side"} {
+					if by != "it" && state != conntrackTimeWait {
+						continue // the kernel finds the segment invalid, and one that is denied is dropped
+					}
+					port++
+					source := netip.AddrPortFrom(from.address, port)
+					t.Run(fmt.Sprintf("from %s, in state %d, opened by %s", from.namespace.Name, state, by), func(t *testing.T) {
+						for _, to := range []netip.Addr{evil, api} {
+							destination := netip.AddrPortFrom(to, lab.ServicePort)
+							f.track(source, destination, state, by == "it")
+							err := connectFrom(from.namespace, source, destination)
+							if denied := to == evil; lab.Refused(err) != denied || !denied && err != nil {
+								t.Errorf("to %s: got %v", destination, err)
+							}
+						}
+					})
+				}
+			}
+		}
+	})
+}
+
+// track puts a TCP connection into the node's table.
+func (f *fleet) track(source, destination netip.AddrPort, state uint8, original bool) {
+	f.t.Helper()
+	if !original {
+		source, destination = destination, source
+	}
+	family := netlink.InetFamily(unix.AF_INET)
+	if source.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	tuple := func(from, to netip.AddrPort) netlink.IPTuple {
+		return netlink.IPTuple{
+			SrcIP: from.Addr().AsSlice(), DstIP: to.Addr().AsSlice(), SrcPort: from.Port(), DstPort: to.Port(), Protocol: unix.IPPROTO_TCP,
+		}
+	}
+	f.must(f.Node.Do(func() error {
+		return netlink.ConntrackCreate(netlink.ConntrackTable, family, &netlink.ConntrackFlow{
+			FamilyType: uint8(family), Forward: tuple(source, destination), Reverse: tuple(destination, source), TimeOut: 300,
+			ProtoInfo: &netlink.ProtoInfoTCP{State: state},
+		})
+	}))
+}
+
+func connectFrom(from *lab.Namespace, source, destination netip.AddrPort) error {
+	return from.Do(func() error {
+		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(source), Timeout: 5 * time.Second}
+		conn, err := dialer.Dial("tcp", destination.String())
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+}
