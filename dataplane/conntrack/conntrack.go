@@ -74,7 +74,7 @@ func (c *Conntrack) Cut(ctx context.Context, before []*ruleset.RuleSet, after *r
 	if err != nil {
 		return enforce.CutCount{}, err
 	}
-	defer s.table.close()
+	defer s.close()
 	if err := s.find(ctx); err != nil {
 		return s.count, err
 	}

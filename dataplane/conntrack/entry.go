@@ -122,6 +122,14 @@ func parseTCPState(value []byte) uint8 {
 // over reports whether both sides have closed the connection. The kernel remembers it for a while.
 func (e *entry) over() bool { return e.tcpState == tcpTimeWait || e.tcpState == tcpClose }
 
+// offloaded reports whether packets of the connection pass by a flow table, not by rules.
+func (e *entry) offloaded() bool { return e.status&(statusOffload|statusHWOffload) != 0 }
+
+// ofOther reports whether the other side opened the connection, as one that is related to another.
+func (e *entry) ofOther() bool {
+	return e.master != nil && e.master.source.Addr() != e.original.source.Addr()
+}
+
 // asked is what the verdict is about: of a related connection, that which it is related to.
 func (e *entry) asked() tuple {
 	if e.master != nil {

@@ -11,6 +11,7 @@ import (
 
 // origins says where connections come from, which the kernel's table does not.
 type origins struct {
+	routes     *netlink.Handle         // one socket for all questions
 	local      map[netip.Addr]bool     // addresses of the node
 	names      map[int]string          // of interfaces
 	interfaces map[netip.Addr][]string // found: those behind which a source is
@@ -18,27 +19,41 @@ type origins struct {
 }
 
 func readOrigins() (*origins, error) {
+	routes, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
 	o := &origins{
-		local: map[netip.Addr]bool{}, names: map[int]string{},
+		routes: routes, local: map[netip.Addr]bool{}, names: map[int]string{},
 		interfaces: map[netip.Addr][]string{}, locals: map[netip.Addr]bool{},
 	}
-	addresses, err := retried(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	if err := o.read(); err != nil {
+		o.close()
+		return nil, err
+	}
+	return o, nil
+}
+
+func (o *origins) close() { o.routes.Close() }
+
+func (o *origins) read() error {
+	addresses, err := retried(func() ([]netlink.Addr, error) { return o.routes.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
+		return fmt.Errorf("list addresses: %w", err)
 	}
 	for _, a := range addresses {
 		if address, ok := netip.AddrFromSlice(a.IP); ok {
 			o.local[address.Unmap()] = true
 		}
 	}
-	links, err := retried(netlink.LinkList)
+	links, err := retried(o.routes.LinkList)
 	if err != nil {
-		return nil, fmt.Errorf("list network interfaces: %w", err)
+		return fmt.Errorf("list network interfaces: %w", err)
 	}
 	for _, link := range links {
 		o.names[link.Attrs().Index] = link.Attrs().Name
 	}
-	return o, nil
+	return nil
 }
 
 // retried begins a listing anew that the kernel interrupted.
@@ -62,7 +77,7 @@ func (o *origins) toNode(destination netip.Addr) bool {
 	is, known := o.locals[destination]
 	if !known {
 		// A route alone may make it so, too.
-		routes, err := netlink.RouteGet(destination.AsSlice())
+		routes, err := o.routes.RouteGet(destination.AsSlice())
 		is = err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
 		o.locals[destination] = is
 	}
@@ -77,7 +92,7 @@ func (o *origins) behind(source netip.Addr) []string {
 		return found
 	}
 	// The route itself, since the kernel names but one of several ways to go.
-	routes, err := netlink.RouteGetWithOptions(source.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
+	routes, err := o.routes.RouteGetWithOptions(source.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
 	if err == nil {
 		for _, route := range routes {
 			found = o.through(found, route.LinkIndex)

@@ -23,7 +23,7 @@ func TestAcceptedConnectionsAreReleased(t *testing.T) {
 		m.Open(c)
 	}
 	if _, err := m.native.list(func(e *entry) {
-		if err := m.native.label(e, []int{acceptedLabel}, nil); err != nil {
+		if err := m.native.relabel([]relabelling{{entry: e, set: []int{acceptedLabel}}})[0]; err != nil {
 			t.Error(err)
 		}
 	}); err != nil {

@@ -3,8 +3,11 @@ package conntrack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/dataplane/enforce"
@@ -17,8 +20,9 @@ type scan struct {
 	change    *change
 	table     *kernelTable
 	origins   *origins
-	owners    *owners // nil: not asked for yet
-	found     []candidate
+	owners    *owners     // nil: not asked for yet
+	found     []candidate // that may still send
+	over      []candidate // of which the kernel remembers the ports
 	count     enforce.CutCount
 	left      int // connections that were cut at an earlier change and stay so
 }
@@ -30,7 +34,8 @@ type candidate struct {
 	// released: no policy selects it any longer.
 	released bool
 	// as is the connection as the rules see it: once for each interface that it may come from.
-	as []ruleset.Connection
+	as   []ruleset.Connection
+	fate fate
 }
 
 func (c *Conntrack) newScan(change *change) (*scan, error) {
@@ -40,9 +45,15 @@ func (c *Conntrack) newScan(change *change) (*scan, error) {
 	}
 	table, err := openTable()
 	if err != nil {
+		origins.close()
 		return nil, err
 	}
 	return &scan{conntrack: c, change: change, table: table, origins: origins}, nil
+}
+
+func (s *scan) close() {
+	s.table.close()
+	s.origins.close()
 }
 
 // find lists the connections that the change concerns.
@@ -71,7 +82,11 @@ func (s *scan) consider(e *entry) {
 	candidate.released = s.conntrack.cfg.Accepts && e.labelled(acceptedLabel) && !s.selected(candidate.as)
 	for _, connection := range candidate.as {
 		if was || candidate.released || s.change.concerns(connection) {
-			s.found = append(s.found, candidate)
+			if e.over() {
+				s.over = append(s.over, candidate)
+			} else {
+				s.found = append(s.found, candidate)
+			}
 			return
 		}
 	}
@@ -152,25 +167,25 @@ func (s *scan) fate(found *candidate, names observe.Names) fate {
 
 // act does what the change asks for, of each connection that was found. It goes on after a fault.
 func (s *scan) act(ctx context.Context) error {
+	all := slices.Concat(s.found, s.over)
 	addresses := map[netip.Addr]bool{}
-	for i := range s.found {
-		addresses[s.found[i].as[0].Destination] = true
+	for i := range all {
+		addresses[all[i].as[0].Destination] = true
 	}
 	names, err := s.conntrack.cfg.Names(addresses)
 	if err != nil {
 		return err
 	}
 	var first error
-	for i := range s.found {
+	for some := range slices.Chunk(all, inOneCall) {
 		if err := ctx.Err(); err != nil {
 			return err //nolint:wrapcheck // the caller's own
 		}
-		found := &s.found[i]
-		if err := s.meet(found, s.fate(found, names[found.as[0].Destination])); err != nil {
-			s.count.Faults++
-			if first == nil {
-				first = err
-			}
+		for i := range some {
+			some[i].fate = s.fate(&some[i], names[some[i].as[0].Destination])
+		}
+		if err := s.meet(some); err != nil && first == nil {
+			first = err
 		}
 	}
 	if first != nil {
@@ -179,31 +194,71 @@ func (s *scan) act(ctx context.Context) error {
 	return nil
 }
 
-// meet brings a connection to its fate. One that is over is cut too, since its packets would pass, but
-// nobody misses it.
-func (s *scan) meet(found *candidate, fate fate) error {
-	if found.released {
-		if err := s.table.release(&found.entry); err != nil {
-			return err
+// meet brings connections to their fates. It returns the first fault, and counts all.
+func (s *scan) meet(some []candidate) (first error) {
+	changes, of := make([]relabelling, 0, len(some)), make([]*candidate, 0, len(some))
+	for i := range some {
+		found := &some[i]
+		if change := found.relabelling(); len(change.set)+len(change.unset) > 0 {
+			changes, of = append(changes, change), append(of, found)
 		}
+		switch {
+		case found.was && found.fate != allowed:
+			s.left++
+		case !found.was && found.fate == kept && !found.entry.over():
+			s.count.Kept++
+		}
+	}
+	for i, err := range s.table.relabel(changes) {
+		if err := s.ended(of[i], err); err != nil {
+			s.count.Faults++
+			if first == nil {
+				first = err
+			}
+		}
+	}
+	return first
+}
+
+// relabelling is what the fate changes of the label.
+func (c *candidate) relabelling() relabelling {
+	change := relabelling{entry: &c.entry}
+	if c.released {
+		change.unset = append(change.unset, acceptedLabel)
 	}
 	switch {
-	case found.was && fate == allowed:
-		err := s.table.restore(&found.entry)
-		if err == nil {
-			s.count.Restored++
-		}
-		return err
-	case found.was:
-		s.left++
-	case fate == kept && !found.entry.over():
-		s.count.Kept++
-	case fate == cut:
-		was, err := s.table.cut(&found.entry)
-		if was && !found.entry.over() {
-			s.count.Cut++
-		}
-		return err
+	case c.was && c.fate == allowed:
+		change.unset = append(change.unset, cutLabel, deniedLabel)
+	case !c.was && c.fate == cut:
+		change.set = append(change.set, cutLabel)
+	}
+	return change
+}
+
+// ended counts what became of a connection whose label was to change, and does what that could not. One that is over
+// is cut too, since its packets would pass, but nobody misses it.
+func (s *scan) ended(found *candidate, err error) error {
+	if !found.was && found.fate == cut {
+		return s.cut(found, err)
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("change label of connection: %w", err)
+	}
+	if found.was && found.fate == allowed {
+		s.count.Restored++
 	}
 	return nil
+}
+
+func (s *scan) cut(found *candidate, labelled error) (err error) {
+	var was bool
+	if found.entry.ofOther() {
+		was, err = s.table.forget(&found.entry) // no packet of this side would be judged
+	} else {
+		was, err = s.table.cut(&found.entry, labelled)
+	}
+	if was && !found.entry.over() {
+		s.count.Cut++
+	}
+	return err
 }

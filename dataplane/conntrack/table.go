@@ -34,6 +34,8 @@ const (
 type kernelTable struct {
 	socket *nl.NetlinkSocket
 	shared map[int]*nl.SocketHandle
+
+	sequence uint32 // of the next message of relabel
 }
 
 func openTable() (*kernelTable, error) {
@@ -41,7 +43,7 @@ func openTable() (*kernelTable, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	return &kernelTable{socket, map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}}, nil
+	return &kernelTable{socket: socket, shared: map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}}, nil
 }
 
 func (t *kernelTable) close() { t.socket.Close() }
@@ -85,34 +87,25 @@ func (t *kernelTable) execute(kind, flags int, body []byte) error {
 	return err //nolint:wrapcheck // the caller says what it did
 }
 
-// label sets and clears bits of a connection's label.
-func (t *kernelTable) label(e *entry, set, unset []int) error {
-	values, mask := make([]byte, labelBytes), make([]byte, labelBytes)
-	for _, bit := range set {
-		values[bit/8] |= 1 << (bit % 8)
-		mask[bit/8] |= 1 << (bit % 8)
+// forget deletes a connection. It reports whether there was one.
+func (t *kernelTable) forget(e *entry) (bool, error) {
+	err := t.execute(messageDelete, 0, append(e.name(), e.idRaw...))
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
 	}
-	for _, bit := range unset {
-		mask[bit/8] |= 1 << (bit % 8)
-	}
-	body := appendAttribute(e.name(), attrLabels, values)
-	return t.execute(messageNew, 0, appendAttribute(body, attrLabelsMask, mask))
+	return err == nil, err
 }
 
-// cut has each further packet of a connection judged. It reports whether the connection was still there.
-func (t *kernelTable) cut(e *entry) (bool, error) {
-	var err error
-	switch {
-	case e.master != nil && e.master.source.Addr() != e.original.source.Addr():
-		// The other side opened it: no packet of this one would be judged.
-		err = t.execute(messageDelete, 0, append(e.name(), e.idRaw...))
-	case e.status&(statusOffload|statusHWOffload) != 0:
-		// Its packets pass no rule while it is in a flow table, which lets go of what is deleted. The label is
-		// for a kernel that does not delete it before.
-		err = errors.Join(t.label(e, []int{cutLabel}, nil), t.replace(e))
-	default:
-		if err = t.label(e, []int{cutLabel}, nil); errors.Is(err, unix.ENOSPC) {
-			err = t.replace(e)
+// cut has each further packet of a connection judged, given what became of its label. It reports whether the
+// connection was still there.
+func (t *kernelTable) cut(e *entry, labelled error) (bool, error) {
+	err := labelled
+	if errors.Is(err, unix.ENOSPC) || e.offloaded() {
+		// Packets of one in a flow table pass no rule until that lets go of it, as of what is deleted. The label is for a
+		// kernel that does not delete it before.
+		err = t.replace(e)
+		if labelled != nil && !errors.Is(labelled, unix.ENOSPC) {
+			err = errors.Join(labelled, err)
 		}
 	}
 	if errors.Is(err, unix.ENOENT) {
@@ -122,22 +115,6 @@ func (t *kernelTable) cut(e *entry) (bool, error) {
 		return false, fmt.Errorf("cut connection: %w", err)
 	}
 	return true, nil
-}
-
-// restore ends that the packets of a connection are judged.
-func (t *kernelTable) restore(e *entry) error {
-	if err := t.label(e, nil, []int{cutLabel, deniedLabel}); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("restore connection: %w", err)
-	}
-	return nil
-}
-
-// release ends that a connection passes the node's other rules.
-func (t *kernelTable) release(e *entry) error {
-	if err := t.label(e, nil, []int{acceptedLabel}); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("release connection: %w", err)
-	}
-	return nil
 }
 
 // replacements is how often a connection is made anew that a packet of the other side made before.
