@@ -220,7 +220,7 @@ func (f *faulty) insertBefore(t *testing.T) {
 }
 
 func (f *faulty) flushChain(t *testing.T) {
-	chains := []string{"PREROUTING", "POSTROUTING", "RESPONSE", "DENY"}
+	chains := []string{"PREROUTING", "SYN-FORWARDED", "POSTROUTING", "RESPONSE", "DENY"}
 	f.iptablesOf(t, "-t", "mangle", "-F", "NAMEWARD-"+chains[f.random.IntN(len(chains))])
 }
 
