@@ -2,7 +2,6 @@ package conntrack
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -41,18 +40,17 @@ func (t *kernelTable) relabel(all []relabelling) []error {
 }
 
 func (t *kernelTable) relabelSome(some []relabelling) []error {
-	first := t.sequence
-	t.sequence += uint32(len(some)) //nolint:gosec // inOneCall at most
 	var call []byte
+	first, errs := t.sequence, make([]error, len(some))
 	for i, change := range some {
 		flags := uint16(unix.NLM_F_REQUEST)
 		if i == len(some)-1 {
 			flags |= unix.NLM_F_ACK // of the others the kernel tells what went wrong
 		}
-		call = appendMessage(call, messageNew, flags, first+uint32(i), change.message())
+		call = appendMessage(call, messageNew, flags, t.sequence, change.message())
+		t.sequence++
 	}
-	errs, err := t.ask(call, first, len(some))
-	if err != nil {
+	if err := t.ask(call, first, errs); err != nil {
 		for i := range errs {
 			errs[i] = err
 		}
@@ -60,30 +58,26 @@ func (t *kernelTable) relabelSome(some []relabelling) []error {
 	return errs
 }
 
-// ask sends messages with numbers from first on, and reads what the kernel says of them up to the last.
-func (t *kernelTable) ask(call []byte, first uint32, count int) (errs []error, err error) {
-	errs = make([]error, count)
+// ask sends messages with numbers from first on, and reads what the kernel says of each, up to the last.
+func (t *kernelTable) ask(call []byte, first uint32, errs []error) error {
 	if err := unix.Sendto(t.socket.GetFd(), call, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return errs, fmt.Errorf("send netlink messages: %w", err)
+		return fmt.Errorf("send netlink messages: %w", err)
 	}
 	for {
 		answers, _, err := t.socket.Receive()
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
 		if err != nil {
-			return errs, fmt.Errorf("receive netlink messages: %w", err)
+			return fmt.Errorf("receive netlink messages: %w", err)
 		}
 		for _, answer := range answers {
-			of := answer.Header.Seq - first
-			if of >= uint32(count) || answer.Header.Type != unix.NLMSG_ERROR || len(answer.Data) < 4 { //nolint:gosec // inOneCall at most
+			of := int(answer.Header.Seq - first)
+			if of >= len(errs) || answer.Header.Type != unix.NLMSG_ERROR || len(answer.Data) < 4 {
 				continue
 			}
 			if code := int32(binary.NativeEndian.Uint32(answer.Data)); code != 0 { //nolint:gosec // the kernel's sign
 				errs[of] = syscall.Errno(-code) //nolint:gosec // of an error
 			}
-			if of == uint32(count)-1 { //nolint:gosec // inOneCall at most
-				return errs, nil
+			if of == len(errs)-1 {
+				return nil
 			}
 		}
 	}
