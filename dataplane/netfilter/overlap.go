@@ -39,8 +39,8 @@ func overlapTable(programs Programs, resolvers []netip.AddrPort) *table {
 		hook  string
 		rules []string
 	}{
-		{"PREROUTING", queryRules(resolvers, "! -i lo "+remember(programs.DNSQueryForwarded))},
-		{"OUTPUT", queryRules(resolvers, remember(programs.DNSQueryLocal))},
+		{"PREROUTING", queryRules(resolvers, "! -i lo "+remember(programs.DNSQueryForwarded), transports)},
+		{"OUTPUT", queryRules(resolvers, remember(programs.DNSQueryLocal), transports)},
 		{"INPUT", answers},
 		{"POSTROUTING", append([]string{learnedInInput}, answers...)},
 	} {

@@ -18,7 +18,7 @@ const dnsPort = 53
 var learnedInInput = "-o lo " + comment("learned in INPUT") + " -j RETURN"
 
 // transports are those of DNS, as iptables calls them.
-var transports = [...]string{"udp", "tcp"}
+var transports = []string{"udp", "tcp"}
 
 // Names of chains that are no hook's.
 const (
@@ -70,10 +70,10 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 		[]string{toNode(), program(cfg.Programs.EgressLocal) + " " + comment("connection of the node denied") + " -j " + denyChain},
 		noteAccepted(cfg, cfg.Programs.AcceptLocal), acceptRules(cfg, ""))
 
-	t.hook("PREROUTING", slices.Concat([]string{opens(synForwarded)}, pass, queryRules(resolvers, askForwarded, transports[:]...),
+	t.hook("PREROUTING", slices.Concat([]string{opens(synForwarded)}, pass, queryRules(resolvers, askForwarded, transports),
 		[]string{known(knownForwarded)}, judgeForwarded))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
-	t.hook("OUTPUT", slices.Concat([]string{opens(synLocal)}, pass, queryRules(resolvers, askLocal, transports[:]...),
+	t.hook("OUTPUT", slices.Concat([]string{opens(synLocal)}, pass, queryRules(resolvers, askLocal, transports),
 		[]string{loopback}, acceptRules(cfg, established+" "), []string{known(knownLocal)}, judgeLocal))
 	if rules := acceptRules(cfg, ""); len(rules) > 0 {
 		t.hook("FORWARD", rules)
@@ -84,8 +84,8 @@ func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
 	t.chain(queryChain, []string{"! -i lo " + remember(cfg.Programs.DNSQueryForwarded) + " -j " + refuseChain})
 	t.chain(answerChain, append([]string{learnedInInput}, answerRules(cfg.Programs, resolvers, responseChain)...))
 	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers; hold back what TCP is to send again") + " -j DROP"})
-	t.chain(synForwarded, append(queryRules(resolvers, askForwarded, "tcp"), judgeForwarded...))
-	t.chain(synLocal, slices.Concat(queryRules(resolvers, askLocal, "tcp"), []string{loopback}, judgeLocal))
+	t.chain(synForwarded, append(queryRules(resolvers, askForwarded, []string{"tcp"}), judgeForwarded...))
+	t.chain(synLocal, slices.Concat(queryRules(resolvers, askLocal, []string{"tcp"}), []string{loopback}, judgeLocal))
 	t.chain(knownForwarded, append(knownRules(), judgeForwarded...))
 	t.chain(knownLocal, append(knownRules(), judgeLocal...))
 	t.chain(denyChain, denyRules(cfg))
@@ -144,10 +144,10 @@ func toNode() string {
 
 // queryRules remember what resolvers are asked. A question that is refused is always rejected: nobody is
 // to wait for an answer that will not come.
-func queryRules(resolvers []netip.AddrPort, remember string, transports ...string) []string {
+func queryRules(resolvers []netip.AddrPort, remember string, over []string) []string {
 	var rules []string
 	for _, port := range ports(resolvers) {
-		for _, transport := range transports {
+		for _, transport := range over {
 			rules = append(rules, fmt.Sprintf("-p %[1]s -m %[1]s --dport %[2]d %[3]s", transport, port, remember))
 		}
 	}
