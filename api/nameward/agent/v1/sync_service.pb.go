@@ -675,8 +675,13 @@ type SyncResponse struct {
 	Complete bool `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
 	// Observation batches up to this number are taken in.
 	AcknowledgedBatch uint64 `protobuf:"varint,8,opt,name=acknowledged_batch,json=acknowledgedBatch,proto3" json:"acknowledged_batch,omitempty"`
-	// The server is about to stop: leave after at most this time, chosen at random, and connect anew.
-	Drain         *durationpb.Duration `protobuf:"bytes,9,opt,name=drain,proto3" json:"drain,omitempty"`
+	// The server is about to stop, or others are better off: leave after at most this time, chosen at random, and
+	// connect anew, to another server where there is one.
+	Drain *durationpb.Duration `protobuf:"bytes,9,opt,name=drain,proto3" json:"drain,omitempty"`
+	// With `drain`: where to go. The addresses at which the other servers on the same store are advertised that are up to
+	// date and are not about to stop themselves, `HOST:PORT`. An agent goes first to those of its own servers that are
+	// among them, and to no server that its configuration does not name.
+	DrainServers  []string `protobuf:"bytes,10,rep,name=drain_servers,json=drainServers,proto3" json:"drain_servers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -774,6 +779,13 @@ func (x *SyncResponse) GetDrain() *durationpb.Duration {
 	return nil
 }
 
+func (x *SyncResponse) GetDrainServers() []string {
+	if x != nil {
+		return x.DrainServers
+	}
+	return nil
+}
+
 var File_nameward_agent_v1_sync_service_proto protoreflect.FileDescriptor
 
 const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
@@ -831,7 +843,7 @@ const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\x17certificate_expire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x15certificateExpireTime\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xcd\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xf2\x02\n" +
 	"\fSyncResponse\x12\x19\n" +
 	"\bstore_id\x18\x01 \x01(\tR\astoreId\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1e\n" +
@@ -841,7 +853,9 @@ const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\achanges\x18\x06 \x03(\v2 .nameward.agent.v1.RuleSetChangeR\achanges\x12\x1a\n" +
 	"\bcomplete\x18\a \x01(\bR\bcomplete\x12-\n" +
 	"\x12acknowledged_batch\x18\b \x01(\x04R\x11acknowledgedBatch\x12/\n" +
-	"\x05drain\x18\t \x01(\v2\x19.google.protobuf.DurationR\x05drain2Z\n" +
+	"\x05drain\x18\t \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12#\n" +
+	"\rdrain_servers\x18\n" +
+	" \x03(\tR\fdrainServers2Z\n" +
 	"\vSyncService\x12K\n" +
 	"\x04Sync\x12\x1e.nameward.agent.v1.SyncRequest\x1a\x1f.nameward.agent.v1.SyncResponse(\x010\x01B<Z:github.com/nameward/nameward/api/nameward/agent/v1;agentv1b\x06proto3"
 

@@ -53,6 +53,10 @@ type SyncServiceClient interface {
 	// The stream ends with INVALID_ARGUMENT when the first message is no hello, ALREADY_EXISTS when
 	// another live agent claims the same node, PERMISSION_DENIED when the certificate is not that of the node in the
 	// hello, and UNAVAILABLE when the server stops.
+	//
+	// A server that is about to stop says `drain`, and begins no stream any more: UNAVAILABLE with the reason STOPPING
+	// in an ErrorInfo. It goes on to serve those that it has until their agents leave. An agent that has another server
+	// connects there at once, without the time that it waits after a failure; one that has not waits as after a failure.
 	Sync(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SyncRequest, SyncResponse], error)
 }
 
@@ -108,6 +112,10 @@ type SyncServiceServer interface {
 	// The stream ends with INVALID_ARGUMENT when the first message is no hello, ALREADY_EXISTS when
 	// another live agent claims the same node, PERMISSION_DENIED when the certificate is not that of the node in the
 	// hello, and UNAVAILABLE when the server stops.
+	//
+	// A server that is about to stop says `drain`, and begins no stream any more: UNAVAILABLE with the reason STOPPING
+	// in an ErrorInfo. It goes on to serve those that it has until their agents leave. An agent that has another server
+	// connects there at once, without the time that it waits after a failure; one that has not waits as after a failure.
 	Sync(grpc.BidiStreamingServer[SyncRequest, SyncResponse]) error
 	mustEmbedUnimplementedSyncServiceServer()
 }

@@ -96,7 +96,7 @@ type RelayResponse struct {
 	Synced bool `protobuf:"varint,6,opt,name=synced,proto3" json:"synced,omitempty"`
 	// The server, another id at each start.
 	ServerId string `protobuf:"bytes,7,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
-	// It knows that it is up to date with the storage.
+	// It knows that it is up to date with the storage, and is not about to stop.
 	Fresh bool `protobuf:"varint,8,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	// Agents that it refused.
 	Refused       []*RefusedAgent `protobuf:"bytes,9,rep,name=refused,proto3" json:"refused,omitempty"`
