@@ -52,7 +52,7 @@ func serveStages(t *testing.T) (*grpc.Server, *grpc.ClientConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cluster.Close() })
-	server, _, err := newStages(cfg, s, backend{Backend: file, shared: cluster}, security, log).server(security, tracing, keeping, make(chan struct{}), log)
+	server, _, err := newStages(cfg, s, backend{Backend: file, shared: cluster}, security, log).server(security, tracing, keeping, make(chan struct{}), make(chan struct{}), log)
 	if err != nil {
 		t.Fatal(err)
 	}

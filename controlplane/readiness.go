@@ -44,6 +44,9 @@ func (r readiness) run(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
+		if r.agents.Draining() {
+			continue // it has said already that it is no place for anybody
+		}
 		stale := r.storage.Stale()
 		ready := stale < staleTime
 		if before := r.ready.Swap(ready); before != ready {
@@ -70,9 +73,9 @@ func (r readiness) run(ctx context.Context) error {
 }
 
 // readyCollector measures whether the server is ready.
-func readyCollector(ready *atomic.Bool) prometheus.Collector {
-	return gauge("nameward_server_ready", "1 when the server is up to date with its storage, as its health says; 0 when it has lost etcd.", func() float64 {
-		if ready.Load() {
+func readyCollector(ready func() bool) prometheus.Collector {
+	return gauge("nameward_server_ready", "1 when the server is up to date with its storage, as its health says; 0 when it has lost etcd, or is about to stop.", func() float64 {
+		if ready() {
 			return 1
 		}
 		return 0

@@ -72,8 +72,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 		return err
 	}
 	stages := newStages(cfg, policies, backend, security, log)
-	stopping := make(chan struct{})
-	server, healthServer, err := stages.server(security, tracing, keeping, stopping, log.With("component", "adminserver"))
+	stopping, left := make(chan struct{}), make(chan struct{})
+	server, healthServer, err := stages.server(security, tracing, keeping, stopping, left, log.With("component", "adminserver"))
 	if err != nil {
 		return err
 	}
@@ -101,9 +101,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 		case <-groupCtx.Done():
 		}
 		log.Info("stopping")
-		healthServer.Shutdown()
-		close(stopping)
-		stages.agents.Drain()
+		stages.leave(healthServer, stopping, left)
 		stop(server, log)
 		stopLoops()
 		return nil
@@ -148,6 +146,15 @@ func serve(server *grpc.Server, listener net.Listener, log *slog.Logger) error {
 		return fmt.Errorf("serve: %w", err)
 	}
 	return nil
+}
+
+// leave has everybody go to another server.
+func (s stages) leave(healthServer *health.Server, stopping, left chan<- struct{}) {
+	// Nobody is to come before anybody is sent away.
+	healthServer.Shutdown()
+	close(stopping)
+	s.agents.Drain()
+	close(left)
 }
 
 // stop lets requests end, and ends those that do not.

@@ -50,7 +50,7 @@ func newStages(cfg Config, s *store.Store, backend backend, security *security, 
 	if made.shared = backend.shared; made.shared != nil {
 		made.peers = peer.New(peer.Config{
 			Directory: made.shared, Advertise: cfg.advertised(), Store: s, Mappings: made.mappings, Flows: made.flows,
-			Fresh:       func() bool { return made.shared.Stale() < freshTime },
+			Fresh:       func() bool { return made.shared.Stale() < freshTime && !made.agents.Draining() },
 			DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(security.peers())}, Log: log.With("component", "peers"),
 		})
 		made.peers.Join(made.agents)
@@ -77,8 +77,9 @@ func (s stages) follow(ctx context.Context) error {
 	})
 }
 
-// server returns what serves every service, and their health. When stopping closes, its streams end.
-func (s stages) server(security *security, tracing *tracing, keeping *keeping, stopping <-chan struct{}, log *slog.Logger) (*grpc.Server, *health.Server, error) {
+// server returns what serves every service, and their health. When stopping closes, its streams end, but for those of
+// agents, which are asked to leave, and those of other servers, which are told of that until left closes.
+func (s stages) server(security *security, tracing *tracing, keeping *keeping, stopping, left <-chan struct{}, log *slog.Logger) (*grpc.Server, *health.Server, error) {
 	validator, err := adminserver.NewValidator(log)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make validator: %w", err)
@@ -88,7 +89,7 @@ func (s stages) server(security *security, tracing *tracing, keeping *keeping, s
 	observations := adminserver.NewObservationService(s.store, s.mappings, s.flows, log, stopping)
 	if s.peers != nil {
 		nodes, observations = nodes.Among(s.peers), observations.Among(s.peers)
-		peerv1.RegisterRelayServiceServer(server, peer.NewService(s.peers, stopping))
+		peerv1.RegisterRelayServiceServer(server, peer.NewService(s.peers, left))
 	}
 	namewardv1.RegisterPolicyServiceServer(server, adminserver.NewPolicyService(s.store, log, stopping))
 	namewardv1.RegisterDomainSetServiceServer(server, adminserver.NewDomainSetService(s.store, log))
@@ -107,7 +108,7 @@ func (s stages) collectors(cfg Config) []prometheus.Collector {
 		ofPeers = s.peers.Collectors()
 	}
 	return slices.Concat(
-		ofPeers, []prometheus.Collector{readyCollector(s.ready)}, s.requests.collectors(), storeCollectors(s.store), mappingCollectors(cfg, s.mappings), flowCollectors(cfg, s.flows),
+		ofPeers, []prometheus.Collector{readyCollector(func() bool { return s.ready.Load() && !s.agents.Draining() })}, s.requests.collectors(), storeCollectors(s.store), mappingCollectors(cfg, s.mappings), flowCollectors(cfg, s.flows),
 		s.publisher.Collectors(), s.agents.Collectors(),
 	)
 }

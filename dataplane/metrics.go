@@ -56,6 +56,11 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 	if m.status.connection().Server != "" {
 		connected = 1
 	}
+	ended := m.status.ended()
+	for reason, count := range map[string]uint64{"asked": ended.Asked, "returned": ended.Returned, "lost": ended.Lost, "failed": ended.Failed} {
+		send(prometheus.CounterValue, "streams_ended_total", "Streams to policy servers that ended: the server asked to leave, the agent returned to its own, the stream was lost, or was never opened.", float64(count), "reason", reason)
+	}
+	send(prometheus.CounterValue, "moves_at_once_total", "Times that a server asked to leave and the agent went to another one without waiting.", float64(ended.AtOnce))
 	degraded, _ := m.status.Degraded()
 	send(prometheus.GaugeValue, "connected", "1 while connected to a policy server.", connected)
 	send(prometheus.GaugeValue, "degraded", "How many faults persist.", float64(len(degraded)))

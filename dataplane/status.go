@@ -36,6 +36,7 @@ type agentStatus struct {
 	advice     *advice
 	security   *security
 	connection func() subscribe.Connection
+	ended      func() subscribe.Ended // what became of the streams to policy servers
 	addresses  *nodeAddresses
 	log        *slog.Logger
 }
@@ -53,6 +54,7 @@ func (s *agentStatus) follow(subscriber *subscribe.Subscriber) {
 		connection, _ := subscriber.Connection()
 		return connection
 	}
+	s.ended = subscriber.Ended
 }
 
 // Counters returns what the datapath counted, what became of connections that are no longer allowed, and how many

@@ -47,7 +47,7 @@ type Config struct {
 	Store     *store.Store
 	Mappings  *ingest.Table
 	Flows     *ingest.Flows
-	// Fresh reports whether this server knows that it is up to date.
+	// Fresh reports whether this server knows that it is up to date, and is not about to stop.
 	Fresh func() bool
 	// DialOptions are the credentials.
 	DialOptions []grpc.DialOption
@@ -180,6 +180,19 @@ func (p *Peers) Speaks(server string) bool {
 	defer p.mu.Unlock()
 	l := p.links[server]
 	return l != nil && time.Since(l.heard) < beliefTime
+}
+
+// Others returns the addresses of the other servers that are heard and say that they are up to date, in order.
+func (p *Peers) Others() (addresses []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.links {
+		if l.fresh && l.reachable(time.Now()) {
+			addresses = append(addresses, l.server.Advertise)
+		}
+	}
+	slices.Sort(addresses)
+	return addresses
 }
 
 // Elsewhere says how the other servers do: whether one of them says that it is up to date, and whether there are

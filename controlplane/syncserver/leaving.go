@@ -1,6 +1,13 @@
 package syncserver
 
-import "sync"
+import (
+	"errors"
+	"sync"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+)
 
 // leaving has agents asked to go to another server while this one goes on.
 type leaving struct {
@@ -24,4 +31,44 @@ func (s *Server) Leave() {
 	defer s.leaving.mu.Unlock()
 	close(s.leaving.asked)
 	s.leaving.asked = make(chan struct{})
+}
+
+// Draining reports whether the server is about to stop: its agents leave, and none begins.
+func (s *Server) Draining() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// refuseStopping refuses an agent that comes to a server which is about to stop.
+func (s *Server) refuseStopping() error {
+	s.metrics.refusedStopping.Inc()
+	return errStopping
+}
+
+// ask asks the agent to leave, and says where to go.
+func (w *writer) ask() error {
+	if !w.asked {
+		w.asked = true
+		w.session.server.metrics.asked.Inc()
+	}
+	response := &agentv1.SyncResponse{Drain: durationpb.New(w.session.server.drainTime)}
+	if peers := w.session.server.peers; peers != nil {
+		response.DrainServers = peers.Others()
+	}
+	return w.send(response)
+}
+
+// left counts what became of an agent that was asked to leave.
+func (w *writer) left(err error) {
+	switch {
+	case !w.asked:
+	case errors.Is(err, errStopping):
+		w.session.server.metrics.cutOff.Inc()
+	default:
+		w.session.server.metrics.left.Inc()
+	}
 }

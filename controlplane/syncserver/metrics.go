@@ -15,9 +15,14 @@ type metrics struct {
 	paced                       prometheus.Counter
 	bounded                     prometheus.Counter
 	waiting                     prometheus.GaugeFunc
+	draining                    prometheus.GaugeFunc
+	asked, refusedStopping      prometheus.Counter
+	ended                       *prometheus.CounterVec
+	// Those of ended by outcome.
+	left, cutOff prometheus.Counter
 }
 
-func newMetrics(claims *claims, admission *admission) metrics {
+func newMetrics(claims *claims, admission *admission, draining func() bool) metrics {
 	m := metrics{
 		streams: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "nameward_server_streams", Help: "Nodes that are connected.",
@@ -52,12 +57,31 @@ func newMetrics(claims *claims, admission *admission) metrics {
 		waiting: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "nameward_server_streams_waiting", Help: "Nodes that wait for their turn to join.",
 		}, func() float64 { return float64(admission.waiting.Load()) }),
+		draining: prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "nameward_server_draining", Help: "1 while a server that stops lets its agents leave, and begins no stream.",
+		}, func() float64 {
+			if draining() {
+				return 1
+			}
+			return 0
+		}),
+		asked: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nameward_server_agents_asked_to_leave_total", Help: "Agents that were told to go to another server.",
+		}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "nameward_server_agents_left_total",
+			Help: "Agents that were asked to leave, by what became of them: gone by themselves (left), or not in time (cut_off).",
+		}, []string{"outcome"}),
+		refusedStopping: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nameward_server_streams_refused_stopping_total", Help: "Agents that came while the server was about to stop, and were sent away.",
+		}),
 	}
 	m.snapshots, m.changes = m.deliveries.WithLabelValues("snapshot"), m.deliveries.WithLabelValues("changes")
 	m.resumed = m.deliveries.WithLabelValues("resumed")
+	m.left, m.cutOff = m.ended.WithLabelValues("left"), m.ended.WithLabelValues("cut_off")
 	return m
 }
 
 func (m metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedIdentities, m.firstExpiry, m.refusedReports, m.paced, m.bounded, m.waiting}
+	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedIdentities, m.firstExpiry, m.refusedReports, m.paced, m.bounded, m.waiting, m.draining, m.asked, m.ended, m.refusedStopping}
 }

@@ -18,6 +18,8 @@ const farewellTime = time.Second
 type Peers interface {
 	// Self returns the id and the address of this server.
 	Self() (id, address string)
+	// Others returns the addresses of the other servers to which agents may go, as they are advertised.
+	Others() []string
 	// Speaks reports whether another server can be believed in what it said last of who is connected to it.
 	Speaks(server string) bool
 	// Refused tells the others of an agent that was refused because one of them has its node.

@@ -4,6 +4,7 @@ package syncserver
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -58,9 +59,10 @@ func New(
 	claims, admission := newClaims(), newAdmission()
 	server := &Server{
 		store: s, publisher: publisher, mappings: mappings, flows: flows, log: log,
-		claims: claims, admission: admission, metrics: newMetrics(claims, admission), drainTime: drainTime,
+		claims: claims, admission: admission, drainTime: drainTime,
 		draining: make(chan struct{}), stopped: make(chan struct{}), leaving: newLeaving(),
 	}
+	server.metrics = newMetrics(claims, admission, server.Draining)
 	server.statuses = newStatuses(s, server.forget)
 	server.wanted = newWanted(s, publisher, server.statuses)
 	return server
@@ -136,10 +138,13 @@ func (s *Server) serve(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agen
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-s.draining:
-		return errStopping
+		return s.refuseStopping()
 	case <-timer.C:
 		return errHelloLate
 	case greeting := <-hello:
+		if s.Draining() {
+			return s.refuseStopping()
+		}
 		return s.attend(ctx, session, greeting, stream)
 	}
 }
@@ -154,6 +159,9 @@ func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.He
 		session.peer += " at " + from.Addr.String()
 	}
 	begun, err := s.admission.enter(ctx, s.draining)
+	if errors.Is(err, errStopping) {
+		return s.refuseStopping()
+	}
 	if err != nil {
 		return err
 	}
@@ -175,6 +183,7 @@ func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.He
 	defer subscription.Close()
 	w := &writer{session: session, subscription: subscription, stream: stream, begun: begun}
 	err = w.run(ctx, hello)
+	w.left(err)
 	s.log.Info("node left", "node", session.id.String(), "err", err)
 	return err
 }

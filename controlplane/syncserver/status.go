@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -39,7 +40,11 @@ func toStatus(log *slog.Logger, err error) error {
 		return status.Error(codes.PermissionDenied, err.Error())
 	case errors.Is(err, errReplaced), errors.Is(err, errForgotten):
 		return status.Error(codes.Aborted, err.Error())
-	case errors.Is(err, errStopping), errors.Is(err, errBehind), errors.Is(err, storage.ErrUnavailable), errors.Is(err, storage.ErrUnknownOutcome):
+	case errors.Is(err, errStopping):
+		return withReason(codes.Unavailable, err, "STOPPING")
+	case errors.Is(err, errBehind):
+		return withReason(codes.Unavailable, err, "BEHIND")
+	case errors.Is(err, storage.ErrUnavailable), errors.Is(err, storage.ErrUnknownOutcome):
 		return status.Error(codes.Unavailable, err.Error())
 	}
 	// An error of gRPC itself, as Recv and Send return them, or of the interceptor that checks messages.
@@ -51,4 +56,14 @@ func toStatus(log *slog.Logger, err error) error {
 	}
 	log.Error("stream ended", "err", err)
 	return status.Error(codes.Internal, "internal error")
+}
+
+// withReason says for programs too why a stream ends.
+func withReason(code codes.Code, err error, reason string) error {
+	s := status.New(code, err.Error())
+	detailed, detailErr := s.WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: "nameward"})
+	if detailErr != nil {
+		return s.Err() // the code matters more
+	}
+	return detailed.Err()
 }

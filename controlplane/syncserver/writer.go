@@ -7,7 +7,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	"github.com/nameward/nameward/api/ruleset"
@@ -31,8 +30,10 @@ type writer struct {
 	// it would ask for ever.
 	lost     bool
 	resynced ruleset.ID
-	// draining is nil when the agent has been asked to leave.
+	// draining is nil when the agent has been asked to leave because the server stops; asked says that it has been, for
+	// whatever reason.
 	draining <-chan struct{}
+	asked    bool
 }
 
 // run sends until ctx ends or the server stops.
@@ -54,12 +55,12 @@ func (w *writer) run(ctx context.Context, hello *agentv1.Hello) error {
 			return errStopping
 		case <-w.draining:
 			w.draining = nil
-			if err := w.send(&agentv1.SyncResponse{Drain: durationpb.New(w.session.server.drainTime)}); err != nil {
+			if err := w.ask(); err != nil {
 				return err
 			}
 		case <-leaving:
 			leaving = nil
-			if err := w.send(&agentv1.SyncResponse{Drain: durationpb.New(w.session.server.drainTime)}); err != nil {
+			if err := w.ask(); err != nil {
 				return err
 			}
 		case <-changed:

@@ -163,7 +163,8 @@ func (st *stream) take(replica *replica, response *agentv1.SyncResponse, acknowl
 	}
 	if response.GetDrain() != nil {
 		limit := max(response.GetDrain().AsDuration(), time.Millisecond)
-		time.AfterFunc(rand.N(limit), func() { leave(errDrained) })
+		asked := &drained{response.GetDrainServers()}
+		time.AfterFunc(rand.N(limit), func() { leave(asked) })
 	}
 	revision, err := replica.take(response)
 	st.mu.Lock()

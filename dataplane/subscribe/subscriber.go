@@ -1,7 +1,7 @@
 // Package subscribe keeps the stream to a policy server: it says who the node is and what it holds,
 // takes in what the server sends, hands each complete rule set to the reconciler, and tells the server
 // what became of it. When the stream breaks it connects anew, to the next server of the node's order, after a
-// random time that grows. The last good rule set lies on disk, so that a node that starts without a server enforces
+// random time that grows; when a server asks to leave, to one that it names, at once. The last good rule set lies on disk, so that a node that starts without a server enforces
 // what it last did.
 package subscribe
 
@@ -74,6 +74,7 @@ type Subscriber struct {
 	mu         sync.Mutex // guards all below
 	connection Connection
 	changed    chan struct{}
+	ended      Ended
 }
 
 // New makes a subscriber.
@@ -96,24 +97,22 @@ func (s *Subscriber) Connection() (Connection, <-chan struct{}) {
 // Run stays connected until ctx ends. No fault of a server ends it.
 func (s *Subscriber) Run(ctx context.Context) error {
 	var failures int
-	for next := 0; ctx.Err() == nil; next++ {
-		server := s.servers[next%len(s.servers)]
+	for next := (move{server: s.servers[0]}); ctx.Err() == nil; failures++ {
 		started := time.Now()
-		err := s.stream(ctx, server)
+		err := s.stream(ctx, next.server)
 		if ctx.Err() != nil {
 			break
 		}
-		s.disconnected(server, err)
-		if time.Since(started) >= settledAfter || errors.Is(err, errDrained) || errors.Is(err, errReturn) {
+		lasted := time.Since(started)
+		opened := s.disconnected(next.server, err)
+		next = s.after(next, lasted, err)
+		s.count(err, next, opened)
+		if lasted >= settledAfter || errors.Is(err, errDrained) || errors.Is(err, errReturn) {
 			failures = 0
 		}
-		if errors.Is(err, errReturn) {
-			next = -1
-		}
-		if !pause(ctx, backoff(failures, rand.Int64N)) {
+		if !next.atOnce && !pause(ctx, backoff(failures, rand.Int64N)) {
 			break
 		}
-		failures++
 	}
 	return nil
 }
@@ -158,7 +157,8 @@ func (s *Subscriber) refused(err error) {
 	s.change(now)
 }
 
-func (s *Subscriber) disconnected(server string, err error) {
+// disconnected notes that there is no stream any more, and reports whether there was one.
+func (s *Subscriber) disconnected(server string, err error) (opened bool) {
 	before, _ := s.Connection()
 	now := Connection{Changed: before.Changed, Err: err, Refused: before.Refused}
 	switch {
@@ -177,6 +177,7 @@ func (s *Subscriber) disconnected(server string, err error) {
 		s.log.Debug("policy server not reached", "server", server, "err", err)
 	}
 	s.change(now)
+	return before.Server != ""
 }
 
 // kindOf tells errors apart that call for different remedies: by their words, numbers aside, which are ports and times.

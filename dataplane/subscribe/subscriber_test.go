@@ -182,6 +182,35 @@ func TestDrainedAgentComesBack(t *testing.T) {
 	s.accept(t)
 }
 
+// A server that stops says where to go, and the node is there without the pause that follows a failure, with what it
+// holds.
+func TestNodeGoesWhereItIsTold(t *testing.T) {
+	servers := map[string]*server{}
+	var addresses []string
+	for range 3 {
+		s := startServer(t)
+		servers[s.address] = s
+		addresses = append(addresses, s.address)
+	}
+	order := subscribe.Order("lab", addresses)
+	a := startAgent(t, nil, idle(), addresses...)
+	st, _ := servers[order[0]].accept(t)
+	st.send(snapshot(rules(1), 5))
+	st.wantAck(5, rules(1))
+	st.send(&agentv1.SyncResponse{Drain: durationpb.New(time.Millisecond), DrainServers: []string{"192.0.2.1:1", order[2]}})
+	st, hello := servers[order[2]].accept(t)
+	if hello.GetRevision() != 5 {
+		t.Errorf("hello %v, want revision 5", hello)
+	}
+	st.send(&agentv1.SyncResponse{StoreId: storeID, Resumed: true})
+	if applied, _ := a.maps.Applied(); applied.ID() != rules(1).ID() {
+		t.Errorf("in force: %v", applied)
+	}
+	if got, want := a.Ended(), (subscribe.Ended{Asked: 1, AtOnce: 1}); got != want {
+		t.Errorf("counted %+v, want %+v", got, want)
+	}
+}
+
 func TestServerThatNeitherResumesNorResetsIsLeft(t *testing.T) {
 	s := startServer(t)
 	a := startAgent(t, nil, idle(), s.address)
