@@ -11,10 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
-	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
 
 // As agents do: see dataplane/subscribe.
@@ -44,9 +42,13 @@ type Agent struct {
 	keep     bool
 
 	sending sync.Mutex // a stream takes one message at a time
+	// reporting is held from the choice of a batch until it is sent, so that the server takes in what the agent says of
+	// one mapping in the order in which it was. It is taken before mu.
+	reporting sync.Mutex
 
 	mu     sync.Mutex // guards all below
 	state  State
+	tries  int // since a server answered
 	store  string
 	held   held
 	stream grpc.ClientStream
@@ -55,6 +57,8 @@ type Agent struct {
 	ackedAt time.Time
 	due     bool
 	batch   uint64
+	// live are the mappings that the agent remembers, in the order in which it saw them; nil where it remembers none.
+	live *remembered
 }
 
 func newAgent(f *Fleet, node int) *Agent {
@@ -64,6 +68,9 @@ func newAgent(f *Fleet, node int) *Agent {
 	}
 	a.state.Node = node
 	a.keep = f.cfg.Keep != nil && f.cfg.Keep(node)
+	if f.cfg.Remember != nil && f.cfg.Remember(node) {
+		a.live = &remembered{}
+	}
 	return a
 }
 
@@ -88,16 +95,22 @@ func (a *Agent) run(ctx context.Context) error {
 		}
 		defer connections[i].Close() //nolint:errcheck // the agent ends
 	}
-	for failures, at := 0, a.node; ctx.Err() == nil; failures, at = failures+1, at+1 {
+	next := move{at: a.node % len(servers)}
+	for failures := 0; ctx.Err() == nil; failures++ {
 		began := time.Now()
-		connection := connections[at%len(connections)]
-		err := a.talk(ctx, connection)
+		err := a.talk(ctx, servers[next.at], connections[next.at])
 		if ctx.Err() != nil {
 			return nil
 		}
-		a.ended(err)
-		if errors.Is(err, errDrained) || time.Since(began) >= a.fleet.cfg.BackoffLast {
+		lasted := time.Since(began)
+		next = a.after(next, servers, lasted, err)
+		a.ended(err, next)
+		if errors.Is(err, errDrained) || lasted >= a.fleet.cfg.BackoffLast {
 			failures = 0
+		}
+		if next.atOnce {
+			connections[next.at].ResetConnectBackoff()
+			continue
 		}
 		bound := a.fleet.cfg.BackoffLast
 		if failures < 10 {
@@ -105,7 +118,7 @@ func (a *Agent) run(ctx context.Context) error {
 		}
 		pause(ctx, rand.N(bound))
 		// What gRPC remembers of failures would add its own waiting to that of the agent, which dials anew.
-		connection.ResetConnectBackoff()
+		connections[next.at].ResetConnectBackoff()
 	}
 	return nil
 }
@@ -125,7 +138,7 @@ func (a *Agent) connection(server string) (*grpc.ClientConn, error) {
 }
 
 // talk runs one stream until it ends.
-func (a *Agent) talk(ctx context.Context, connection *grpc.ClientConn) error {
+func (a *Agent) talk(ctx context.Context, server string, connection *grpc.ClientConn) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stream, err := connection.NewStream(ctx, &agentv1.SyncService_ServiceDesc.Streams[0], agentv1.SyncService_Sync_FullMethodName)
@@ -144,7 +157,7 @@ func (a *Agent) talk(ctx context.Context, connection *grpc.ClientConn) error {
 			return cause(ctx, fmt.Errorf("receive: %w", err))
 		}
 		if first {
-			if err := a.begin(&r); err != nil {
+			if err := a.begin(ctx, stream, server, &r); err != nil {
 				return err
 			}
 			a.tellStatus(ctx, stream, rand.N(a.fleet.cfg.StatusInterval))
@@ -161,6 +174,7 @@ func (a *Agent) hello(stream grpc.ClientStream, leave context.CancelCauseFunc) *
 	defer a.mu.Unlock()
 	a.stream, a.leave, a.batch, a.ackedAt, a.due = stream, leave, 0, time.Time{}, false
 	a.state.Acked, a.state.Batch = 0, 0
+	a.tries++
 	hello := &agentv1.Hello{
 		Node: a.name, InstanceId: a.instance, AgentVersion: "fleet", Kernel: "none", IptablesBackend: "nft",
 		StoreId: a.store, Revision: a.state.Revision, RuleSetId: []byte(a.state.RuleSetID),
@@ -175,11 +189,16 @@ func (a *Agent) hello(stream grpc.ClientStream, leave context.CancelCauseFunc) *
 }
 
 // begin takes the answer to hello.
-func (a *Agent) begin(r *response) error {
+func (a *Agent) begin(ctx context.Context, stream grpc.ClientStream, server string, r *response) error {
+	// Nothing is reported before the snapshot has begun.
+	if err := a.tellSnapshot(ctx, stream); err != nil {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.state.Streams++
 	a.state.Connected = true
+	a.state.Server, a.state.Tries, a.tries = server, a.tries, 0
 	switch {
 	case r.reset:
 		a.state.Reset++
@@ -213,7 +232,8 @@ func (a *Agent) take(r *response) error {
 	revision := a.state.Revision
 	a.mu.Unlock()
 	if r.drain > 0 {
-		time.AfterFunc(rand.N(r.drain), func() { leave(errDrained) })
+		asked := &drained{r.drainServers}
+		time.AfterFunc(rand.N(r.drain), func() { leave(asked) })
 	}
 	defer a.fleet.move()
 	if !r.complete {
@@ -280,22 +300,6 @@ func (a *Agent) tellStatus(ctx context.Context, stream grpc.ClientStream, after 
 	})
 }
 
-// Observe reports mappings as the next batch of the stream that is open, and returns which that is.
-func (a *Agent) Observe(mappings []*namewardv1.Mapping) (Batch, error) {
-	a.mu.Lock()
-	if !a.state.Connected {
-		a.mu.Unlock()
-		return Batch{}, fmt.Errorf("%s: %w", a.name, errDisconnected)
-	}
-	a.batch++
-	stream, batch := a.stream, a.batch
-	sent := Batch{a.state.Streams, batch}
-	a.mu.Unlock()
-	return sent, a.send(stream, &agentv1.SyncRequest{Message: &agentv1.SyncRequest_Observations{Observations: &agentv1.Observations{
-		Batch: batch, Mappings: mappings, SentTime: timestamppb.Now(),
-	}}})
-}
-
 func (a *Agent) send(stream grpc.ClientStream, request *agentv1.SyncRequest) error {
 	a.sending.Lock()
 	defer a.sending.Unlock()
@@ -315,7 +319,7 @@ func (a *Agent) disconnect() {
 }
 
 // ended notes that a stream has.
-func (a *Agent) ended(err error) {
+func (a *Agent) ended(err error, next move) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.state.Connected, a.state.Err = false, err
@@ -324,6 +328,9 @@ func (a *Agent) ended(err error) {
 	switch {
 	case errors.Is(err, errDrained):
 		a.state.Drained++
+		if next.atOnce {
+			a.state.AtOnce++
+		}
 	case !errors.Is(err, errDisconnected):
 		a.state.Failures++
 	}

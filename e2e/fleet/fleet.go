@@ -1,8 +1,8 @@
 // Package fleet plays the agents of thousands of nodes in one process, for tests and for the bench. Each has a
 // connection of its own and speaks the protocol of sync_service.proto in full: it resumes, acknowledges at most ten
 // times a second, refuses at once, reports how it does and what it saw, waits a random time that grows before it
-// comes back. What it leaves out is what costs: it looks into the rules that it is sent only where it is told to keep
-// them.
+// comes back, and goes at once where a server that stops sends it. What it leaves out is what costs: it looks into the
+// rules that it is sent, and remembers what it saw, only where it is told to.
 package fleet
 
 import (
@@ -32,6 +32,9 @@ type Config struct {
 	Plain func(node int) bool
 	// Keep says which nodes keep the rules that they are sent, for Agent.Rules; nil for none.
 	Keep func(node int) bool
+	// Remember says which nodes remember the mappings that they report until these end, and tell all that live on each
+	// new stream, as agents do; nil for none: it costs memory.
+	Remember func(node int) bool
 	// Refuse returns why a node cannot apply a revision; nil when it can. No function: all can.
 	Refuse func(node int, revision uint64) error
 	// Slow returns how long a node takes before it reads on; no function: no node does.

@@ -23,6 +23,7 @@ type response struct {
 	resumed, reset  bool
 	complete        bool
 	drain           time.Duration
+	drainServers    []string
 	size, changes   int
 	keep            bool
 	raw             []byte
@@ -57,6 +58,7 @@ const (
 	fieldComplete
 	fieldBatch
 	fieldDrain
+	fieldDrainServers
 )
 
 func (r *response) read(data []byte) error {
@@ -117,6 +119,8 @@ func (r *response) bytes(field protowire.Number, value []byte) error {
 		r.id = string(value)
 	case fieldChanges:
 		r.changes++
+	case fieldDrainServers:
+		r.drainServers = append(r.drainServers, string(value))
 	case fieldDrain:
 		// Read as a response of its own: its type is one of protobuf's.
 		var whole agentv1.SyncResponse

@@ -27,6 +27,12 @@ type State struct {
 	Streams, Resumed, Reset int
 	// Failures counts streams that ended and were not asked to, Drained those that the server asked to leave.
 	Failures, Drained int
+	// AtOnce counts moves to another server without a pause.
+	AtOnce int
+	// Server is that of the last stream that was answered, and Tries how often the agent had tried until then: 1 where
+	// no attempt failed.
+	Server string
+	Tries  int
 	// Messages and Bytes are those received, on all streams.
 	Messages, Bytes int
 	// Batch is the last batch of observations that the server has taken in on this stream.
