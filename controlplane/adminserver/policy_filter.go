@@ -13,30 +13,28 @@ import (
 	"github.com/nameward/nameward/controlplane/store"
 )
 
-// policyFilter returns what selects policies; nil for all. An error joins a *ruleset.FieldError for every fault.
-func policyFilter(s *store.Store, message *namewardv1.PolicyFilter) (func(*policy.Policy) bool, error) {
-	var tests []func(*policy.Policy) bool
+// policyFilter returns what selects policies. An error joins a *ruleset.FieldError for every fault.
+func policyFilter(s *store.Store, message *namewardv1.PolicyFilter) (filter store.PolicyFilter, err error) {
 	var faults []error
-	if name := message.GetDomainSet(); name != "" {
-		tests = append(tests, func(p *policy.Policy) bool { return p.Names(name) })
-	}
+	filter.DomainSet = message.GetDomainSet()
 	if text := message.GetNode(); text != "" {
 		labels, err := labelsOf(s, "filter.node", text)
 		faults = append(faults, err)
-		tests = append(tests, func(p *policy.Policy) bool { return p.Rules.Mode != ruleset.Disabled && p.Selects(labels) })
+		if filter.Node = labels; labels == nil {
+			filter.Node = map[string]string{}
+		}
 	}
 	if text := message.GetDomain(); text != "" {
-		name, err := domain.ParseName(text)
-		if err != nil {
+		if filter.Domain, err = domain.ParseName(text); err != nil {
 			faults = append(faults, &ruleset.FieldError{Field: "filter.domain", Value: text, Reason: err.Error()})
 		}
-		snapshot, _, _ := s.Snapshot()
-		tests = append(tests, func(p *policy.Policy) bool { return covers(snapshot, p, name) })
 	}
-	if mode := message.GetMode(); mode != namewardv1.Policy_MODE_UNSPECIFIED {
-		tests = append(tests, func(p *policy.Policy) bool { return p.Rules.Mode.ToProto() == mode })
+	for _, mode := range []ruleset.Mode{ruleset.Enforce, ruleset.Audit, ruleset.Disabled} {
+		if mode.ToProto() == message.GetMode() {
+			filter.Mode = &mode
+		}
 	}
-	return all(tests), errors.Join(faults...)
+	return filter, errors.Join(faults...)
 }
 
 // all returns what passes every test; nil when there is none.
@@ -72,11 +70,6 @@ func policyOf(s *store.Store, field, name string) (*policy.Policy, error) {
 		return nil, &ruleset.FieldError{Field: field, Value: name, Reason: "no such policy exists"}
 	}
 	return p, err //nolint:wrapcheck // names the resource
-}
-
-// covers reports whether a pattern of one of the policy's rules matches the name, or one of their domain sets.
-func covers(snapshot policy.Snapshot, p *policy.Policy, name domain.Name) bool {
-	return rulesOf(snapshot, p).Covers(p.Rules, name)
 }
 
 // rulesOf returns the rule set of one policy.

@@ -56,11 +56,11 @@ func (s *PolicyService) GetPolicy(_ context.Context, request *namewardv1.GetPoli
 // ListPolicies lists policies in order of their names.
 func (s *PolicyService) ListPolicies(_ context.Context, request *namewardv1.ListPoliciesRequest) (*namewardv1.ListPoliciesResponse, error) {
 	after, err := parsePageToken(policiesCollection, request.GetPageToken())
-	keep, filterErr := policyFilter(s.store, request.GetFilter())
+	filter, filterErr := policyFilter(s.store, request.GetFilter())
 	if err := errors.Join(err, filterErr); err != nil {
 		return nil, toStatus(s.log, err)
 	}
-	policies, more, err := s.store.ListPolicies(after, pageSize(request.GetPageSize()), keep)
+	policies, more, err := s.store.ListPolicies(after, pageSize(request.GetPageSize()), filter)
 	if err != nil {
 		return nil, toStatus(s.log, err)
 	}

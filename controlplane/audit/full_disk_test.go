@@ -64,7 +64,7 @@ func TestFullDisk(t *testing.T) {
 	if made == 0 || refused == 0 {
 		t.Fatalf("%d changes made, %d refused", made, refused)
 	}
-	policies, _, _ := k.ListPolicies("", 10_000, nil)
+	policies, _, _ := k.ListPolicies("", 10_000, store.PolicyFilter{})
 	if len(policies) != made {
 		t.Errorf("%d policies, %d changes were acknowledged", len(policies), made)
 	}

@@ -12,7 +12,7 @@ import (
 // editsLimit is how many changes are worked into a list of policies one by one; behind more, it is read anew.
 const editsLimit = 256
 
-// current is what Snapshot returns, kept beside the tables: to walk thousands of policies at each change would take
+// current is what Snapshot returns, and the index of the policies, kept beside the tables: to walk thousands of policies at each change would take
 // longer than all else that the change costs. Its methods are called under Store.mu.
 type current struct {
 	size policy.Size
@@ -20,6 +20,9 @@ type current struct {
 	snapshot policy.Snapshot
 	// edits are by name: of a policy that changes again and again only the last version is held.
 	edits map[string]edit
+	// index leads to policies, of which there are count.
+	index policyIndex
+	count int
 }
 
 // edit has one policy in place of another; nil for none.
@@ -27,6 +30,8 @@ type edit struct{ before, after *policy.Policy }
 
 func newCurrent(txn *memdb.Txn) current {
 	c := current{snapshot: policy.Snapshot{DomainSets: map[string]*policy.DomainSet{}}, edits: map[string]edit{}}
+	byName := all[*policy.Policy](txn, tablePolicies, indexID)
+	c.index, c.count = newPolicyIndex(byName), len(byName)
 	c.snapshot.Policies = all[*policy.Policy](txn, tablePolicies, indexOrder)
 	for _, p := range c.snapshot.Policies {
 		c.size = c.size.Plus(p.Size)
@@ -39,11 +44,14 @@ func newCurrent(txn *memdb.Txn) current {
 }
 
 func (c *current) replacePolicy(name string, before, after *policy.Policy) {
+	c.index.replace(before, after)
 	if before != nil {
 		c.size = c.size.Minus(before.Size)
+		c.count--
 	}
 	if after != nil {
 		c.size = c.size.Plus(after.Size)
+		c.count++
 	}
 	if earlier, again := c.edits[name]; again {
 		before = earlier.before

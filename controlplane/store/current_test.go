@@ -61,7 +61,7 @@ func TestSnapshotIsWhatTheTablesHold(t *testing.T) {
 			}
 		}
 		snapshot, _, _ := s.Snapshot()
-		listed, _, err := s.ListPolicies("", 1000, nil)
+		listed, _, err := s.ListPolicies("", 1000, store.PolicyFilter{})
 		if err != nil {
 			rt.Fatal(err)
 		}

@@ -75,35 +75,6 @@ func (s *Store) lookUp(name string) (*policy.Policy, error) {
 	return p, nil
 }
 
-// ListPolicies returns up to limit policies whose names come after the given one and that keep, if it is not nil,
-// accepts, in order of the names, and whether there are more.
-func (s *Store) ListPolicies(after string, limit int, keep func(*policy.Policy) bool) (policies []*policy.Policy, more bool, err error) {
-	return listAfter(s.db.Txn(false), tablePolicies, after, limit, keep)
-}
-
-// listAfter keeps all where keep is nil.
-func listAfter[T any](txn *memdb.Txn, table, after string, limit int, keep func(T) bool) (list []T, more bool, err error) {
-	// One more zero byte makes a bound right behind the key of `after`.
-	objects, err := txn.LowerBound(table, indexID, after+"\x00")
-	if after == "" {
-		objects, err = txn.Get(table, indexID)
-	}
-	if err != nil {
-		return nil, false, fmt.Errorf("list %s: %w", table, err)
-	}
-	for object := objects.Next(); object != nil; object = objects.Next() {
-		item := object.(T) // the index refuses other types
-		if keep != nil && !keep(item) {
-			continue
-		}
-		if len(list) == limit {
-			return list, true, nil
-		}
-		list = append(list, item)
-	}
-	return list, false, nil
-}
-
 // PutPolicy makes or replaces a policy and returns it as stored, with its new etag and times. It returns
 // when the policy is durable and visible to readers; a *PreconditionError when it names a domain set that
 // does not exist. Where it would change nothing, it writes nothing and returns the policy that there is. Etag

@@ -67,10 +67,11 @@ func (s *Store) CheckReferences(p *policy.Policy) error {
 // CheckUnreferenced returns a *PreconditionError that lists every policy which names the domain set.
 func (s *Store) CheckUnreferenced(domainSet string) error {
 	var users []Violation
-	for _, p := range all[*policy.Policy](s.db.Txn(false), tablePolicies, indexID) {
-		if !p.Names(domainSet) {
-			continue
-		}
+	policies, err := s.policiesOf(domainSet)
+	if err != nil {
+		return err
+	}
+	for _, p := range policies {
 		for i, rule := range p.Message.GetRules() {
 			for j, name := range rule.GetDomainSets() {
 				if name == domainSet {

@@ -222,7 +222,7 @@ func TestListPolicies(t *testing.T) {
 	for after, more := "", true; more; {
 		var page []*policy.Policy
 		var err error
-		page, more, err = s.ListPolicies(after, 2, nil)
+		page, more, err = s.ListPolicies(after, 2, store.PolicyFilter{})
 		if err != nil {
 			t.Fatal(err)
 		}
