@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/nameward/nameward/api/flow"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/controlplane/ingest"
@@ -194,4 +196,50 @@ func BenchmarkQuery(b *testing.B) {
 			b.ReportMetric(float64(found)/float64(b.N), "found/op")
 		})
 	}
+}
+
+// Flow events that are seen again, of a store that is full, while somebody lists what he does not find.
+func BenchmarkFlowsWhileListed(b *testing.B) {
+	const events, batch = 262_144, 100
+	flows := ingest.NewFlows(events)
+	var all []*flow.Event
+	for i := range events {
+		text := fmt.Sprintf("10.1.0.7 10.%d.%d.%d 443 p%d host-%d.example-%d.com", i>>16, i>>8&255, i&255, i%9, i, i%100)
+		all = append(all, flowEvent(b, text, 1, start, start))
+	}
+	of := func(i int) node.ID { return nodeID(b, fmt.Sprintf("node-%d", i/batch)) }
+	for at := 0; at < events; at += batch {
+		flows.Observe(of(at), all[at:min(at+batch, events)], start)
+	}
+	unfound := flowFilter(b, &namewardv1.FlowEventFilter{Domain: "*.com", Workload: "10.2.0.0/16"})
+	var done atomic.Bool
+	var readers sync.WaitGroup
+	lists := 0
+	readers.Go(func() {
+		for ; !done.Load(); lists++ {
+			flows.List(unfound, flow.Position{}, 100)
+		}
+	})
+	var took []time.Duration
+	at := 0
+	for round := uint64(2); b.Loop(); round++ {
+		again := make([]*flow.Event, 0, batch)
+		for _, e := range all[at:min(at+batch, events)] {
+			seen := *e
+			seen.Count, seen.LastSeen = round, start.Add(time.Duration(round)*time.Millisecond)
+			again = append(again, &seen)
+		}
+		began := time.Now()
+		flows.Observe(of(at), again, start.Add(time.Hour))
+		took = append(took, time.Since(began))
+		at = (at + batch) % (events - batch)
+	}
+	done.Store(true)
+	readers.Wait()
+	slices.Sort(took)
+	for name, part := range map[string]int{"µs/median": 50, "µs/p99": 99} {
+		b.ReportMetric(float64(took[(len(took)-1)*part/100].Nanoseconds())/1000, name)
+	}
+	b.ReportMetric(float64(took[len(took)-1].Nanoseconds())/1000, "µs/worst")
+	b.ReportMetric(float64(lists)/b.Elapsed().Seconds(), "lists/s")
 }

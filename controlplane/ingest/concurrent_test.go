@@ -2,11 +2,14 @@ package ingest_test
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/nameward/nameward/api/flow"
+	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/controlplane/ingest"
 )
 
@@ -71,6 +74,77 @@ func TestListsWhileOthersAreWritten(t *testing.T) {
 		watch.Close()
 		if found != want {
 			t.Errorf("watch of %+v: %d live, want %d", f, found, want)
+		}
+	}
+	done.Store(true)
+	writers.Wait()
+}
+
+// What is there all the while is listed once, by whatever index, while other flow events come, are seen again and go.
+func TestFlowListsWhileOthersAreWritten(t *testing.T) {
+	const stable = 5000
+	flows := ingest.NewFlows(100_000)
+	var events []*flow.Event
+	for i := range stable {
+		events = append(events, flowEvent(t, fmt.Sprintf("10.1.0.7 10.0.%d.%d 443 p%d stable-%d.a%d.test also-%d.test", i/256, i%256, i%3, i, i%7, i), 1, start, start))
+	}
+	flows.Observe(nodeID(t, "n"), events, start)
+	var done atomic.Bool
+	var writers sync.WaitGroup
+	for w := range 2 {
+		from := nodeID(t, fmt.Sprintf("m%d", w))
+		writers.Go(func() {
+			for round := 1; !done.Load(); round++ {
+				var batch []*flow.Event
+				for i := range 200 {
+					batch = append(batch, flowEvent(t, fmt.Sprintf("10.1.0.7 10.0.%d.%d 443 p1 moving.a%d.test", i%20, (round+i)%256, i%7), uint64(round), start, start))
+				}
+				flows.Observe(from, batch, start)
+				if round%16 == 0 {
+					flows.Forget(from)
+				}
+			}
+		})
+	}
+	for _, message := range []*namewardv1.FlowEventFilter{
+		{},
+		{Domain: "*.test"},
+		{Address: "10.0.0.0/12"},
+		{Policy: "policies/p1"},
+		{Node: "nodes/n"},
+		{Domain: "*.a3.test", Policy: "policies/p2"},
+	} {
+		f := flowFilter(t, message)
+		want := map[flow.Position]int{}
+		for _, e := range events {
+			if f.Match(nodeID(t, "n"), e) {
+				want[flow.Position{Node: nodeID(t, "n"), Key: e.Key}] = 1
+			}
+		}
+		seen := map[flow.Position]int{}
+		var after flow.Position
+		for more := true; more; {
+			var page []*ingest.FlowEvent
+			page, more = flows.List(f, after, 1000)
+			for _, e := range page {
+				if after = e.Position(); e.Node.String() == "n" {
+					seen[after]++
+				}
+			}
+		}
+		if !maps.Equal(seen, want) {
+			t.Errorf("%v: %d are listed, want %d, each once", message, len(seen), len(want))
+		}
+		watch := flows.Watch(f)
+		known := map[flow.Position]int{}
+		for _, e := range watch.Known {
+			if e.Node.String() == "n" {
+				known[e.Position()]++
+			}
+		}
+		watch.Close()
+		if !maps.Equal(known, want) {
+			t.Errorf("a watch of %v: %d are known, want %d, each once", message, len(known), len(want))
 		}
 	}
 	done.Store(true)

@@ -34,12 +34,13 @@ func (f *Flows) watch(filter flow.Filter, of func(node.ID) bool, ahead int) *Flo
 	w := &FlowWatch{flows: f, filter: filter, of: of, changes: make(chan *FlowEvent, ahead)}
 	page := flowPage{filter: &filter, behind: flowAt(flow.Position{}).FlowEvent}
 	f.mu.Lock()
-	// Under one lock, so that no change falls between the snapshot and what follows it.
-	f.collect(&page)
 	f.watches[w] = struct{}{}
 	f.mu.Unlock()
+	// From here on no change is missed. One that comes while the snapshot is taken may be in both, and what follows
+	// the snapshot ends with what is true.
+	f.collect(&page)
 	slices.SortFunc(page.found, (*FlowEvent).compare)
-	w.Known = slices.Compact(page.found)
+	w.Known = slices.CompactFunc(page.found, func(a, b *FlowEvent) bool { return a.compare(b) == 0 })
 	if of != nil {
 		w.Known = slices.DeleteFunc(w.Known, func(e *FlowEvent) bool { return !of(e.Node) })
 	}
