@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -21,41 +20,59 @@ type topOptions struct {
 	rounds   int
 	limit    int
 	sort     string
+	by       string
 }
 
 func (p *program) topCommand() *cobra.Command {
 	var o topOptions
 	command := &cobra.Command{
 		Use:   "top",
-		Short: "Show what the nodes do, the busiest first",
+		Short: "Show what the nodes do, or who is denied what, the busiest first",
 		Long: `top shows how many nodes are in which state, and, of the busiest, how many connections a second they
 allow, deny and would have denied (audit), and how many DNS responses a second they learn. It counts
-between two looks at the nodes, --interval apart; nodes report every 10 seconds. On a terminal each look
-takes the place of the one before. With -o json each is an object on a line.`,
+between two looks at the nodes, --interval apart; nodes report every 10 seconds.
+
+With --by domain, workload or policy it puts together what the nodes told of connections that were denied, or would
+have been (audit): how many a second, how many in the last day, and on how many nodes. What is allowed is counted by
+node alone.
+
+On a terminal each look takes the place of the one before. With -o json each is an object on a line.`,
 		Example: `  namewardctl top
   namewardctl top --label role=web --sort learned
+  namewardctl top --by domain --node lab
+  namewardctl top --by workload --policy web-egress --sort denied
   namewardctl top --rounds 1 -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if o.interval <= 0 {
 				return usagef("--interval: %v is not more than zero", o.interval)
 			}
-			if !slices.Contains(topColumns(), o.sort) {
-				return usagef("--sort: %q is none of %s", o.sort, strings.Join(topColumns(), ", "))
+			if !slices.Contains(topGroups(), o.by) {
+				return usagef("--by: %q is none of %s", o.by, strings.Join(topGroups(), ", "))
 			}
-			if err := o.filter.fits(nodesCollection); err != nil {
+			columns, collection, top := topColumns(), nodesCollection, p.top
+			if o.by != byNode {
+				columns, collection, top = flowColumns(), flowsCollection, p.topFlows
+			}
+			if !slices.Contains(columns, o.sort) {
+				return usagef("--sort: %q is none of %s", o.sort, strings.Join(columns, ", "))
+			}
+			if err := o.filter.fits(collection); err != nil {
 				return err
 			}
-			return p.top(command.Context(), o)
+			return top(command.Context(), o)
 		},
 	}
 	flags := command.Flags()
-	o.filter.bindNodes(flags)
+	o.filter.bind(flags)
+	flags.StringVar(&o.by, "by", byNode, "what to put together by: "+strings.Join(topGroups(), ", "))
 	flags.DurationVar(&o.interval, "interval", 10*time.Second, "time between two looks")
 	flags.IntVar(&o.rounds, "rounds", 0, "end after so many; 0 goes on until it is interrupted")
-	flags.IntVar(&o.limit, "limit", 20, "show so many nodes; 0 shows all")
-	flags.StringVar(&o.sort, "sort", "deny", "the largest first: "+strings.Join(topColumns(), ", "))
-	p.completeValues(command, "sort", topColumns()...)
+	flags.IntVar(&o.limit, "limit", 20, "show so many; 0 shows all")
+	flags.StringVar(&o.sort, "sort", "deny", "the largest first: "+strings.Join(topColumns(), ", ")+"; by others than nodes: "+strings.Join(flowColumns(), ", "))
+	p.completeValues(command, "sort", append(topColumns(), "denied", "audited")...)
+	p.completeValues(command, "by", topGroups()...)
+	p.completeFilter(command)
 	p.options.bindOutput(command)
 	return command
 }
@@ -102,12 +119,8 @@ func (p *program) top(ctx context.Context, o topOptions) error {
 		before[node.GetName()] = node.GetStatus().GetCounters()
 	}
 	for round := 0; o.rounds == 0 || round < o.rounds; round++ {
-		timer := time.NewTimer(o.interval)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, o.interval) {
 			return nil
-		case <-timer.C:
 		}
 		if nodes, err = p.listNodes(ctx, nil, o.filter); err != nil {
 			return err
@@ -163,14 +176,7 @@ func (p *program) printTop(rates fleetRates, o topOptions, round int) error {
 	for _, r := range rates.Nodes {
 		t.add(plain(r.Node), cell{r.State, stateStyle(r.State)}, rateCell(r.Allow), rateCell(r.Deny), rateCell(r.Audit), rateCell(r.Learned))
 	}
-	text += t.render(p.painter())
-	switch {
-	case isTerminal(p.stdout):
-		text = "\x1b[H\x1b[2J" + text
-	case round > 0:
-		text = "\n" + text
-	}
-	return p.print(text)
+	return p.printLook(text+t.render(p.painter()), round)
 }
 
 func topStates(total int, states map[string]int) string {
@@ -195,20 +201,4 @@ func rateCell(rate float64) cell {
 		return plain(strconv.FormatFloat(rate, 'f', 1, 64))
 	}
 	return plain(thousands(int(rate + 0.5)))
-}
-
-func (p *program) printTopObject(rates fleetRates, round int) error {
-	encoded, err := json.Marshal(rates)
-	if err != nil {
-		return fmt.Errorf("encode: %w", err)
-	}
-	if p.options.output == formatJSON {
-		return p.print(string(encoded) + "\n")
-	}
-	if round > 0 {
-		if err := p.print("---\n"); err != nil {
-			return err
-		}
-	}
-	return p.printDocument(encoded)
 }

@@ -28,3 +28,32 @@ func TestRatesAreBetweenTwoLooks(t *testing.T) {
 		t.Errorf("after a reset: %v a second, want 0", got)
 	}
 }
+
+// Counts are compared flow event by flow event: one that came, one that was forgotten and began anew, and one that is
+// as it was.
+func TestFlowRatesAreBetweenTwoLooks(t *testing.T) {
+	flow := func(node, address string, mode namewardv1.Policy_Mode, policy string, count uint64, domains ...string) *namewardv1.FlowEvent {
+		return &namewardv1.FlowEvent{
+			Verdict: namewardv1.Verdict_DENY, Mode: mode, Node: "nodes/" + node, Workload: &namewardv1.FlowEvent_Workload{Address: address},
+			Destination: &namewardv1.FlowEvent_Destination{Address: "192.0.2.1", Port: 443, Protocol: namewardv1.Protocol_TCP},
+			Policy:      policy, Reason: namewardv1.FlowEvent_NO_RULE, Domains: domains, Count: count,
+		}
+	}
+	const enforce, audit = namewardv1.Policy_ENFORCE, namewardv1.Policy_AUDIT
+	before := []*namewardv1.FlowEvent{
+		flow("a", "10.1.0.1", enforce, "", 100, "a.example", "old.example"), flow("b", "10.1.0.1", enforce, "policies/p", 50, "a.example"), flow("b", "10.1.0.2", audit, "policies/p", 7),
+	}
+	after := []*namewardv1.FlowEvent{
+		flow("a", "10.1.0.1", enforce, "", 110, "a.example"), flow("b", "10.1.0.1", enforce, "policies/p", 20, "a.example"),
+		flow("b", "10.1.0.2", audit, "policies/p", 7), flow("c", "10.1.0.3", audit, "policies/q", 4, "b.example"),
+	}
+	for by, want := range map[string][]groupRates{
+		byDomain:   {{"192.0.2.1", 0, 0, 0, 7, 1}, {"a.example", 5, 0, 130, 0, 2}, {"b.example", 0, 2, 0, 4, 1}},
+		byWorkload: {{"10.1.0.1", 5, 0, 130, 0, 2}, {"10.1.0.2", 0, 0, 0, 7, 1}, {"10.1.0.3", 0, 2, 0, 4, 1}},
+		byPolicy:   {{"no rule", 5, 0, 110, 0, 1}, {"policies/p", 0, 0, 20, 7, 1}, {"policies/q", 0, 2, 0, 4, 1}},
+	} {
+		if diff := cmp.Diff(want, groupsOf(after, by, countsOf(before), 2*time.Second)); diff != "" {
+			t.Errorf("by %s (-want +got):\n%s", by, diff)
+		}
+	}
+}
