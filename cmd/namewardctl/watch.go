@@ -22,7 +22,8 @@ func (p *program) watchCommand() *cobra.Command {
 		Short: "Print mappings, denied connections, nodes or policies as they change",
 		Long: `watch prints what there is, then each change as it happens, until it is interrupted. With
 -o json each line is one mapping, flow event, node or policy, with one key more: "change" is PUT for what is
-there, new or changed, and DELETE for what has ended.`,
+there, new or changed, and DELETE for what has ended. A watch of policies whose connection breaks goes on where it
+broke, with each change once; the others end with 1.`,
 		Example: `  namewardctl watch mappings --domain '*.example.com'
   namewardctl watch mappings -o json | jq -r .address
   namewardctl watch flows --node lab --workload 10.1.0.0/24
@@ -74,10 +75,7 @@ func (p *program) watch(ctx context.Context, collection string, filter filter) e
 	client := namewardv1.NewObservationServiceClient(connection)
 	switch collection {
 	case policiesCollection:
-		stream, err := namewardv1.NewPolicyServiceClient(connection).WatchPolicies(ctx, &namewardv1.WatchPoliciesRequest{})
-		return follow(ctx, p, stream, err, &lineTable{
-			header: []string{"CHANGE", "NAME", "MODE", "PRIORITY", "RULES"}, widths: []int{6, 32, 8},
-		}, policyChange)
+		return p.watchPolicies(ctx, connection)
 	case nodesCollection:
 		selected, err := filter.nodes()
 		if err != nil {
@@ -124,6 +122,8 @@ func (p *program) watchAgent(ctx context.Context, collection string, mappings *n
 	})
 }
 
+var errWatchEnded = errors.New("the watch was ended by the other side")
+
 // change is what one response of a watch tells.
 type change struct {
 	kind   string        // PUT or DELETE
@@ -150,7 +150,7 @@ func follow[R any](ctx context.Context, p *program, stream grpc.ServerStreamingC
 		return nil
 	}
 	if errors.Is(err, io.EOF) {
-		return errors.New("the watch was ended by the other side")
+		return errWatchEnded
 	}
 	return err
 }
