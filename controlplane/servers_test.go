@@ -77,17 +77,6 @@ func fresh(t testing.TB) context.Context {
 	return metadata.AppendToOutgoingContext(t.Context(), "nameward-fresh", "1")
 }
 
-// eventually waits until a condition holds.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !holds(); {
-		if time.Now().After(deadline) {
-			t.Fatal(what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
 // What one server acknowledged, each sees; etags and references hold between servers; changes reach the agents of all.
 func TestServersOfOneEtcd(t *testing.T) {
 	e := startEtcd(t)
@@ -187,7 +176,7 @@ func TestObservationsAreCompleteAtEveryServer(t *testing.T) {
 	}
 	want := func(s *server, want string) {
 		t.Helper()
-		eventually(t, "known: "+want, func() bool { return known(s) == want })
+		eventually(t, s.connection, "known: "+want, func() bool { return known(s) == want })
 	}
 	want(b, "www.example.com nodes/n, 3× 192.0.2.9")
 	explained, err := b.nodes.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{Node: "nodes/n", Destination: "www.example.com", Port: 443})
@@ -230,6 +219,7 @@ func TestObservationsAreCompleteAtEveryServer(t *testing.T) {
 func TestTwoAgentsAtTwoServers(t *testing.T) {
 	e := startEtcd(t)
 	a, b := startOn(t, e), startOn(t, e)
+	awaitHeard(t, a, b) // it is told of agents that are refused
 	first := newAgent(t, "n", nil)
 	first.connect(a.connection)
 	first.complete()
@@ -237,14 +227,13 @@ func TestTwoAgentsAtTwoServers(t *testing.T) {
 	b.status("n", func(status *namewardv1.NodeStatus) bool { return status.GetConnected() })
 	second := newAgent(t, "n", nil)
 	second.instance = "another"
+	second.connect(b.connection)
+	if code := second.end(); code != codes.AlreadyExists {
+		t.Fatalf("the second agent got %v", code)
+	}
 	for _, s := range []*server{a, b} {
-		eventually(t, "the status tells of the other agent", func() bool {
-			second.connect(b.connection)
-			if code := second.end(); code != codes.AlreadyExists {
-				t.Fatalf("the second agent got %v", code)
-			}
-			n, err := s.nodes.GetNode(t.Context(), &namewardv1.GetNodeRequest{Name: "nodes/n"})
-			return err == nil && n.GetStatus().GetConnected() && strings.Contains(strings.Join(n.GetStatus().GetDegraded(), " "), "another agent")
+		s.status("n", func(status *namewardv1.NodeStatus) bool {
+			return status.GetConnected() && strings.Contains(strings.Join(status.GetDegraded(), " "), "another agent")
 		})
 	}
 	moved := newAgent(t, "n", nil)
@@ -299,25 +288,27 @@ func TestWithoutEtcd(t *testing.T) {
 		t.Errorf("an agent that is ahead got %v", code)
 	}
 	agent.revision = before
-	healthy := func(want healthv1.HealthCheckResponse_ServingStatus) func() bool {
-		return func() bool {
-			response, err := healthv1.NewHealthClient(s.connection).Check(t.Context(), &healthv1.HealthCheckRequest{})
-			return err == nil && response.GetStatus() == want
-		}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	health, err := healthv1.NewHealthClient(s.connection).Watch(ctx, &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	eventually(t, "the server says that it is not ready", healthy(healthv1.HealthCheckResponse_NOT_SERVING))
+	healthy := func(want healthv1.HealthCheckResponse_ServingStatus) func(*healthv1.HealthCheckResponse) bool {
+		return func(response *healthv1.HealthCheckResponse) bool { return response.GetStatus() == want }
+	}
+	awaitStream(t, health, "the server says that it is not ready", healthy(healthv1.HealthCheckResponse_NOT_SERVING))
 	for _, m := range e.Members {
 		if err := m.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "the server is ready again", healthy(healthv1.HealthCheckResponse_SERVING))
-	eventually(t, "changes go on", func() bool {
-		_, err := s.policies.UpdatePolicy(t.Context(), &namewardv1.UpdatePolicyRequest{AllowMissing: true, Policy: &namewardv1.Policy{
-			Name: "policies/q", Rules: []*namewardv1.Rule{{Action: namewardv1.Rule_ALLOW}},
-		}})
-		return err == nil
-	})
+	awaitStream(t, health, "the server is ready again", healthy(healthv1.HealthCheckResponse_SERVING))
+	if _, err := s.policies.UpdatePolicy(t.Context(), &namewardv1.UpdatePolicyRequest{AllowMissing: true, Policy: &namewardv1.Policy{
+		Name: "policies/q", Rules: []*namewardv1.Rule{{Action: namewardv1.Rule_ALLOW}},
+	}}); err != nil {
+		t.Errorf("a change once the server is ready: %v", err)
+	}
 }
 
 // A store moves from a file to etcd and back as it is: agents go on from what they hold.
@@ -402,7 +393,7 @@ func TestServersKnowEachOtherByCertificate(t *testing.T) {
 	agent.complete()
 	agent.ack()
 	agent.observe(observed("www.example.com", "192.0.2.1", time.Hour))
-	eventually(t, "the other server knows", func() bool {
+	eventually(t, admin, "the other server knows", func() bool {
 		page, err := namewardv1.NewObservationServiceClient(admin).ListMappings(t.Context(), &namewardv1.ListMappingsRequest{})
 		return err == nil && len(page.GetMappings()) == 1 && len(page.GetUnreachable()) == 0
 	})

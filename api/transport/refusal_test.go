@@ -70,13 +70,9 @@ func (r refusal) judge(t *testing.T, err error, client, server *end) {
 		return
 	}
 	// The server may have its say just after the client went.
-	deadline := time.Now().Add(10 * time.Second)
-	for server.refusals.Counts()[r.serverHas] == 0 || !strings.Contains(server.log.String(), r.server) {
-		if time.Now().After(deadline) {
-			t.Fatalf("the server counted %v, want %s, and logged %s, want %q in it", server.refusals.Counts(), r.serverHas, server.log, r.server)
-		}
-		time.Sleep(time.Millisecond)
-	}
+	server.log.await(t, "refusal for "+string(r.serverHas)+" with "+r.server, func() bool {
+		return server.refusals.Counts()[r.serverHas] > 0 && strings.Contains(server.log.String(), r.server)
+	})
 }
 
 func TestServerRefuses(t *testing.T) {
@@ -188,7 +184,7 @@ func TestPlainTextToTLS(t *testing.T) {
 
 func TestTLSToPlainText(t *testing.T) {
 	w := newWorld(t)
-	log := &logBuffer{}
+	log := newLogBuffer()
 	server := &end{log: log, refusals: transport.NewRefusals(textLog(log)), callers: make(chan transport.Caller, 1)}
 	server.listen(w, transport.NewPlainServer(server.refusals))
 	e := client(w, w.issued(identity.Node, "web-1"))

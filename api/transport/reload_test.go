@@ -165,15 +165,7 @@ func TestRunTakesUpNewFiles(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- node.source.Run(ctx) }()
 	w.issued(identity.Node, "web-1")
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		if m, _ := node.source.Current(); m != before {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the certificate before is still in force")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	node.log.await(t, "certificate that is new", func() bool { m, _ := node.source.Current(); return m != before })
 	cancel()
 	w.must(<-done)
 }

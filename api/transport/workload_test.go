@@ -111,13 +111,13 @@ func TestWorkloadAPI(t *testing.T) {
 	go func() { done <- node.source.Run(ctx) }()
 	before := node.current(w)
 	own.responses <- w.svid(w.ca, issue(w, w.ca, identity.Node, "web-1", time.Now(), time.Hour))
-	await(t, "the next certificate", func() bool { m, _ := node.source.Current(); return m != before })
+	node.log.await(t, "the next certificate", func() bool { m, _ := node.source.Current(); return m != before })
 	w.must(node.call(w, server.address))
 
 	// Without the API what is in force stays, and the fault is told; with it all is well again.
 	renewed := node.current(w)
 	own.server.Stop()
-	await(t, "the fault", func() bool { _, err := node.source.Current(); return err != nil })
+	node.log.await(t, "the fault", func() bool { _, err := node.source.Current(); return err != nil })
 	if m, _ := node.source.Current(); m != renewed {
 		t.Error("the certificate is gone with the API")
 	}
@@ -126,7 +126,7 @@ func TestWorkloadAPI(t *testing.T) {
 	}
 	again := startWorkloadAPI(w, own.socket)
 	again.responses <- w.svid(w.ca, issue(w, w.ca, identity.Node, "web-1", time.Now(), time.Hour))
-	await(t, "the end of the fault", func() bool { _, err := node.source.Current(); return err == nil })
+	node.log.await(t, "the end of the fault", func() bool { _, err := node.source.Current(); return err == nil })
 	cancel()
 	w.must(<-done)
 }
@@ -154,15 +154,5 @@ func TestNoWorkloadAPI(t *testing.T) {
 	err := transport.NewClientSource(transport.Config{SPIFFESocket: socket}, discard()).Load(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "SPIFFE Workload API at "+socket) {
 		t.Errorf("got %v", err)
-	}
-}
-
-func await(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !done(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s", what)
-		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }

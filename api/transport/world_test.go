@@ -138,14 +138,40 @@ func withURI(text string) func(*x509.Certificate) {
 
 // logBuffer is a log that tests read.
 type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
+	mu      sync.Mutex
+	text    bytes.Buffer
+	written chan struct{} // closed with the next line
 }
+
+func newLogBuffer() *logBuffer { return &logBuffer{written: make(chan struct{})} }
 
 func (b *logBuffer) Write(text []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	close(b.written)
+	b.written = make(chan struct{})
 	return b.text.Write(text)
+}
+
+// await waits until a condition holds, which is judged anew when something is logged: what a source does it logs once it
+// is done.
+func (b *logBuffer) await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	timer := time.NewTimer(30 * time.Second)
+	defer timer.Stop()
+	for {
+		b.mu.Lock()
+		written := b.written
+		b.mu.Unlock()
+		if holds() {
+			return
+		}
+		select {
+		case <-written:
+		case <-timer.C:
+			t.Fatalf("no %s; logged:\n%s", what, b)
+		}
+	}
 }
 
 func (b *logBuffer) String() string {
@@ -165,7 +191,7 @@ type end struct {
 
 func newEnd(w *world, cfg transport.Config, newSource func(transport.Config, *slog.Logger) *transport.Source) *end {
 	w.Helper()
-	e := &end{log: &logBuffer{}, callers: make(chan transport.Caller, 100)}
+	e := &end{log: newLogBuffer(), callers: make(chan transport.Caller, 100)}
 	log := slog.New(slog.NewTextHandler(e.log, nil))
 	e.source, e.refusals = newSource(cfg, log), transport.NewRefusals(log)
 	w.must(e.source.Load(w.Context()))
