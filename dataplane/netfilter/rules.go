@@ -22,8 +22,10 @@ var transports = []string{"udp", "tcp"}
 
 // Names of chains that are no hook's.
 const (
-	queryChain     = chainPrefix + "QUERY"  // questions that pass through go there
-	answerChain    = chainPrefix + "ANSWER" // and what may be an answer there
+	queryChain     = chainPrefix + "QUERY"           // segments that open a connection to ask by go there
+	queryForwarded = chainPrefix + "QUERY-FORWARDED" // and other questions there, if they pass through
+	queryLocal     = chainPrefix + "QUERY-LOCAL"     // and those of the node itself
+	answerChain    = chainPrefix + "ANSWER"          // and what may be an answer there
 	responseChain  = chainPrefix + "RESPONSE"
 	synForwarded   = chainPrefix + "SYN-FORWARDED"   // segments that open a connection, and pass through
 	synLocal       = chainPrefix + "SYN-LOCAL"       // and those of the node itself
@@ -46,7 +48,7 @@ const (
 // wantedTables returns the rules of one family, as iptables prints them: `-A` and the chain left out,
 // options in the order in which iptables lists them.
 func wantedTables(cfg Config, p protocol) []*table {
-	return []*table{mangleTable(cfg, resolversOf(cfg, p)), filterTable(cfg, p)}
+	return []*table{mangleTable(cfg, p, resolversOf(cfg, p)), filterTable(cfg, p)}
 }
 
 // resolversOf returns the resolvers of a family, each once and in order.
@@ -61,30 +63,34 @@ func resolversOf(cfg Config, p protocol) (resolvers []netip.AddrPort) {
 	return resolvers
 }
 
-func mangleTable(cfg Config, resolvers []netip.AddrPort) *table {
+func mangleTable(cfg Config, p protocol, resolvers []netip.AddrPort) *table {
 	t := &table{name: "mangle"}
-	pass, askForwarded, askLocal := passRules(cfg, resolvers), "-j "+queryChain, remember(cfg.Programs.DNSQueryLocal)+" -j "+refuseChain
+	pass, asked := passRules(cfg, resolvers), askedRules(cfg, p, resolvers)
+	// A packet over lo was asked about in OUTPUT.
+	askForwarded := "! -i lo " + remember(cfg.Programs.DNSQueryForwarded) + " -j " + refuseChain
+	askLocal := remember(cfg.Programs.DNSQueryLocal) + " -j " + refuseChain
 	judgeForwarded := append([]string{toNode(), program(cfg.Programs.EgressForwarded) + " " + comment("forwarded connection denied") + " -j " + denyChain},
 		noteAccepted(cfg, cfg.Programs.AcceptForwarded)...)
 	judgeLocal := slices.Concat(
 		[]string{toNode(), program(cfg.Programs.EgressLocal) + " " + comment("connection of the node denied") + " -j " + denyChain},
 		noteAccepted(cfg, cfg.Programs.AcceptLocal), acceptRules(cfg, ""))
+	restForwarded := append([]string{known(knownForwarded)}, judgeForwarded...)
+	restLocal := slices.Concat([]string{loopback}, acceptRules(cfg, established+" "), []string{known(knownLocal)}, judgeLocal)
 
-	t.hook("PREROUTING", slices.Concat([]string{opens(synForwarded)}, pass, queryRules(resolvers, askForwarded, transports),
-		[]string{known(knownForwarded)}, judgeForwarded))
+	t.hook("PREROUTING", slices.Concat([]string{opens(synForwarded)}, pass, queryRules(resolvers, "-g "+queryForwarded, transports), restForwarded))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
-	t.hook("OUTPUT", slices.Concat([]string{opens(synLocal)}, pass, queryRules(resolvers, askLocal, transports),
-		[]string{loopback}, acceptRules(cfg, established+" "), []string{known(knownLocal)}, judgeLocal))
+	t.hook("OUTPUT", slices.Concat([]string{opens(synLocal)}, pass, queryRules(resolvers, "-g "+queryLocal, transports), restLocal))
 	if rules := acceptRules(cfg, ""); len(rules) > 0 {
 		t.hook("FORWARD", rules)
 	}
 	t.hook("INPUT", mayAnswerRules(resolvers))
 	t.hook("POSTROUTING", mayAnswerRules(resolvers))
-	// A packet over lo was asked about in OUTPUT.
-	t.chain(queryChain, []string{"! -i lo " + remember(cfg.Programs.DNSQueryForwarded) + " -j " + refuseChain})
+	t.chain(queryChain, []string{askForwarded})
+	t.chain(queryForwarded, slices.Concat([]string{askForwarded}, asked, restForwarded))
+	t.chain(queryLocal, slices.Concat([]string{askLocal}, asked, restLocal))
 	t.chain(answerChain, append([]string{learnedInInput}, answerRules(cfg.Programs, resolvers, responseChain)...))
 	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers; hold back what TCP is to send again") + " -j DROP"})
-	t.chain(synForwarded, append(queryRules(resolvers, askForwarded, []string{"tcp"}), judgeForwarded...))
+	t.chain(synForwarded, append(queryRules(resolvers, "-j "+queryChain, []string{"tcp"}), judgeForwarded...))
 	t.chain(synLocal, slices.Concat(queryRules(resolvers, askLocal, []string{"tcp"}), []string{loopback}, judgeLocal))
 	t.chain(knownForwarded, append(knownRules(), judgeForwarded...))
 	t.chain(knownLocal, append(knownRules(), judgeLocal...))
@@ -107,7 +113,7 @@ const syn = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
 
 // opens sends such segments to where they are judged, whatever the kernel takes them for. On the ports of a connection
 // that it still has in its table, in either direction, it does not always see a new one.
-func opens(chain string) string { return syn + " " + comment("opens a connection") + " -g " + chain }
+func opens(chain string) string { return syn + " -g " + chain }
 
 // passRules let established connections pass, but those of a resolver's port, which questions may come on, also
 // where the resolver spoke first, and those that are cut. Where what is allowed is to be accepted, that is looked
@@ -123,14 +129,37 @@ func passRules(cfg Config, resolvers []netip.AddrPort) []string {
 		}
 		match += fmt.Sprintf(" ! --ctorigsrcport %[1]d ! --ctorigdstport %[1]d", port)
 	}
-	return []string{fmt.Sprintf("%s -m connlabel ! --label \"%d\" %s -j RETURN", match, cutLabel, comment("only new connections are judged"))}
+	return []string{fmt.Sprintf("%s -m connlabel ! --label \"%d\" -j RETURN", match, cutLabel)}
+}
+
+// askedRules let what goes to a trusted resolver pass, once its question was looked at: that no policy may stop it is
+// what the programs which judge would find out too. Those deny a packet of IPv6 whose headers they cannot read, and
+// so does a question in it not get past the rules that refuse it: there they are asked. And so they are where what is
+// allowed is to be accepted.
+func askedRules(cfg Config, p protocol, resolvers []netip.AddrPort) []string {
+	if cfg.AllowedTarget == Accept || p != ipv4 {
+		return nil
+	}
+	var rules []string
+	alike := len(ports(resolvers)) == 1 // then the port is known
+	for _, r := range resolvers {
+		to := "-d " + netip.PrefixFrom(r.Addr(), r.Addr().BitLen()).String()
+		if alike {
+			rules = append(rules, to+" -j RETURN")
+			continue
+		}
+		for _, transport := range transports {
+			rules = append(rules, fmt.Sprintf("%s -p %[2]s -m %[2]s --dport %[3]d -j RETURN", to, transport, r.Port()))
+		}
+	}
+	return rules
 }
 
 // knownRules are for established connections that passRules leave: they are judged only if they are cut, and
 // then only on the side of who opened them.
 func knownRules() []string {
 	return []string{
-		fmt.Sprintf("-m connlabel ! --label \"%d\" %s -j RETURN", cutLabel, comment("only new connections are judged")),
+		fmt.Sprintf("-m connlabel ! --label \"%d\" -j RETURN", cutLabel),
 		replies + " " + comment("and one side of those that are cut") + " -j RETURN",
 	}
 }
@@ -160,7 +189,7 @@ func mayAnswerRules(resolvers []netip.AddrPort) []string {
 	var rules []string
 	asked := ports(resolvers)
 	for _, port := range withDNSPort(asked) {
-		rules = append(rules, fmt.Sprintf("-m conntrack --ctorigdstport %d --ctdir REPLY %s -g %s", port, comment("reply of a server that was asked"), answerChain))
+		rules = append(rules, fmt.Sprintf("-m conntrack --ctorigdstport %d --ctdir REPLY -g %s", port, answerChain))
 	}
 	for _, port := range asked {
 		rules = append(rules, fmt.Sprintf("-p udp -m udp --sport %d %s -g %s", port, comment("from where resolvers answer"), answerChain))
@@ -232,8 +261,8 @@ func answerRules(programs Programs, resolvers []netip.AddrPort, to string) []str
 	var rules []string
 	for _, transport := range transports {
 		for _, r := range resolvers {
-			rules = append(rules, fmt.Sprintf("-p %s -m conntrack --ctstate ESTABLISHED --ctorigdst %s --ctorigdstport %d --ctdir REPLY %s -g %s",
-				transport, r.Addr(), r.Port(), comment("answer of a trusted resolver"), to))
+			rules = append(rules, fmt.Sprintf("-p %s -m conntrack --ctstate ESTABLISHED --ctorigdst %s --ctorigdstport %d --ctdir REPLY -g %s",
+				transport, r.Addr(), r.Port(), to))
 			if transport == "udp" {
 				rules = append(rules, flippedRules(programs, r, to)...)
 			}
@@ -298,4 +327,6 @@ func remember(pin string) string {
 
 func program(pin string) string { return "-m bpf --object-pinned " + pin }
 
+// comment says in the listing what a rule is for. It is a match that the kernel calls like any other, if those before
+// it match: rules that most packets meet and match have none.
 func comment(text string) string { return `-m comment --comment "` + commentPrefix + text + `"` }

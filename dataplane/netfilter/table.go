@@ -38,7 +38,7 @@ func (t *table) chain(name string, rules []string) {
 func (t *table) hook(hook string, rules []string) {
 	name := chainPrefix + hook
 	t.chain(name, rules)
-	t.jumps = append(t.jumps, jump{hook: hook, rule: comment("enforce domain policies") + " -j " + name})
+	t.jumps = append(t.jumps, jump{hook: hook, rule: "-j " + name})
 }
 
 // faults names what is not as wanted.
@@ -139,7 +139,7 @@ func (t *table) accept(have listing) error {
 	}
 	for i, j := range t.jumps {
 		rules := have[j.hook]
-		if len(rules) == 0 || !strings.HasSuffix(rules[0], " -j "+chainPrefix+j.hook) {
+		if len(rules) == 0 || target(rules[0]) != chainPrefix+j.hook {
 			return fmt.Errorf("the first rule of %s is not the jump after it was written", j.hook)
 		}
 		t.jumps[i].accepted = rules[0]
