@@ -25,7 +25,7 @@ static __always_inline int accept(struct __sk_buff *skb, enum origin origin)
 	if (!read_addresses(skb, &packet))
 		return 0;
 	begin(&judgement, number);
-	if (identify(skb, &packet, origin, generation->flags, &judgement) != IDENTITY_KNOWN)
+	if (identify(skb, &packet, origin, generation, &judgement) != IDENTITY_KNOWN)
 		return 0;
 	if (!(judgement.flags & WORKLOAD_ENFORCED) || !read_transport(skb, &packet))
 		return 0;

@@ -133,10 +133,11 @@ static __always_inline void weigh(struct judgement *judgement, const struct pack
 	if (judgement->flags & WORKLOAD_ANYWHERE)
 		judge_component(judgement, COMPONENT_ANY << COMPONENT_SHIFT);
 	if (flags & GENERATION_DESTINATIONS) {
-		__u32 class = classify(&destinations, judgement->generation, &packet->destination);
+		__u32 *class =
+			find_prefix(&destinations, judgement->generation, &packet->destination);
 
 		if (class)
-			judge_component(judgement, COMPONENT_CIDR << COMPONENT_SHIFT | class);
+			judge_component(judgement, COMPONENT_CIDR << COMPONENT_SHIFT | *class);
 	}
 	for (__u32 page = 0; page < MAPPING_PAGES; page++) {
 		if (!judge_names(judgement, &packet->destination, page))
@@ -171,14 +172,15 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *pac
 
 /* Judges a connection whose addresses were read. */
 static __always_inline int judge_connection(struct __sk_buff *skb, struct packet *packet,
-					    enum origin origin, __u32 flags, struct flow *flow)
+					    enum origin origin,
+					    const struct generation_flags *whole, struct flow *flow)
 {
 	struct judgement judgement;
 	enum identity identity;
 	bool readable;
 
 	begin(&judgement, flow->generation);
-	identity = identify(skb, packet, origin, flags, &judgement);
+	identity = identify(skb, packet, origin, whole, &judgement);
 	if (identity != IDENTITY_KNOWN) {
 		if (read_transport(skb, packet) && always_allowed(packet, origin))
 			return allow();
@@ -189,7 +191,7 @@ static __always_inline int judge_connection(struct __sk_buff *skb, struct packet
 		return 0;
 	readable = read_transport(skb, packet);
 	if (readable)
-		return judge(skb, packet, origin, &judgement, flags, flow);
+		return judge(skb, packet, origin, &judgement, whole->flags, flow);
 	if (judgement.flags & WORKLOAD_ENFORCED)
 		return deny_unreadable(skb, packet, flow);
 	flow->reason = FLOW_UNREADABLE;
@@ -214,7 +216,7 @@ static __always_inline int egress(struct __sk_buff *skb, enum origin origin)
 	flow.flags = origin == ORIGIN_LOCAL ? FLOW_LOCAL : 0;
 	if (!read_addresses(skb, &packet))
 		return deny_unreadable(skb, &packet, &flow);
-	return judge_connection(skb, &packet, origin, generation->flags, &flow);
+	return judge_connection(skb, &packet, origin, generation, &flow);
 }
 
 SEC("socket")

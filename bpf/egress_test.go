@@ -53,7 +53,7 @@ func (g *gate) prefix(m any, text string, class uint32) {
 	}
 	key := bpf.DatapathPrefixKey{Prefixlen: uint32(32 + bits), Address: bpftest.Addr(prefix.Addr())}
 	if m == g.Sources {
-		g.Put(g.Sources, key, class)
+		g.Put(g.Sources, key, bpf.DatapathSourceClass{Class: class})
 		return
 	}
 	g.Put(g.Destinations, key, class)
@@ -180,7 +180,7 @@ func TestWhoIsJudged(t *testing.T) {
 func TestHosts(t *testing.T) {
 	g := newGate(t, enforced)
 	host := func(generation uint32, address string, class uint32) {
-		g.Put(g.Hosts, bpf.DatapathHostKey{Generation: generation, Address: bpftest.Addr(netip.MustParseAddr(address))}, class)
+		g.Put(g.Hosts, bpf.DatapathHostKey{Generation: generation, Address: bpftest.Addr(netip.MustParseAddr(address))}, bpf.DatapathSourceClass{Class: class})
 	}
 	host(0, "10.1.0.9", 12) // of a workload that nobody selects
 	host(0, "10.9.0.9", workloadClass)

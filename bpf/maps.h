@@ -42,7 +42,7 @@ MAP(patterns, BPF_MAP_TYPE_ARRAY, GENERATIONS *GENERAL_PATTERNS, enum general_li
 
 /* Who opens a connection. */
 TABLE(interfaces, 4096, __u32, struct interface_classes);
-TABLE(hosts, 65536, struct host_key, __u32);
+TABLE(hosts, 65536, struct host_key, struct source_class);
 TABLE(workloads, 65536, struct workload_key, struct workload);
 MAP(cgroup_tables, BPF_MAP_TYPE_ARRAY, GENERATIONS, __u32, struct cgroup_table);
 TABLE(cgroups, 65536, struct cgroup_key, struct cgroup_node);
@@ -70,18 +70,18 @@ MAP(rule_sets, BPF_MAP_TYPE_ARRAY, GENERATIONS, __u32, __u64);
 
 MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, COUNTER_MAX, enum counter, __u64);
 
-#define PREFIX_MAP(map_name, entries)                                                              \
+#define PREFIX_MAP(map_name, entries, value_type)                                                  \
 	struct {                                                                                   \
 		__uint(type, BPF_MAP_TYPE_LPM_TRIE);                                               \
 		__uint(max_entries, entries);                                                      \
 		__uint(map_flags, BPF_F_NO_PREALLOC);                                              \
 		__type(key, struct prefix_key);                                                    \
-		__type(value, __u32);                                                              \
+		__type(value, value_type);                                                         \
 		__uint(pinning, LIBBPF_PIN_BY_NAME);                                               \
 	} map_name SEC(".maps")
 
-PREFIX_MAP(sources, 65536);	 /* class of a prefix of source addresses */
-PREFIX_MAP(destinations, 65536); /* class of a destination address */
+PREFIX_MAP(sources, 65536, struct source_class);
+PREFIX_MAP(destinations, 65536, __u32); /* class of a destination address */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -62,7 +62,7 @@ static __always_inline bool refused(struct __sk_buff *skb, struct scratch *s,
 	if (!generation || !(generation->flags & GENERATION_REFUSES))
 		return false;
 	begin(judgement, active);
-	if (identify(skb, packet, origin, generation->flags, judgement) != IDENTITY_KNOWN ||
+	if (identify(skb, packet, origin, generation, judgement) != IDENTITY_KNOWN ||
 	    judgement->workload_count == 0)
 		return false;
 	judge_question(s, judgement);

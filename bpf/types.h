@@ -14,7 +14,7 @@
 #define NAME_CELL_TEXT 40     /* bytes of a name in its first cell */
 #define NAME_CELL_BYTES 64
 #define BUCKET_SLOTS 8	       /* index slots in a cache line */
-#define BUCKET_PROBES 10	       /* neighbouring buckets that a slot may be in */
+#define BUCKET_PROBES 10       /* neighbouring buckets that a slot may be in */
 #define MAPPING_SLOTS 4	       /* match sets in one page of a mapping */
 #define VERDICT_ENTRIES 10     /* ordered rules in one page of a verdict */
 #define QUESTION_SLOTS 8       /* questions in one bucket */
@@ -70,14 +70,33 @@ enum generation_flag {
 	GENERATION_HOSTS = 256		   /* some workload is selected by one source address */
 };
 
-/* What holds for a generation as a whole: what may be passed over, and what every name matches. */
+enum origin { ORIGIN_FORWARDED = 0, ORIGIN_LOCAL = 1 };
+
+enum workload_flag {
+	WORKLOAD_ENFORCED = 1, /* some policy in mode ENFORCE selects it */
+	WORKLOAD_AUDITED = 2,  /* some policy in mode AUDIT selects it */
+	WORKLOAD_ANYWHERE = 4  /* it has rules without a destination */
+};
+
+/* A set of policies that select the same connections. */
+struct workload {
+	__u32 id;
+	enum workload_flag flags;
+};
+_Static_assert(sizeof(struct workload) == 8, "workload has no hidden padding");
+
+/*
+ * What holds for a generation as a whole: what may be passed over, what every name matches, and the
+ * workload of connections of each origin that have no class; without flags: look it up.
+ */
 struct generation_flags {
 	enum generation_flag flags;
 	__u32 every; /* match set of every name; 0: none */
 	__u16 list;  /* first general pattern for names below which none is known; 0: none */
 	__u16 pad;
+	struct workload others[ORIGIN_LOCAL + 1];
 };
-_Static_assert(sizeof(struct generation_flags) == 12, "generation_flags has no hidden padding");
+_Static_assert(sizeof(struct generation_flags) == 28, "generation_flags has no hidden padding");
 
 /*
  * A pattern's name, in one or more cells of name_cells. Bytes are the canonical wire form: length
@@ -150,12 +169,18 @@ struct host_key {
 };
 _Static_assert(sizeof(struct host_key) == 20, "host_key has no hidden padding");
 
+/* Class of a source, and the workload of connections that are of no other class; without flags:
+ * look it up. */
+struct source_class {
+	__u32 class;
+	struct workload workload;
+};
+_Static_assert(sizeof(struct source_class) == 12, "source_class has no hidden padding");
+
 /* Class of an interface in each generation; 0: no workload selects by it. */
 struct interface_classes {
 	__u32 class[GENERATIONS];
 };
-
-enum origin { ORIGIN_FORWARDED = 0, ORIGIN_LOCAL = 1 };
 
 /* Who opens a connection: every class that the connection has, in one key. */
 struct workload_key {
@@ -221,19 +246,6 @@ struct cgroup_known {
 	__u64 seal; /* of key and classes: what is read while it changes does not fit */
 };
 _Static_assert(sizeof(struct cgroup_known) == 40, "cgroup_known has no hidden padding");
-
-enum workload_flag {
-	WORKLOAD_ENFORCED = 1, /* some policy in mode ENFORCE selects it */
-	WORKLOAD_AUDITED = 2,  /* some policy in mode AUDIT selects it */
-	WORKLOAD_ANYWHERE = 4  /* it has rules without a destination */
-};
-
-/* A set of policies that select the same connections. */
-struct workload {
-	__u32 id;
-	enum workload_flag flags;
-};
-_Static_assert(sizeof(struct workload) == 8, "workload has no hidden padding");
 
 /* What a destination may match: kind << COMPONENT_SHIFT | id. */
 enum component {

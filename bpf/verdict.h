@@ -47,19 +47,26 @@ static __always_inline void begin(struct judgement *judgement, __u32 generation)
 	judgement->first[AUDITED] = NO_RULE << 1;
 }
 
-/* Adds the workload of a key that the connection has. False: no policy selects by that key. */
-static __always_inline bool add_workload(struct judgement *judgement,
-					 const struct workload_key *key)
+/* Adds a workload. False: there is none. */
+static __always_inline bool add_known(struct judgement *judgement, const struct workload *workload)
 {
-	const struct workload *workload = bpf_map_lookup_elem(&workloads, key);
 	__u32 count = judgement->workload_count;
 
-	if (!workload || count >= CONNECTION_WORKLOADS)
+	if (!workload->flags || count >= CONNECTION_WORKLOADS)
 		return false;
 	judgement->workloads[count] = workload->id;
 	judgement->workload_count = count + 1;
 	judgement->flags |= workload->flags;
 	return true;
+}
+
+/* Adds the workload of a key that the connection has. False: no policy selects by that key. */
+static __always_inline bool add_workload(struct judgement *judgement,
+					 const struct workload_key *key)
+{
+	const struct workload *workload = bpf_map_lookup_elem(&workloads, key);
+
+	return workload && add_known(judgement, workload);
 }
 
 /*

@@ -10,52 +10,58 @@
 _Static_assert(CONNECTION_WORKLOADS == CGROUP_CLASSES + 1,
 	       "a connection has room for all of its workloads");
 
-static __always_inline __u32 classify(void *prefixes, __u32 generation,
-				      const struct address *address)
+static __always_inline void *find_prefix(void *prefixes, __u32 generation,
+					 const struct address *address)
 {
 	struct prefix_key key = {
 		.prefixlen = 8 * (sizeof(key) - offsetof(struct prefix_key, generation)),
 		.generation = generation,
 		.address = *address,
 	};
-	__u32 *class = bpf_map_lookup_elem(prefixes, &key);
 
-	return class ? *class : 0;
+	return bpf_map_lookup_elem(prefixes, &key);
 }
 
-/* The class of a source: that of the address itself, or of its longest prefix. */
-static __always_inline __u32 classify_source(__u32 generation, const struct address *address,
-					     __u32 flags)
+/* The class of a source: that of the address itself, or of its longest prefix. NULL: it has none.
+ */
+static __always_inline struct source_class *find_source(__u32 generation,
+							const struct address *address, __u32 flags)
 {
 	struct host_key key = {.generation = generation, .address = *address};
-	__u32 *class;
+	struct source_class *source;
 
 	if (flags & GENERATION_HOSTS) {
-		class = bpf_map_lookup_elem(&hosts, &key);
-		if (class)
-			return *class;
+		source = bpf_map_lookup_elem(&hosts, &key);
+		if (source)
+			return source;
 	}
-	return flags & GENERATION_SOURCES ? classify(&sources, generation, address) : 0;
+	return flags & GENERATION_SOURCES ? find_prefix(&sources, generation, address) : NULL;
 }
 
 static __always_inline enum identity identify_forwarded(struct __sk_buff *skb,
-							const struct packet *packet, __u32 flags,
+							const struct packet *packet,
+							const struct generation_flags *whole,
 							struct judgement *judgement)
 {
 	struct workload_key key = {
 		.generation = judgement->generation,
 		.origin = ORIGIN_FORWARDED,
 	};
+	struct source_class *source = find_source(key.generation, &packet->source, whole->flags);
 	__u32 ifindex = skb->ifindex;
 	struct interface_classes *classes;
 
-	key.source = classify_source(key.generation, &packet->source, flags);
-	if (flags & GENERATION_INTERFACES) {
+	if (whole->flags & GENERATION_INTERFACES) {
 		classes = bpf_map_lookup_elem(&interfaces, &ifindex);
 		if (!classes)
 			return IDENTITY_UNKNOWN_INTERFACE;
 		key.interface = classes->class[key.generation & (GENERATIONS - 1)];
+	} else if (add_known(judgement,
+			     source ? &source->workload : &whole->others[ORIGIN_FORWARDED])) {
+		return IDENTITY_KNOWN;
 	}
+	if (source)
+		key.source = source->class;
 	add_workload(judgement, &key);
 	return IDENTITY_KNOWN;
 }
@@ -120,21 +126,24 @@ __attribute__((noinline)) int identify_process(struct __sk_buff *skb, __u32 flag
 	return flags & GENERATION_CGROUPS_ENFORCED ? identity : IDENTITY_KNOWN;
 }
 
-static __always_inline enum identity identify_local(struct __sk_buff *skb, __u32 flags,
+static __always_inline enum identity identify_local(struct __sk_buff *skb,
+						    const struct generation_flags *whole,
 						    struct judgement *judgement)
 {
-	if (flags & (GENERATION_USERS | GENERATION_CGROUPS))
-		return identify_process(skb, flags, judgement);
-	add_process(judgement, 0, 0);
+	if (whole->flags & (GENERATION_USERS | GENERATION_CGROUPS))
+		return identify_process(skb, whole->flags, judgement);
+	if (!add_known(judgement, &whole->others[ORIGIN_LOCAL]))
+		add_process(judgement, 0, 0);
 	return IDENTITY_KNOWN;
 }
 
 /* Finds the workloads that the connection is of. */
 static __always_inline enum identity identify(struct __sk_buff *skb, const struct packet *packet,
-					      enum origin origin, __u32 flags,
+					      enum origin origin,
+					      const struct generation_flags *whole,
 					      struct judgement *judgement)
 {
 	if (origin == ORIGIN_LOCAL)
-		return identify_local(skb, flags, judgement);
-	return identify_forwarded(skb, packet, flags, judgement);
+		return identify_local(skb, whole, judgement);
+	return identify_forwarded(skb, packet, whole, judgement);
 }

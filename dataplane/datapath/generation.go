@@ -15,8 +15,8 @@ import (
 
 // generation is a rule set as the maps hold it under one generation, names and interfaces aside.
 type generation struct {
-	hosts        map[bpf.DatapathHostKey]uint32
-	sources      map[bpf.DatapathPrefixKey]uint32
+	hosts        map[bpf.DatapathHostKey]bpf.DatapathSourceClass
+	sources      map[bpf.DatapathPrefixKey]bpf.DatapathSourceClass
 	destinations map[bpf.DatapathPrefixKey]uint32
 	workloads    map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload
 	verdicts     map[bpf.DatapathVerdictKey]bpf.DatapathVerdict
@@ -28,9 +28,7 @@ type generation struct {
 func layOut(t *lower.Tables, number uint32) *generation {
 	hosts, sources := splitHosts(t.Sources)
 	g := &generation{
-		hosts:        hostKeys(hosts, number),
-		sources:      prefixes(sources, number),
-		destinations: prefixes(t.Destinations, number),
+		destinations: prefixes(t.Destinations, number, classOf),
 		workloads:    make(map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload, len(t.Workloads)),
 		verdicts:     make(map[bpf.DatapathVerdictKey]bpf.DatapathVerdict, len(t.Verdicts)),
 		cgroups:      layOutCgroups(&t.Cgroups, number),
@@ -38,6 +36,22 @@ func layOut(t *lower.Tables, number uint32) *generation {
 			Flags: flags(t.Flags, len(hosts) > 0, len(sources) > 0), Every: uint32(t.Patterns.Every), List: t.Patterns.List,
 		},
 	}
+	g.addWorkloads(t, number)
+	source := func(c lower.PrefixClass) bpf.DatapathSourceClass {
+		key := bpf.DatapathWorkloadKey{Generation: number, Origin: bpf.DatapathOriginORIGIN_FORWARDED, Source: classOf(c)}
+		return bpf.DatapathSourceClass{Class: key.Source, Workload: g.workloads[key]}
+	}
+	g.hosts, g.sources = hostKeys(hosts, number, source), prefixes(sources, number, source)
+	for origin := range g.flags.Others {
+		g.flags.Others[origin] = g.workloads[bpf.DatapathWorkloadKey{Generation: number, Origin: bpf.DatapathOrigin(origin)}] //nolint:gosec // two
+	}
+	for key, entries := range t.Verdicts {
+		g.addVerdict(bpf.DatapathVerdictKey{Generation: number, Workload: key.Workload, Component: component(key)}, entries)
+	}
+	return g
+}
+
+func (g *generation) addWorkloads(t *lower.Tables, number uint32) {
 	anywhere := map[uint32]bool{}
 	for key := range t.Verdicts {
 		if key.Kind == lower.AnyDestination {
@@ -63,10 +77,6 @@ func layOut(t *lower.Tables, number uint32) *generation {
 			Generation: number, Origin: origin, Source: uint32(key.Source), Interface: uint32(key.Interface),
 		}] = bpf.DatapathWorkload{Id: w.ID, Flags: flags}
 	}
-	for key, entries := range t.Verdicts {
-		g.addVerdict(bpf.DatapathVerdictKey{Generation: number, Workload: key.Workload, Component: component(key)}, entries)
-	}
-	return g
 }
 
 func flags(f lower.Flags, hosts, sources bool) (flags bpf.DatapathGenerationFlag) {
@@ -101,22 +111,24 @@ func splitHosts(classes []lower.PrefixClass) (hosts, sources []lower.PrefixClass
 	return hosts, sources
 }
 
-func hostKeys(classes []lower.PrefixClass, number uint32) map[bpf.DatapathHostKey]uint32 {
-	keys := make(map[bpf.DatapathHostKey]uint32, len(classes))
+func classOf(c lower.PrefixClass) uint32 { return uint32(c.Class) }
+
+func hostKeys[V any](classes []lower.PrefixClass, number uint32, value func(lower.PrefixClass) V) map[bpf.DatapathHostKey]V {
+	keys := make(map[bpf.DatapathHostKey]V, len(classes))
 	for _, c := range classes {
-		keys[bpf.DatapathHostKey{Generation: number, Address: address(c.Prefix.Addr())}] = uint32(c.Class)
+		keys[bpf.DatapathHostKey{Generation: number, Address: address(c.Prefix.Addr())}] = value(c)
 	}
 	return keys
 }
 
-func prefixes(classes []lower.PrefixClass, number uint32) map[bpf.DatapathPrefixKey]uint32 {
-	keys := make(map[bpf.DatapathPrefixKey]uint32, len(classes))
+func prefixes[V any](classes []lower.PrefixClass, number uint32, value func(lower.PrefixClass) V) map[bpf.DatapathPrefixKey]V {
+	keys := make(map[bpf.DatapathPrefixKey]V, len(classes))
 	for _, c := range classes {
 		keys[bpf.DatapathPrefixKey{
 			Prefixlen:  32 + uint32(c.Prefix.Bits()), //nolint:gosec // at most 128
 			Generation: number,
 			Address:    address(c.Prefix.Addr()),
-		}] = uint32(c.Class)
+		}] = value(c)
 	}
 	return keys
 }
@@ -173,10 +185,10 @@ func (k *kernel) readGeneration(number uint32) (*generation, error) {
 	var err error
 	if g.hosts, err = readMap(k.Hosts, func(key bpf.DatapathHostKey) bool {
 		return key.Generation == number
-	}, uint32(0)); err != nil {
+	}, bpf.DatapathSourceClass{}); err != nil {
 		return nil, err
 	}
-	if g.sources, err = readMap(k.Sources, prefixOf(number), uint32(0)); err != nil {
+	if g.sources, err = readMap(k.Sources, prefixOf(number), bpf.DatapathSourceClass{}); err != nil {
 		return nil, err
 	}
 	if g.destinations, err = readMap(k.Destinations, prefixOf(number), uint32(0)); err != nil {
