@@ -277,11 +277,12 @@ const (
 )
 
 type DatapathGenerationFlags struct {
-	_     structs.HostLayout
-	Flags DatapathGenerationFlag
-	Every uint32
-	List  uint16
-	Pad   uint16
+	_      structs.HostLayout
+	Flags  DatapathGenerationFlag
+	Every  uint32
+	List   uint16
+	Pad    uint16
+	Others [2]DatapathWorkload
 }
 
 type DatapathHostKey struct {
@@ -552,6 +553,12 @@ type DatapathSettings struct {
 	NextMatchSet     uint64
 	IndexBuckets     uint32
 	AddressesPerName uint32
+}
+
+type DatapathSourceClass struct {
+	_        structs.HostLayout
+	Class    uint32
+	Workload DatapathWorkload
 }
 
 type DatapathState struct {
