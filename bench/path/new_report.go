@@ -33,7 +33,7 @@ firewall that keeps state has.`
 
 // What stands in the way where a promise is not kept.
 const (
-	warmNote = "each connection is four look-ups, one after the other: the class of its source, the workload of that, the mapping of its destination, and the rules of the mapping's match set"
+	warmNote = "each connection is three look-ups, one after the other: the class and workload of its source, the mapping of its destination, and the rules of the mapping's match set"
 	coldNote = "where thousands of destinations take turns, the mapping and the rules for each come from memory, not from the nearest caches: two buckets and two entries of hash tables, of several cache lines"
 )
 

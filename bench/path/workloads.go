@@ -98,7 +98,7 @@ func reportWorkloads(all []costs) report.Result {
 	r := report.Result{Title: "A new connection, by number of workloads", Text: workloadsText}
 	r.Budgets = []report.Budget{
 		flat("Verdict on a new connection: the egress program in path, most workloads against fewest, one client", all, steadily(programOf(ours))),
-		noted("source addresses are in an LPM trie, which is walked bit by bit to the first that differs, and where thousands of clients take turns each step of the walk comes from memory; a hash of whole addresses before the trie would make it one step",
+		noted("a client's address leads to its workload, and that with the match set to its rules: a bucket and an entry each, in pages of their own, and where thousands of clients take turns all four come from memory",
 			flat("The same, clients by turns over all workloads", all, programOf(ours))),
 	}
 	r.Tables = []report.Table{bySize("Nanoseconds a run of the egress program by the kernel's statistics, and of the whole path: median (quartiles)", "workloads", all, []column{
