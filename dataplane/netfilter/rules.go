@@ -165,7 +165,7 @@ func knownRules() []string {
 }
 
 // known sends established connections to where they are told apart.
-func known(chain string) string { return established + " " + comment("not new") + " -g " + chain }
+func known(chain string) string { return established + " -g " + chain }
 
 func toNode() string {
 	return "-m addrtype --dst-type LOCAL " + comment("addresses of the node are no egress") + " -j RETURN"

@@ -1,0 +1,55 @@
+package netfilter
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What goes to a trusted resolver is not judged, but where the programs that judge know more than the rules: of
+// headers under IPv6, and of what is to be accepted. Another server on the port is judged.
+func TestQuestionsThatAreNotJudged(t *testing.T) {
+	v4, v6 := netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:53")
+	other := netip.MustParseAddrPort("192.0.2.54:5353")
+	for name, c := range map[string]struct {
+		resolvers []netip.AddrPort
+		target    string
+		protocol  protocol
+		want      []string
+	}{
+		"one port": {[]netip.AddrPort{v4, v6}, Return, ipv4, []string{"-d 192.0.2.53/32 -j RETURN"}},
+		"two ports": {[]netip.AddrPort{v4, other}, Return, ipv4, []string{
+			"-d 192.0.2.53/32 -p udp -m udp --dport 53 -j RETURN", "-d 192.0.2.53/32 -p tcp -m tcp --dport 53 -j RETURN",
+			"-d 192.0.2.54/32 -p udp -m udp --dport 5353 -j RETURN", "-d 192.0.2.54/32 -p tcp -m tcp --dport 5353 -j RETURN",
+		}},
+		"IPv6":   {[]netip.AddrPort{v4, v6}, Return, ipv6, nil},
+		"ACCEPT": {[]netip.AddrPort{v4, v6}, Accept, ipv4, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mangle := wantedTables(Config{Resolvers: c.resolvers, AllowedTarget: c.target, DeniedTarget: Reject}, c.protocol)[0]
+			for hook, query := range map[string]string{"PREROUTING": queryForwarded, "OUTPUT": queryLocal} {
+				rules := rulesOf(t, mangle, query)
+				if got := rules[1:min(1+len(c.want), len(rules))]; !slices.Equal(got, c.want) {
+					t.Errorf("%s: got %q, want %q", query, got, c.want)
+				}
+				rest := rules[1+len(c.want):]
+				if all := rulesOf(t, mangle, chainPrefix+hook); !slices.Equal(rest, all[len(all)-len(rest):]) {
+					t.Errorf("%s: what is not passed meets %q, not what %s ends with: %q", query, rest, hook, all)
+				}
+				if len(c.want) == 0 && slices.ContainsFunc(rest, func(rule string) bool { return strings.HasPrefix(rule, "-d ") }) {
+					t.Errorf("%s: passed without a verdict: %q", query, rest)
+				}
+			}
+		})
+	}
+}
+
+func rulesOf(t *testing.T, of *table, name string) []string {
+	t.Helper()
+	i := slices.IndexFunc(of.chains, func(c chain) bool { return c.name == name })
+	if i < 0 {
+		t.Fatalf("no chain %s", name)
+	}
+	return of.chains[i].rules
+}
