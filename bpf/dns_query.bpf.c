@@ -122,7 +122,7 @@ static __always_inline int ask(struct __sk_buff *skb, enum origin origin)
 	}
 	if (!is_trusted(&packet))
 		return 0;
-	if (packet.protocol == IPPROTO_TCP)
+	if (unlikely(packet.protocol == IPPROTO_TCP))
 		return ask_by_segment(skb, &packet, origin);
 	return ask_by_datagram(skb, &packet, origin);
 }

@@ -253,7 +253,7 @@ static __always_inline int respond(struct __sk_buff *skb)
 		count(COUNTER_MALFORMED);
 		return 0;
 	}
-	if (packet.protocol == IPPROTO_TCP)
+	if (unlikely(packet.protocol == IPPROTO_TCP))
 		return respond_by_segment(skb, &packet);
 	if (packet.protocol == IPPROTO_UDP)
 		respond_by_datagram(skb, &packet);

@@ -107,6 +107,11 @@ enum scratch_limit {
 	SCRATCH_LEVELS = 4 /* programs that may interrupt one another on one CPU */
 };
 
+/*
+ * What every run needs comes first, and the long arrays behind, of which most runs touch the
+ * beginning: the fewer lines and pages, the less comes from memory. An instruction reaches the
+ * first 32 KiB alone.
+ */
 struct scratch {
 	__u32 claimed;
 	__u32 index; /* its key, once it was claimed */
@@ -123,14 +128,15 @@ struct scratch {
 	__u32 list;	 /* of general patterns, of that suffix */
 	__u32 suffix_at; /* in text: the suffix that is looked up */
 	__u32 suffix_bytes;
-	__u64 hash;			  /* of the whole name */
-	__u64 label_hash[LABELS_MAX + 1]; /* then hashes of the suffix that begins with the label */
-	__u8 label_at[LABELS_MAX + 1];	  /* where the label begins in the canonical form */
+	__u64 hash; /* of the whole name */
+
+	struct query_key asker; /* who asks, or asked what the message answers */
+	struct search search;	/* for its place among the questions */
+	struct asked asked;	/* the question that it answers */
+	struct response response;
 
 	/* What the answer says, so far. */
-	struct chain_name chain[CHAIN_MAX];
 	__u64 addresses_digest; /* a sum, since their order rotates */
-	struct learned_set sets[LEARNED_SETS];
 	__u32 chain_names;
 	__u32 set_count;
 	__u32 sets_over_limit; /* match sets passed over: too many */
@@ -151,14 +157,15 @@ struct scratch {
 	__u32 owner;	      /* its place on the chain, from 1; 0: not on it */
 	__u32 skipped;	      /* records of owners that are not on the chain, yet */
 	__u32 grown;	      /* the chain grew after a record was skipped: walk once more */
-	struct service service;
 	__u32 addresses_limit;
 	__u32 generations; /* to learn for: bits */
 
-	struct query_key asker; /* who asks, or asked what the message answers */
-	struct search search;	/* for its place among the questions */
-	struct response response;
-	struct asked asked;	    /* the question that it answers */
+	struct chain_name chain[CHAIN_MAX];
+	__u8 label_at[LABELS_MAX + 1];	  /* where the label begins in the canonical form */
+	__u64 label_hash[LABELS_MAX + 1]; /* then hashes of the suffix that begins with the label */
+	__u8 text[TEXT_BYTES + 8];
+
+	struct service service;
 	struct judgement judgement; /* of a question */
 
 	/* The TCP stream that a segment is of, as it will be when the segment has passed. */
@@ -179,14 +186,17 @@ struct scratch {
 
 	struct cgroup_walk walk;
 
-	__u64 aligned[0];
-	__u8 message[MESSAGE_MAX + 1 + 8]; /* words may be read up to its last byte */
-	__u8 text[TEXT_BYTES + 8];
+	struct learned_set sets[LEARNED_SETS];
 	struct answer_event event;
 	union {
 		struct answer_address event_addresses[ANSWER_ADDRESSES];
 		__u8 event_tail[EVENT_TAIL_MAX + 512];
 	};
+
+	__u64 aligned[0];
+	__u8 message[MESSAGE_MAX + 1 +
+		     72]; /* words may be read up to its last byte; for the verifier, the last one
+			     of a label that begins there */
 };
 
 /*

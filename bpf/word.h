@@ -3,6 +3,9 @@
 
 #include "types.h"
 
+/* Has the compiler put what follows aside: what is usual is in few lines of the cache. */
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
 /*
  * Has the CPU fetch what will be read a little later, and go on: lines of several tables come from
  * memory at the same time, and while the message is read.
