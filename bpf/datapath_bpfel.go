@@ -402,49 +402,8 @@ type DatapathScratch struct {
 	SuffixBytes  uint32
 	_            [4]byte
 	Hash         uint64
-	LabelHash    [128]uint64
-	LabelAt      [128]uint8
-	Chain        [16]struct {
-		_        structs.HostLayout
-		Hash     uint64
-		Position uint32
-		Bytes    uint32
-	}
-	AddressesDigest uint64
-	Sets            [256]struct {
-		_        structs.HostLayout
-		MatchSet uint32
-		Names    uint32
-	}
-	ChainNames    uint32
-	SetCount      uint32
-	SetsOverLimit uint32
-	Addresses     uint32
-	MinTtl        uint32
-	Special       uint32
-	OverLimit     uint32
-	CommitAddress uint32
-	CommitSet     uint32
-	Position      uint32
-	Records       uint32
-	Fault         uint32
-	OwnerPosition uint32
-	Owner         uint32
-	Skipped       uint32
-	Grown         uint32
-	Service       struct {
-		_        structs.HostLayout
-		At       uint32
-		End      uint32
-		Ttl      uint32
-		Least    uint32
-		HintSize uint32
-		Fault    uint32
-	}
-	AddressesLimit uint32
-	Generations    uint32
-	Asker          DatapathQueryKey
-	Search         struct {
+	Asker        DatapathQueryKey
+	Search       struct {
 		_     structs.HostLayout
 		Asker struct {
 			_       structs.HostLayout
@@ -462,6 +421,12 @@ type DatapathScratch struct {
 		Place        uint32
 		Found        uint32
 	}
+	Asked struct {
+		_      structs.HostLayout
+		Bucket uint32
+		Slot   uint32
+		State  uint64
+	}
 	Response struct {
 		_        structs.HostLayout
 		Question struct {
@@ -476,11 +441,42 @@ type DatapathScratch struct {
 		ExpiresAt uint64
 		Lifetime  uint64
 	}
-	Asked struct {
-		_      structs.HostLayout
-		Bucket uint32
-		Slot   uint32
-		State  uint64
+	AddressesDigest uint64
+	ChainNames      uint32
+	SetCount        uint32
+	SetsOverLimit   uint32
+	Addresses       uint32
+	MinTtl          uint32
+	Special         uint32
+	OverLimit       uint32
+	CommitAddress   uint32
+	CommitSet       uint32
+	Position        uint32
+	Records         uint32
+	Fault           uint32
+	OwnerPosition   uint32
+	Owner           uint32
+	Skipped         uint32
+	Grown           uint32
+	AddressesLimit  uint32
+	Generations     uint32
+	Chain           [16]struct {
+		_        structs.HostLayout
+		Hash     uint64
+		Position uint32
+		Bytes    uint32
+	}
+	LabelAt   [128]uint8
+	LabelHash [128]uint64
+	Text      [16392]uint8
+	Service   struct {
+		_        structs.HostLayout
+		At       uint32
+		End      uint32
+		Ttl      uint32
+		Least    uint32
+		HintSize uint32
+		Fault    uint32
 	}
 	Judgement struct {
 		_             structs.HostLayout
@@ -529,12 +525,16 @@ type DatapathScratch struct {
 		Found   DatapathCgroupKnown
 		Key     DatapathCgroupKey
 	}
-	Aligned        [0]uint64
-	Message        [65544]uint8
-	Text           [16392]uint8
+	Sets [256]struct {
+		_        structs.HostLayout
+		MatchSet uint32
+		Names    uint32
+	}
 	Event          DatapathAnswerEvent
 	EventAddresses [1000]DatapathAnswerAddress
 	_              [13280]byte
+	Aligned        [0]uint64
+	Message        [65608]uint8
 }
 
 type DatapathScratchLimit uint32
