@@ -127,7 +127,7 @@ static __always_inline enum counter answer_query(struct scratch *s, const struct
 	int finding;
 
 	if (readable) {
-		prefetch_suffix(s, set);
+		prefetch_suffix(s);
 		prefetch_told(s, set);
 	}
 	/* No question has the hash 0: then it is only whether anything was asked. */

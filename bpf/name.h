@@ -325,27 +325,34 @@ __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32
 
 /*
  * Prefetches where the name that was read last is looked up first, and its cell: of the slots that
- * which has its hash, found without a branch, so that nothing waits for the bucket here.
+ * which has its hash, found without a branch, so that nothing waits for the bucket here. Not
+ * inlined: the stack of who calls is short.
  */
-static __always_inline void prefetch_suffix(const struct scratch *s, const struct settings *set)
+__attribute__((noinline)) int prefetch_suffix(struct scratch *s)
 {
-	__u32 bucket = bucket_of(set, s->hash, 0), cell;
-	struct name_bucket *slots = bpf_map_lookup_elem(&name_index, &bucket);
+	__u32 key = 0; /* one for all maps */
+	const struct settings *set = bpf_map_lookup_elem(&settings, &key);
+	struct name_bucket *slots;
 	struct name_cell *record;
 	__u64 found = 0;
 
+	if (!s || !set)
+		return 0;
+	key = bucket_of(set, s->hash, 0);
+	slots = bpf_map_lookup_elem(&name_index, &key);
 	if (!slots)
-		return;
+		return 0;
 #pragma unroll
 	for (int i = 0; i < BUCKET_SLOTS; i++) {
 		__u64 slot = load_word(&slots->slots[i]);
 
 		found |= slot & ((__s64)(((slot ^ s->hash) >> 24) - 1) >> 63);
 	}
-	cell = (found & 0xffffff) - 1;
-	record = bpf_map_lookup_elem(&name_cells, &cell);
+	key = (found & 0xffffff) - 1;
+	record = bpf_map_lookup_elem(&name_cells, &key);
 	if (record)
 		prefetch(record);
+	return 0;
 }
 
 /* Notes the match set and the list of the longest suffix of the name that has any. */

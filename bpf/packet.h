@@ -13,7 +13,6 @@
 #define IPV4_HEADER 20
 #define IPV6_HEADER 40
 #define UDP_HEADER 8
-#define TRANSPORT_BEGIN 8 /* bytes that TCP, UDP and SCTP have at least */
 
 /* What IPv6 calls next header, where it is not a protocol of its own. */
 enum { NEXT_HOP_BY_HOP = 0, NEXT_ROUTING = 43, NEXT_FRAGMENT = 44, NEXT_AUTHENTICATION = 51 };
@@ -28,8 +27,6 @@ struct packet {
 	__u8 version;	/* of IP */
 	__u8 icmp_type; /* of ICMP and ICMPv6 */
 	bool fragment;	/* not the first one: no transport header */
-	bool ahead;	/* the begin of the transport header is read already */
-	__be16 begin[TRANSPORT_BEGIN / 2];
 	__be16 source_port;
 	__be16 destination_port;
 	__be16 udp_bytes; /* length that a UDP header tells */
@@ -61,23 +58,18 @@ static __always_inline bool read_ipv6(const struct __sk_buff *skb, struct packet
 	packet->protocol = ((__u8 *)header)[6];
 	packet->offset = IPV6_HEADER;
 	packet->fragment = false;
-	packet->ahead = false;
 	__builtin_memcpy(&packet->source, &header[1], sizeof(struct address));
 	__builtin_memcpy(&packet->destination, &header[3], sizeof(struct address));
 	return true;
 }
 
-/*
- * Reads the IP header without extensions: whatever follows, the addresses are known. Of IPv4 what
- * follows a header without options comes with it, if it is there: a load less.
- */
+/* Reads the IP header without extensions: whatever follows, the addresses are known. */
 static __always_inline bool read_addresses(const struct __sk_buff *skb, struct packet *packet)
 {
-	__u32 words[(IPV4_HEADER + TRANSPORT_BEGIN) / 4];
+	__u32 words[IPV4_HEADER / 4];
 	const __u8 *header = (const __u8 *)words;
 
-	packet->ahead = load_bytes(skb, 0, words, sizeof(words));
-	if (!packet->ahead && !load_bytes(skb, 0, words, IPV4_HEADER))
+	if (!load_bytes(skb, 0, words, sizeof(words)))
 		return false;
 	packet->version = header[0] >> 4;
 	if (packet->version == 6)
@@ -85,8 +77,6 @@ static __always_inline bool read_addresses(const struct __sk_buff *skb, struct p
 	packet->offset = (header[0] & 15) * 4;
 	if (packet->version != 4 || packet->offset < IPV4_HEADER)
 		return false;
-	packet->ahead &= packet->offset == IPV4_HEADER;
-	__builtin_memcpy(packet->begin, header + IPV4_HEADER, TRANSPORT_BEGIN);
 	packet->protocol = header[9];
 	packet->fragment = (words[1] & bpf_htonl(0x1fff)) != 0;
 	map_ipv4(&packet->source, header + 12);
@@ -130,6 +120,8 @@ __attribute__((noinline)) int skip_extensions(struct __sk_buff *skb, struct pack
 /* Reads what the rules ask about the transport header. Call read_addresses first. */
 static __always_inline bool read_transport(struct __sk_buff *skb, struct packet *packet)
 {
+	__be16 begin[4]; /* of the header: each of the three protocols has at least so much */
+
 	packet->source_port = 0;
 	packet->destination_port = 0;
 	packet->icmp_type = 0;
@@ -142,12 +134,11 @@ static __always_inline bool read_transport(struct __sk_buff *skb, struct packet 
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
 	case PROTOCOL_SCTP:
-		if (!packet->ahead &&
-		    !load_bytes(skb, packet->offset, packet->begin, TRANSPORT_BEGIN))
+		if (!load_bytes(skb, packet->offset, begin, sizeof(begin)))
 			return false;
-		packet->source_port = packet->begin[0];
-		packet->destination_port = packet->begin[1];
-		packet->udp_bytes = packet->begin[2];
+		packet->source_port = begin[0];
+		packet->destination_port = begin[1];
+		packet->udp_bytes = begin[2];
 		return true;
 	case IPPROTO_ICMP:
 	case PROTOCOL_ICMPV6:

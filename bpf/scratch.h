@@ -157,6 +157,7 @@ struct scratch {
 	__u32 owner;	      /* its place on the chain, from 1; 0: not on it */
 	__u32 skipped;	      /* records of owners that are not on the chain, yet */
 	__u32 grown;	      /* the chain grew after a record was skipped: walk once more */
+	struct service service;
 	__u32 addresses_limit;
 	__u32 generations; /* to learn for: bits */
 
@@ -165,7 +166,6 @@ struct scratch {
 	__u64 label_hash[LABELS_MAX + 1]; /* then hashes of the suffix that begins with the label */
 	__u8 text[TEXT_BYTES + 8];
 
-	struct service service;
 	struct judgement judgement; /* of a question */
 
 	/* The TCP stream that a segment is of, as it will be when the segment has passed. */
@@ -187,16 +187,17 @@ struct scratch {
 	struct cgroup_walk walk;
 
 	struct learned_set sets[LEARNED_SETS];
+
+	/* Words may be read up to the last byte; for the verifier, the last word of a label there.
+	 */
+	__u64 aligned[0];
+	__u8 message[MESSAGE_MAX + 1 + 72];
+
 	struct answer_event event;
 	union {
 		struct answer_address event_addresses[ANSWER_ADDRESSES];
 		__u8 event_tail[EVENT_TAIL_MAX + 512];
 	};
-
-	__u64 aligned[0];
-	__u8 message[MESSAGE_MAX + 1 +
-		     72]; /* words may be read up to its last byte; for the verifier, the last one
-			     of a label that begins there */
 };
 
 /*
