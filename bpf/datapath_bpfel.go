@@ -458,18 +458,7 @@ type DatapathScratch struct {
 	Owner           uint32
 	Skipped         uint32
 	Grown           uint32
-	AddressesLimit  uint32
-	Generations     uint32
-	Chain           [16]struct {
-		_        structs.HostLayout
-		Hash     uint64
-		Position uint32
-		Bytes    uint32
-	}
-	LabelAt   [128]uint8
-	LabelHash [128]uint64
-	Text      [16392]uint8
-	Service   struct {
+	Service         struct {
 		_        structs.HostLayout
 		At       uint32
 		End      uint32
@@ -478,6 +467,17 @@ type DatapathScratch struct {
 		HintSize uint32
 		Fault    uint32
 	}
+	AddressesLimit uint32
+	Generations    uint32
+	Chain          [16]struct {
+		_        structs.HostLayout
+		Hash     uint64
+		Position uint32
+		Bytes    uint32
+	}
+	LabelAt   [128]uint8
+	LabelHash [128]uint64
+	Text      [16392]uint8
 	Judgement struct {
 		_             structs.HostLayout
 		Generation    uint32
@@ -530,11 +530,11 @@ type DatapathScratch struct {
 		MatchSet uint32
 		Names    uint32
 	}
+	Aligned        [0]uint64
+	Message        [65608]uint8
 	Event          DatapathAnswerEvent
 	EventAddresses [1000]DatapathAnswerAddress
 	_              [13280]byte
-	Aligned        [0]uint64
-	Message        [65608]uint8
 }
 
 type DatapathScratchLimit uint32
