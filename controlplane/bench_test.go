@@ -6,9 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
 	"github.com/nameward/nameward/e2e/fleet"
 )
 
@@ -29,8 +26,7 @@ func BenchmarkChangeToAllNodes(b *testing.B) {
 	began := time.Now()
 	f := fleet.New(fleet.Config{
 		Server: s.connection.Target(), Nodes: nodes,
-		Labels:      func(node int) map[string]string { return map[string]string{"own": fmt.Sprint(node)} },
-		DialOptions: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())},
+		Labels: func(node int) map[string]string { return map[string]string{"own": fmt.Sprint(node)} },
 	})
 	stop := f.Start(b.Context())
 	await := func(revision uint64) {

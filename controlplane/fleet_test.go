@@ -12,9 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"pgregory.net/rapid"
@@ -49,13 +47,8 @@ func (r *restartable) restart() {
 	r.start()
 }
 
-func (r *restartable) dialOptions() []grpc.DialOption {
-	return []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", r.current.Load().connection.Target())
-		}),
-	}
+func (r *restartable) dial(ctx context.Context, _ string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", r.current.Load().connection.Target())
 }
 
 // world is what the server should hold, by a model that knows nothing of how it compiles and publishes.
@@ -94,7 +87,7 @@ func newWorld(t *testing.T) *world {
 			}
 			return 0
 		},
-		DialOptions: w.server.dialOptions(),
+		Dial: w.server.dial,
 	})
 	stop := w.fleet.Start(t.Context())
 	t.Cleanup(func() {
@@ -252,7 +245,7 @@ func TestFleetLivesThroughStormsAndADrain(t *testing.T) {
 	}
 	refuses := func(node int) bool { return node%10 == 7 }
 	f := fleet.New(fleet.Config{
-		Server: "any", Nodes: nodes, BackoffLast: 500 * time.Millisecond, DialOptions: server.dialOptions(),
+		Server: "any", Nodes: nodes, BackoffLast: 500 * time.Millisecond, Dial: server.dial,
 		Slow: func(node int) time.Duration { return time.Duration(node%5) * 5 * time.Millisecond },
 		Refuse: func(node int, _ uint64) error {
 			if refuses(node) {

@@ -34,6 +34,8 @@ const (
 	streamWindow, connectionWindow = 1 << 20, 2 << 20
 	// Each connection has such a buffer for as long as it lives, and what agents say is short. gRPC's own is 32 KiB.
 	readBuffer = 4 << 10
+	// A connection has such a buffer while something is written: in a fan-out, all have. gRPC's own is 32 KiB.
+	writeBuffer = 8 << 10
 	// A connection that is silent for so long is asked whether it lives. The answer has its time: a node
 	// that is short of CPU must not be taken for dead.
 	keepaliveTime, keepaliveTimeout = 10 * time.Second, 10 * time.Second
@@ -121,7 +123,7 @@ func newGRPCServer(
 		grpc.ChainStreamInterceptor(requests.stream, guard.Stream, validator.Stream, fresh.Stream),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
-		grpc.ReadBufferSize(readBuffer),
+		grpc.ReadBufferSize(readBuffer), grpc.WriteBufferSize(writeBuffer),
 		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connectionWindow),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),

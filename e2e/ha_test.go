@@ -179,17 +179,19 @@ func (h *highlyAvailable) startServers(t *testing.T, dir string) {
 // dialOptions dial in the namespace, and notice that a server is silent.
 func (h *highlyAvailable) dialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
-			var conn net.Conn
-			err := h.net.Do(func() (err error) {
-				conn, err = (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", address)
-				return err
-			})
-			return conn, err
-		}),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(h.dial),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 	}
+}
+
+// dial connects in the namespace.
+func (h *highlyAvailable) dial(ctx context.Context, address string) (net.Conn, error) {
+	var conn net.Conn
+	err := h.net.Do(func() (err error) {
+		conn, err = (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", address)
+		return err
+	})
+	return conn, err
 }
 
 func (h *highlyAvailable) startFleet(t *testing.T) {
@@ -199,7 +201,7 @@ func (h *highlyAvailable) startFleet(t *testing.T) {
 		addresses = append(addresses, s.host+":7443")
 	}
 	h.fleet = fleets.New(fleets.Config{
-		Servers: addresses, Nodes: haNodes, DialOptions: h.dialOptions(), BackoffLast: 3 * time.Second,
+		Servers: addresses, Nodes: haNodes, Dial: h.dial, Silence: 10 * time.Second, BackoffLast: 3 * time.Second,
 		Remember: func(int) bool { return true },
 		Labels:   func(node int) map[string]string { return map[string]string{"role": fmt.Sprintf("r%d", node%haRoles)} },
 	})

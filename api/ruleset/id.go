@@ -53,8 +53,14 @@ func IDOf(policies iter.Seq[[]byte], count int, sets []DomainSet) ID {
 	d := digest{hash: sha256.New()}
 	d.number(count)
 	for canonical := range policies {
-		d.buffer = append(d.buffer, canonical...)
-		d.flush()
+		if len(canonical) < hashedAtOnce {
+			d.buffer = append(d.buffer, canonical...)
+			d.flush()
+			continue
+		}
+		d.hash.Write(d.buffer)
+		d.hash.Write(canonical)
+		d.buffer = d.buffer[:0]
 	}
 	return d.id(sets)
 }
@@ -102,7 +108,10 @@ type digest struct {
 	buffer []byte
 }
 
-const digestBuffer = 4096
+const (
+	digestBuffer = 4096
+	hashedAtOnce = 256 // from which length on it costs more to gather texts than to hash them one by one
+)
 
 func (d *digest) flush() {
 	if d.hash != nil && len(d.buffer) >= digestBuffer {

@@ -46,15 +46,23 @@ func join(ctx context.Context, s *server, nodes int) *agents {
 	return a
 }
 
+// joinBare is for a server that says nothing that rules could be held against.
+func joinBare(ctx context.Context, s *server, nodes int) *agents {
+	all := &arrivals{}
+	a := start(ctx, s, fleet.Config{Nodes: nodes, Arrived: all.add})
+	a.arrivals = all
+	return a
+}
+
 // joinWith has a function take what arrives.
 func joinWith(ctx context.Context, s *server, nodes int, arrived func(fleet.Arrival)) *agents {
-	a := &agents{}
-	a.Fleet = fleet.New(fleet.Config{
-		Server: s.address, Nodes: nodes, Arrived: arrived,
-		Labels:      func(int) map[string]string { return map[string]string{"role": "web"} },
-		Keep:        func(node int) bool { return node == kept },
-		Credentials: s.keys.ofNode,
-	})
+	return start(ctx, s, fleet.Config{Nodes: nodes, Arrived: arrived, Keep: func(node int) bool { return node == kept }})
+}
+
+func start(ctx context.Context, s *server, config fleet.Config) *agents {
+	config.Server, config.Credentials = s.address, s.keys.ofNode
+	config.Labels = func(int) map[string]string { return map[string]string{"role": "web"} }
+	a := &agents{Fleet: fleet.New(config)}
 	a.stop = a.Start(ctx)
 	return a
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/nameward/nameward/bench/measure"
@@ -80,14 +81,18 @@ func (w works) with(measure work) func(context.Context, report.Config) (report.R
 	}
 }
 
-// Build builds the server into a directory and returns its path.
+// Build builds the server into a directory and returns its path. Beside it is the bare server.
 func Build(ctx context.Context, dir string) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", dir, "github.com/nameward/nameward/cmd/nameward-server").CombinedOutput()
+	const module = "github.com/nameward/nameward/"
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", dir+"/", module+"cmd/nameward-server", module+"bench/fleet/bare").CombinedOutput()
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("build the server: %w", err), errors.New(string(out)))
 	}
-	return dir + "/nameward-server", nil
+	return filepath.Join(dir, "nameward-server"), nil
 }
+
+// bareOf returns the path of the bare server that is beside a server.
+func bareOf(bin string) string { return filepath.Join(filepath.Dir(bin), "bare") }
 
 func milliseconds(ms float64) string { return fmt.Sprintf("%.1f ms", ms) }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -42,6 +43,9 @@ type server struct {
 	mappings          namewardv1.ObservationServiceClient
 	logged            sync.WaitGroup
 	last              bytes.Buffer // of its log, once it has ended
+
+	mu   sync.Mutex     // guards left
+	left map[string]int // nodes that left, by why
 }
 
 // open starts a server with a new store, in plain text.
@@ -105,10 +109,15 @@ func (s *server) follow(log io.Reader, listening chan<- string) {
 	told := false
 	for lines := bufio.NewReader(log); ; {
 		line, err := lines.ReadBytes('\n')
-		var record struct{ Msg, Address string }
-		if !told && json.Unmarshal(line, &record) == nil && record.Msg == "listening" {
-			told = true
-			listening <- record.Address
+		var record struct{ Msg, Address, Err string }
+		if json.Unmarshal(line, &record) == nil {
+			switch {
+			case !told && record.Msg == "listening":
+				told = true
+				listening <- record.Address
+			case record.Msg == "node left":
+				s.leaves(record.Err)
+			}
 		}
 		if !told {
 			s.last.Write(line)
@@ -117,6 +126,22 @@ func (s *server) follow(log io.Reader, listening chan<- string) {
 			return
 		}
 	}
+}
+
+func (s *server) leaves(why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.left == nil {
+		s.left = map[string]int{}
+	}
+	s.left[why]++
+}
+
+// whyLeft returns how many nodes left so far, by why.
+func (s *server) whyLeft() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.left)
 }
 
 // kill ends the process without a word.
@@ -156,6 +181,15 @@ type use struct {
 
 // clockTicks is what the kernel counts the time of processes in, a second (USER_HZ).
 const clockTicks = 100
+
+// ownCPU is what this process has had of the processors.
+func ownCPU() time.Duration {
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		return 0
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
 
 func (s *server) use() (u use, err error) {
 	pid := s.command.Process.Pid

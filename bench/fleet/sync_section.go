@@ -42,6 +42,7 @@ type synced struct {
 	// one.
 	revision uint64
 	text     [][]string
+	memory   float64 // a node
 }
 
 func syncs(ctx context.Context, bin string, size size) (report.Result, error) {
@@ -136,6 +137,7 @@ func (r *synced) first(ctx context.Context, bin string) (err error) {
 	}
 	r.budget("first sync: time", fmt.Sprintf("≤ %g s", r.syncTime), report.Spread(took, seconds), took.Median() <= r.syncTime)
 	r.budget("first sync: server CPU", fmt.Sprintf("≤ %g s", r.syncCPU), report.Spread(cpu, seconds), cpu.Median() <= r.syncCPU)
+	r.memory = memory.Median()
 	r.budget("first sync: memory a node", fmt.Sprintf("≤ %g KB", r.syncMemory/1e3), report.Spread(memory, report.Bytes), memory.Median() <= r.syncMemory)
 	return nil
 }
@@ -147,41 +149,6 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// quiet has one change after the other, each when all nodes have the one before and have said so.
-func (r *synced) quiet(ctx context.Context, _ string) error {
-	before, err := r.server.use()
-	if err != nil {
-		return err
-	}
-	var delay, written measure.Series
-	for change := range r.size.quiet {
-		pause(ctx, quietPause)
-		began := time.Now()
-		if err := r.server.put(ctx, policyOf(0, 1+change)); err != nil {
-			return err
-		}
-		changed := time.Now()
-		written.Values = append(written.Values, inMilliseconds(changed.Sub(began)))
-		if err := r.agents.awaitRevision(ctx, r.revision+1); err != nil {
-			return err
-		}
-		r.revision = r.agents.Agent(kept).State().Revision
-		for _, d := range delays(r.agents.arrivals.take(), r.revision, []time.Time{changed}) {
-			delay.Values = append(delay.Values, inMilliseconds(d))
-		}
-	}
-	pause(ctx, quietPause)
-	cpu, err := r.cpuPerMillion(before, len(delay.Values))
-	if err != nil {
-		return err
-	}
-	r.text = append(r.text, quantiles("a change at a quiet rate", delay, milliseconds), quantiles("its write", written, milliseconds))
-	r.budget("one change: half of the nodes within", fmt.Sprintf("≤ %g ms", r.quietHalf), milliseconds(delay.Median()), delay.Median() <= r.quietHalf)
-	r.budget("one change: 99 of 100 within", fmt.Sprintf("≤ %g ms", r.quietMost), milliseconds(delay.Quantile(0.99)), delay.Quantile(0.99) <= r.quietMost)
-	r.budget("one change: server CPU, a million deliveries", fmt.Sprintf("≤ %g s", r.quietCPU), seconds(cpu), cpu <= r.quietCPU)
-	return nil
-}
-
 func (r *synced) cpuPerMillion(before use, deliveries int) (float64, error) {
 	after, err := r.server.use()
 	return (after.cpu - before.cpu).Seconds() / float64(deliveries) * 1e6, err
@@ -191,8 +158,20 @@ func (r *synced) budget(work, promise, measured string, met bool) {
 	if r.keys != nil {
 		work = "mTLS, " + work
 	}
-	work = fmt.Sprintf("%s (%s policies, %s nodes)", work, report.Count(float64(r.size.policies)), report.Count(float64(r.size.nodes)))
-	r.result.Budgets = append(r.result.Budgets, report.Budget{Work: work, Promise: promise, Measured: measured, Met: met})
+	r.result.Budgets = append(r.result.Budgets, report.Budget{Work: r.withSize(work), Promise: promise, Measured: measured, Met: met})
+}
+
+func (r *synced) withSize(work string) string {
+	return fmt.Sprintf("%s (%s policies, %s nodes)", work, report.Count(float64(r.size.policies)), report.Count(float64(r.size.nodes)))
+}
+
+// note adds to a budget what it is to be read with.
+func (r *synced) note(work, text string) {
+	for i := range r.result.Budgets {
+		if r.result.Budgets[i].Work == r.withSize(work) {
+			r.result.Budgets[i].Note = text
+		}
+	}
 }
 
 const busyInterval = 20 * time.Millisecond

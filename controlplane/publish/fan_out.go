@@ -19,17 +19,21 @@ const (
 	stragglers = 16
 )
 
-// Where so many revisions come within one fan-out that fan-outs leave no time for what makes them, the next one waits
-// a few times as long: what is passed on is still on its way through connections and nodes when streams are through.
+// The next fan-out waits a few times as long where revisions come faster than fan-outs: what is passed on is still on its
+// way through connections and nodes when streams are through. Without a pause, fan-outs take all of the time and each
+// takes longer: waiting costs no delay, up to a point. In a burst, where fan-outs would leave no time for what makes
+// revisions, it is to cost some.
 const (
-	burstRevisions = 8
-	burstFactor    = 4
+	steadyRevisions, steadyFactor = 2, 2
+	burstRevisions, burstFactor   = 8, 4
+	burstRate                     = 100 // revisions a second
 )
 
 // fanOut is the time from a publication until the streams that were idle have passed it on.
 type fanOut struct {
 	start     time.Time
 	revisions uint64 // that it has
+	rate      float64
 	// pending counts the streams that are awaited, and one for the publisher until it has counted all.
 	pending atomic.Int64
 	streams int64        // that were awaited; the publisher's until begun
@@ -38,8 +42,9 @@ type fanOut struct {
 	done    chan struct{}
 }
 
-func newFanOut(start time.Time, revisions uint64) *fanOut {
-	f := &fanOut{start: start, revisions: revisions, done: make(chan struct{})}
+// newFanOut is of revisions that came within a time.
+func newFanOut(start time.Time, revisions uint64, within time.Duration) *fanOut {
+	f := &fanOut{start: start, revisions: revisions, rate: float64(revisions) / within.Seconds(), done: make(chan struct{})}
 	f.pending.Store(1)
 	return f
 }
@@ -58,6 +63,17 @@ func (f *fanOut) leave() {
 	if f.pending.Add(-1) <= f.few.Load() {
 		f.through.Do(func() { close(f.done) })
 	}
+}
+
+// factor says how many times as long as the fan-out takes the next one waits.
+func (f *fanOut) factor() time.Duration {
+	switch {
+	case f.revisions >= burstRevisions && f.rate >= burstRate:
+		return burstFactor
+	case f.revisions >= steadyRevisions:
+		return steadyFactor
+	}
+	return 1
 }
 
 // wait returns when the next publication may begin. A nil fan-out was none.
@@ -81,10 +97,11 @@ func (f *fanOut) wait(ctx context.Context) {
 	case <-longest.C:
 		return
 	}
-	if f.revisions < burstRevisions {
+	factor := f.factor()
+	if factor == 1 {
 		return
 	}
-	spread := time.NewTimer((burstFactor - 1) * time.Since(f.start))
+	spread := time.NewTimer((factor - 1) * time.Since(f.start))
 	defer spread.Stop()
 	select {
 	case <-ctx.Done():

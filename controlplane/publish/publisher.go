@@ -54,8 +54,9 @@ type Publisher struct {
 	contents map[ruleset.ID]*Content
 	retired  []*Content
 	topics   map[string]*topic
-	// published is closed when another snapshot becomes current.
-	published chan struct{}
+	// published is closed when another snapshot becomes current, publishedAt when the last one did.
+	published   chan struct{}
+	publishedAt time.Time
 }
 
 // topic is a distinct set of labels.
@@ -121,7 +122,8 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 		return nil
 	}
 	now := time.Now()
-	fanOut := newFanOut(now, revision-p.revision)
+	fanOut := newFanOut(now, revision-p.revision, now.Sub(p.publishedAt))
+	p.publishedAt = now
 	change := p.makeCurrent(snapshot, revision)
 	for key, t := range p.topics {
 		if len(t.subscriptions) == 0 && now.Sub(t.idleSince) > idleTime {
@@ -140,6 +142,11 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 			s.await(before, fanOut)
 		}
 		close(before.superseded)
+		for s := range t.subscriptions {
+			if s.wake != nil {
+				s.wake()
+			}
+		}
 	}
 	p.retire()
 	close(p.published)
@@ -257,7 +264,11 @@ func (p *Publisher) Remembered(id ruleset.ID) (*Content, bool) {
 }
 
 // Subscribe follows the rule set of a node with these labels. Close must be called.
-func (p *Publisher) Subscribe(labels map[string]string) *Subscription {
+func (p *Publisher) Subscribe(labels map[string]string) *Subscription { return p.Follow(labels, nil) }
+
+// Follow subscribes, and has a function called when something else is wanted. It must return at once, and may still be
+// called while the subscription is closed.
+func (p *Publisher) Follow(labels map[string]string, wake func()) *Subscription {
 	key := compile.Project(labels, slices.Sorted(maps.Keys(labels)))
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -268,7 +279,7 @@ func (p *Publisher) Subscribe(labels map[string]string) *Subscription {
 		t.newest.Store(newEvent(t.selection.content, p.revision, time.Now()))
 		p.topics[key] = t
 	}
-	s := &Subscription{publisher: p, topic: t}
+	s := &Subscription{publisher: p, topic: t, wake: wake}
 	t.subscriptions[s] = struct{}{}
 	return s
 }

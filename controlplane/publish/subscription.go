@@ -9,6 +9,7 @@ import (
 type Subscription struct {
 	publisher *Publisher
 	topic     *topic
+	wake      func() // is told of each event; nil for nobody
 	// delivered is the last event that the stream was through with.
 	delivered atomic.Pointer[Event]
 	// awaited is the fan-out that waits for the stream to be through with the next.

@@ -225,6 +225,8 @@ func (s follower) Reload(from func(record func(storage.Record) error) (storage.M
 func (s follower) replaceAll(loaded *memdb.Txn, meta storage.Meta) map[node.ID]*Node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.nodes.mu.Lock()
+	defer s.nodes.mu.Unlock()
 	txn := s.db.Txn(true)
 	defer txn.Abort()
 	replaceTable(txn, loaded, tablePolicies, func(before, now *policy.Policy) *policy.Policy {
@@ -240,20 +242,22 @@ func (s follower) replaceAll(loaded *memdb.Txn, meta storage.Meta) map[node.ID]*
 		return now
 	}, func(set *policy.DomainSet) string { return set.Name })
 	changed := map[node.ID]*Node{}
-	for _, n := range all[*Node](txn, tableNodes, indexID) {
-		changed[n.ID] = nil
+	for _, place := range all[*nodePlace](txn, tableNodes, indexID) {
+		changed[place.id] = nil
 	}
-	replaceTable(txn, loaded, tableNodes, func(before, now *Node) *Node {
-		delete(changed, now.ID)
+	replaceTable(txn, loaded, tableNodes, func(before, now *nodePlace) *nodePlace {
+		delete(changed, now.id)
 		if before == nil {
-			changed[now.ID] = now
+			changed[now.id] = now.newest.Load()
 			return now
 		}
-		kept := *now
-		kept.Status = before.Status
-		return &kept
-	}, func(n *Node) string { return n.ID.String() })
+		kept := *now.newest.Load()
+		kept.Status = before.newest.Load().Status
+		before.newest.Store(&kept)
+		return before
+	}, func(place *nodePlace) string { return place.id.String() })
 	txn.Commit()
+	s.nodes.tell()
 	s.revision = meta.Revision
 	s.policyRevision = max(meta.Collections[collectionOf(policy.Collection)], firstRevision)
 	s.rulesRevision = max(s.policyRevision, meta.Collections[collectionOf(policy.DomainSetCollection)])

@@ -45,7 +45,7 @@ func (l *loader) load(record storage.Record) error {
 		if err != nil {
 			return err
 		}
-		return l.txn.Insert(tableNodes, n)
+		return l.txn.Insert(tableNodes, newNodePlace(n))
 	default:
 		return fmt.Errorf("%w: %q: no collection %q is known to this version", storage.ErrCorrupt, record.Key, collection)
 	}

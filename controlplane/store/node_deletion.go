@@ -48,18 +48,27 @@ func (n *Node) CheckDeletion() error {
 
 // dropNode makes a deletion visible.
 func (s *Store) dropNode(id node.ID, revision uint64) {
-	txn := s.db.Txn(true)
-	defer txn.Abort()
-	// The status may have been replaced since the deletion was asked for.
-	current, err := findNode(txn, id)
-	if err == nil && current != nil {
-		err = txn.Delete(tableNodes, current)
-	}
-	if err != nil {
+	if err := s.unplaceNode(id); err != nil {
 		panic(fmt.Sprintf("read model refused revision %d: %v", revision, err)) // the schema does not fit
 	}
-	txn.Commit()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.revision = revision
+}
+
+func (s *Store) unplaceNode(id node.ID) error {
+	s.nodes.mu.Lock()
+	defer s.nodes.mu.Unlock()
+	txn := s.db.Txn(true)
+	defer txn.Abort()
+	place, err := findPlace(txn, id)
+	if err != nil || place == nil {
+		return err
+	}
+	if err := txn.Delete(tableNodes, place); err != nil {
+		return fmt.Errorf("delete %s: %w", id.ResourceName(), err)
+	}
+	txn.Commit()
+	s.nodes.tell()
+	return nil
 }

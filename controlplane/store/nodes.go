@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -142,33 +141,28 @@ func (s *Store) Node(id node.ID) (*Node, error) {
 	return n, nil
 }
 
-// findNode returns nil when there is no such node.
-func findNode(txn *memdb.Txn, id node.ID) (*Node, error) {
-	object, err := txn.First(tableNodes, indexID, id.String())
-	if err != nil {
-		return nil, fmt.Errorf("look up %s: %w", id.ResourceName(), err)
-	}
-	n, _ := object.(*Node)
-	return n, nil
-}
-
 // ListNodes returns up to limit nodes whose ids come after the given one and that keep, if it is not nil, accepts,
 // in order of the ids, and whether there are more.
 func (s *Store) ListNodes(after string, limit int, keep func(*Node) bool) (nodes []*Node, more bool, err error) {
-	return listAfter(s.db.Txn(false), tableNodes, after, limit, keep)
+	_, more, err = listAfter(s.db.Txn(false), tableNodes, after, limit, func(place *nodePlace) bool {
+		n := place.newest.Load()
+		if keep != nil && !keep(n) {
+			return false
+		}
+		nodes = append(nodes, n)
+		return true
+	})
+	return nodes[:min(len(nodes), limit)], more, err
 }
 
 // Nodes returns every node in order of the ids, and a channel that closes when any of them changes, its
 // status included.
 func (s *Store) Nodes() (nodes []*Node, changed <-chan struct{}) {
-	objects, err := s.db.Txn(false).Get(tableNodes, indexID)
-	if err != nil {
-		panic(fmt.Sprintf("walk nodes: %v", err)) // the schema lacks the index
+	changed = s.nodes.next() // before they are read
+	for _, place := range all[*nodePlace](s.db.Txn(false), tableNodes, indexID) {
+		nodes = append(nodes, place.newest.Load())
 	}
-	for object := objects.Next(); object != nil; object = objects.Next() {
-		nodes = append(nodes, object.(*Node)) // the index refuses other types
-	}
-	return nodes, objects.WatchCh()
+	return nodes, changed
 }
 
 // RegisterNode keeps what a node said of itself; its status stays what it was. When that is what the store
@@ -209,45 +203,45 @@ func (s *Store) RegisterNode(ctx context.Context, n Node) error {
 // applyNode makes a registration visible.
 func (s *Store) applyNode(n Node, revision uint64) {
 	n.revision = revision
-	txn := s.db.Txn(true)
-	defer txn.Abort()
-	current, err := findNode(txn, n.ID)
-	if err == nil {
-		n.Status = NodeStatus{}
-		if current != nil {
-			n.Status = current.Status
-		}
-		err = txn.Insert(tableNodes, &n)
-	}
-	if err != nil {
+	if err := s.placeNode(n); err != nil {
 		panic(fmt.Sprintf("read model refused revision %d: %v", revision, err)) // the schema does not fit
 	}
-	txn.Commit()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.revision = revision
+}
+
+// placeNode puts a node in its place, with the status of the one that is there.
+func (s *Store) placeNode(n Node) error {
+	s.nodes.mu.Lock()
+	defer s.nodes.mu.Unlock()
+	txn := s.db.Txn(true)
+	defer txn.Abort()
+	place, err := findPlace(txn, n.ID)
+	if err != nil {
+		return err
+	}
+	n.Status = NodeStatus{}
+	if place != nil {
+		n.Status = place.newest.Load().Status
+		place.newest.Store(&n)
+	} else if err := txn.Insert(tableNodes, newNodePlace(&n)); err != nil {
+		return fmt.Errorf("insert %s: %w", n.ID.ResourceName(), err)
+	}
+	txn.Commit()
+	s.nodes.tell()
+	return nil
 }
 
 // UpdateNodeStatus lets change edit a copy of the node's status and puts it in place; ErrNotFound when the
 // node never registered. Nothing is written to disk and Revision does not move. A map must be replaced,
 // never edited: readers hold it. change must not call the store.
 func (s *Store) UpdateNodeStatus(id node.ID, change func(*NodeStatus)) error {
-	txn := s.db.Txn(true)
-	defer txn.Abort()
-	current, err := findNode(txn, id)
-	if err != nil {
-		return err
-	}
-	if current == nil {
+	unknown, err := s.UpdateNodeStatuses(map[node.ID][]func(*NodeStatus){id: {change}})
+	if len(unknown) > 0 {
 		return &ResourceError{Name: id.ResourceName(), Err: ErrNotFound}
 	}
-	changed := *current
-	change(&changed.Status)
-	if err := txn.Insert(tableNodes, &changed); err != nil {
-		return fmt.Errorf("update %s: %w", id.ResourceName(), err)
-	}
-	txn.Commit()
-	return nil
+	return err
 }
 
 func readNode(record storage.Record) (*Node, error) {

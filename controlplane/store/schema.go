@@ -29,7 +29,7 @@ func schema() *memdb.DBSchema {
 			indexID: {Name: indexID, Unique: true, Indexer: textIndex[*policy.DomainSet](func(s *policy.DomainSet) string { return s.Name })},
 		}},
 		tableNodes: {Name: tableNodes, Indexes: map[string]*memdb.IndexSchema{
-			indexID: {Name: indexID, Unique: true, Indexer: textIndex[*Node](func(n *Node) string { return n.ID.String() })},
+			indexID: {Name: indexID, Unique: true, Indexer: textIndex[*nodePlace](func(p *nodePlace) string { return p.id.String() })},
 		}},
 	}}
 }

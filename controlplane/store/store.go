@@ -66,6 +66,9 @@ type Store struct {
 	history       *history
 	current       current
 
+	// nodes keeps changes of nodes in order.
+	nodes nodeChanges
+
 	// nodesChanged, set before others write, is told of nodes that other servers register, and of those they delete.
 	nodesChanged NodesChanged
 }
@@ -80,7 +83,7 @@ func Open(ctx context.Context, backend storage.Backend) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make read model: %w", err)
 	}
-	s := &Store{backend: backend, journal: noJournal{}, db: db, rulesChanged: make(chan struct{})}
+	s := &Store{backend: backend, journal: noJournal{}, db: db, rulesChanged: make(chan struct{}), nodes: nodeChanges{changed: make(chan struct{})}}
 	txn := db.Txn(true)
 	defer txn.Abort()
 	meta, err := load(txn, func(record func(storage.Record) error) (storage.Meta, error) { return backend.Load(ctx, record) })

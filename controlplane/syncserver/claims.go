@@ -106,6 +106,15 @@ func (c *claims) end(id node.ID, cause error) {
 	}
 }
 
+// notify has the writers of all sessions look.
+func (c *claims) notify() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.sessions {
+		s.notify()
+	}
+}
+
 // len returns how many nodes are connected.
 func (c *claims) len() int {
 	c.mu.Lock()

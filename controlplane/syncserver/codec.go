@@ -29,9 +29,14 @@ func (s *Server) Codec() encoding.CodecV2 {
 // Unmarshal decodes a message, unless it is of a node and larger than any that an agent sends: decoded it would take
 // many times its bytes.
 func (c codec) Unmarshal(data mem.BufferSlice, message any) error {
-	if _, ok := message.(*agentv1.SyncRequest); ok && data.Len() > maxRequest {
+	in, behindHello := message.(*incoming)
+	if _, ok := message.(*agentv1.SyncRequest); (ok || behindHello) && data.Len() > maxRequest {
 		c.bounded.Inc()
 		return tooMuch("message", "bytes", data.Len(), maxRequest)
+	}
+	if behindHello {
+		in.read(data)
+		return nil
 	}
 	return c.CodecV2.Unmarshal(data, message) //nolint:wrapcheck // gRPC says what it was
 }

@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -32,8 +33,9 @@ import (
 
 // stream is what a node says, and the end of it.
 type stream struct {
-	ctx  context.Context
-	says []*agentv1.SyncRequest
+	ctx   context.Context
+	codec encoding.CodecV2
+	says  []*agentv1.SyncRequest
 }
 
 func (s *stream) Recv() (*agentv1.SyncRequest, error) {
@@ -45,10 +47,22 @@ func (s *stream) Recv() (*agentv1.SyncRequest, error) {
 	return next, nil
 }
 
+// RecvMsg is what the server reads behind the hello with.
+func (s *stream) RecvMsg(message any) error {
+	next, err := s.Recv()
+	if err != nil {
+		return err
+	}
+	wire, err := proto.Marshal(next)
+	if err != nil {
+		return err
+	}
+	return s.codec.Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire)}, message)
+}
+
 func (s *stream) Context() context.Context         { return s.ctx }
 func (s *stream) Send(*agentv1.SyncResponse) error { return nil }
 func (s *stream) SendMsg(any) error                { return nil }
-func (s *stream) RecvMsg(any) error                { return io.EOF }
 func (s *stream) SetHeader(metadata.MD) error      { return nil }
 func (s *stream) SendHeader(metadata.MD) error     { return nil }
 func (s *stream) SetTrailer(metadata.MD)           {}
@@ -90,7 +104,7 @@ func (f fixture) say(t testing.TB, says ...*agentv1.SyncRequest) error {
 	}
 	ctx, cancel := context.WithCancel(peer.NewContext(context.Background(), &peer.Peer{Addr: &net.TCPAddr{}, AuthInfo: plain}))
 	defer cancel()
-	return f.Sync(&stream{ctx, says})
+	return f.Sync(&stream{ctx, f.Codec(), says})
 }
 
 func hello(change func(*agentv1.Hello)) *agentv1.SyncRequest {

@@ -27,10 +27,15 @@ func (l *leaving) channel() <-chan struct{} {
 // Leave asks the agents that are connected to go to another server, each at a random moment of the drain time. Who
 // comes back is served.
 func (s *Server) Leave() {
-	s.leaving.mu.Lock()
-	defer s.leaving.mu.Unlock()
-	close(s.leaving.asked)
-	s.leaving.asked = make(chan struct{})
+	s.leaving.ask()
+	s.claims.notify()
+}
+
+func (l *leaving) ask() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.asked)
+	l.asked = make(chan struct{})
 }
 
 // Draining reports whether the server is about to stop: its agents leave, and none begins.
@@ -51,8 +56,7 @@ func (s *Server) refuseStopping() error {
 
 // ask asks the agent to leave, and says where to go.
 func (w *writer) ask() error {
-	if !w.asked {
-		w.asked = true
+	if w.asked.CompareAndSwap(false, true) {
 		w.session.server.metrics.asked.Inc()
 	}
 	response := &agentv1.SyncResponse{Drain: durationpb.New(w.session.server.drainTime)}
@@ -65,7 +69,7 @@ func (w *writer) ask() error {
 // left counts what became of an agent that was asked to leave.
 func (w *writer) left(err error) {
 	switch {
-	case !w.asked:
+	case !w.asked.Load():
 	case errors.Is(err, errStopping):
 		w.session.server.metrics.cutOff.Inc()
 	default:

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -46,6 +47,8 @@ type Server struct {
 	peers Peers
 
 	leaving *leaving
+	// writers send, and readers take in what is not an acknowledgement.
+	writers, readers *crew
 
 	drainOnce sync.Once
 	// draining closes when agents shall leave, stopped when they must.
@@ -61,6 +64,7 @@ func New(
 		store: s, publisher: publisher, mappings: mappings, flows: flows, log: log,
 		claims: claims, admission: admission, drainTime: drainTime,
 		draining: make(chan struct{}), stopped: make(chan struct{}), leaving: newLeaving(),
+		writers: newCrew(max(1, runtime.GOMAXPROCS(0)/2)), readers: newCrew(runtime.GOMAXPROCS(0)),
 	}
 	server.metrics = newMetrics(claims, admission, server.Draining)
 	server.statuses = newStatuses(s, server.forget)
@@ -106,6 +110,7 @@ func (s *Server) AwaitWanted(ctx context.Context) {
 // left. No stream begins afterwards.
 func (s *Server) Drain() {
 	s.drainOnce.Do(func() { close(s.draining) })
+	s.claims.notify()
 	// Those that chose the last moment still need one to go.
 	timer := time.NewTimer(s.drainTime + drainGrace)
 	defer timer.Stop()
@@ -128,10 +133,20 @@ func (s *Server) serve(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agen
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	hello := make(chan *agentv1.Hello, 1)
-	session := newSession(s, cancel)
-	// The goroutine outlives this function by what Recv takes to see that the stream has ended: nothing
-	// but the return of the handler ends Recv. By then the session is over, so it does no more.
-	go func() { cancel(session.read(ctx, stream.Recv, hello)) }()
+	// This goroutine lives as long as the stream, and so does the stack that it once needed: what needs much is done on
+	// others. Those that receive outlive this function by what it takes to see that the stream has ended: nothing but
+	// the return of the handler ends Recv. By then the session is over, so they do no more.
+	go func() {
+		first, err := stream.Recv()
+		switch {
+		case err != nil:
+			cancel(err)
+		case first.GetHello() == nil:
+			cancel(errNoHello)
+		default:
+			hello <- first.GetHello()
+		}
+	}()
 	timer := time.NewTimer(helloTimeout)
 	defer timer.Stop()
 	select {
@@ -142,48 +157,76 @@ func (s *Server) serve(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agen
 	case <-timer.C:
 		return errHelloLate
 	case greeting := <-hello:
+		timer.Stop()
 		if s.Draining() {
 			return s.refuseStopping()
 		}
-		return s.attend(ctx, session, greeting, stream)
+		return s.attend(ctx, newSession(s, stream, cancel), greeting)
 	}
 }
 
 // attend serves an agent that has said who it is.
-func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.Hello, stream grpc.ServerStream) error {
-	if err := session.identify(ctx, hello); err != nil {
+func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.Hello) error {
+	joined := make(chan error, 1)
+	go func() {
+		begun, err := s.join(ctx, session, hello)
+		defer begun()
+		joined <- err
+		if err == nil {
+			session.writer.start(hello, begun)
+		}
+	}()
+	if err := <-joined; err != nil {
 		return err
+	}
+	defer s.claims.release(session, session.leave)
+	defer session.end(nil)
+	defer session.writer.subscription.Close()
+	go func() { session.cancel(session.read(ctx)) }()
+	var err error
+	select {
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-s.stopped:
+		err = errStopping
+	}
+	session.writer.left(err)
+	s.log.Info("node left", "node", session.id.String(), "err", err)
+	return err
+}
+
+// join makes the session the one that speaks for its node. The function returned gives up the place among those that
+// begin.
+func (s *Server) join(ctx context.Context, session *session, hello *agentv1.Hello) (begun func(), err error) {
+	begun = func() {}
+	if err := session.identify(ctx, hello); err != nil {
+		return begun, err
 	}
 	session.peer = "of version " + hello.GetAgentVersion()
 	if from, ok := peer.FromContext(ctx); ok {
 		session.peer += " at " + from.Addr.String()
 	}
-	begun, err := s.admission.enter(ctx, s.draining)
+	begun, err = s.admission.enter(ctx, s.draining)
 	if errors.Is(err, errStopping) {
-		return s.refuseStopping()
+		return func() {}, s.refuseStopping()
 	}
 	if err != nil {
-		return err
+		return func() {}, err
 	}
-	defer begun()
 	if err := s.catchUpWith(ctx, hello); err != nil {
-		return err
+		return begun, err
 	}
+	session.writer = newWriter(session)
 	if err := s.claim(session); err != nil {
 		s.metrics.refusedClaims.Inc()
 		s.log.Warn("second agent refused", "node", session.id.String(), "agent", session.peer)
-		return err
+		return begun, err
 	}
-	defer s.claims.release(session, session.leave)
-	defer session.end(nil)
 	if err := session.register(ctx, hello); err != nil {
-		return err
+		session.end(nil)
+		s.claims.release(session, session.leave)
+		return begun, err
 	}
-	subscription := s.publisher.Subscribe(session.labels)
-	defer subscription.Close()
-	w := &writer{session: session, subscription: subscription, stream: stream, begun: begun}
-	err = w.run(ctx, hello)
-	w.left(err)
-	s.log.Info("node left", "node", session.id.String(), "err", err)
-	return err
+	session.writer.subscription = s.publisher.Follow(session.labels, session.writer.wake)
+	return begun, nil
 }

@@ -12,6 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nameward/nameward/api/flow"
@@ -30,6 +33,8 @@ const contactInterval = 5 * time.Second
 // session is what an agent says on one stream, and what its writer has to know of it.
 type session struct {
 	server   *Server
+	stream   grpc.ServerStream
+	writer   *writer
 	id       node.ID
 	instance string
 	peer     string // address and version of the agent, for people
@@ -45,9 +50,10 @@ type session struct {
 	hurried bool
 	// expires is when the certificate ends that the agent connects with next, in Unix seconds; 0 for none.
 	expires atomic.Int64
-	// registered closes when the node is known, wake has an element when the writer has to look.
-	registered chan struct{}
-	wake       chan struct{}
+	// place is where the wanted revision of the node is kept.
+	place *place
+	// decoded has an element when the crew has taken in what the goroutine that reads gave it.
+	decoded chan struct{}
 
 	// mu guards all below. It is held while a message is taken in, so that nothing of a session happens
 	// after its end.
@@ -72,8 +78,8 @@ type session struct {
 	overstated bool
 }
 
-func newSession(s *Server, cancel context.CancelCauseFunc) *session {
-	return &session{server: s, cancel: cancel, log: s.log, registered: make(chan struct{}), wake: make(chan struct{}, 1)}
+func newSession(s *Server, stream grpc.ServerStream, cancel context.CancelCauseFunc) *session {
+	return &session{server: s, stream: stream, cancel: cancel, log: s.log, decoded: make(chan struct{}, 1)}
 }
 
 func (s *session) identify(ctx context.Context, hello *agentv1.Hello) error {
@@ -103,7 +109,7 @@ func (s *session) register(ctx context.Context, hello *agentv1.Hello) error {
 	if err != nil {
 		return fmt.Errorf("register node: %w", err)
 	}
-	s.server.wanted.follow(s.id, s.labels)
+	s.place = s.server.wanted.follow(s.id, s.labels)
 	now := time.Now()
 	inForce, err := ruleset.ParseID(hello.GetRuleSetId())
 	known := err == nil && hello.GetStoreId() == s.server.store.ID()
@@ -129,7 +135,6 @@ func (s *session) register(ctx context.Context, hello *agentv1.Hello) error {
 		return err
 	}
 	s.log.Info("node joined", "agent_version", hello.GetAgentVersion(), "rule_set", inForce.String(), "revision", hello.GetRevision())
-	close(s.registered)
 	return nil
 }
 
@@ -158,36 +163,55 @@ func (s *session) end(cause error) {
 	s.cancel(cause)
 }
 
-// read takes in what the agent says until the stream ends. The first message goes to hello.
-func (s *session) read(ctx context.Context, receive func() (*agentv1.SyncRequest, error), hello chan<- *agentv1.Hello) error {
-	first, err := receive()
-	switch {
-	case err != nil:
-		return err
-	case first.GetHello() == nil:
-		return errNoHello
-	}
-	hello <- first.GetHello()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-s.registered:
-	}
+// read takes in what the agent says behind its hello, until the stream ends.
+func (s *session) read(ctx context.Context) error {
+	var in incoming
 	for {
-		request, err := receive()
+		if err := s.stream.RecvMsg(&in); err != nil {
+			return err //nolint:wrapcheck // a status of gRPC
+		}
+		cost, err := messageCost, error(nil)
+		if in.raw == nil {
+			err = s.acknowledge(in.revision, in.id)
+		} else {
+			cost, err = s.takeDecoded(in.raw)
+		}
 		if err != nil {
 			return err
 		}
-		if err := s.take(request); err != nil {
-			return err
-		}
-		s.rest(ctx, request)
+		s.rest(ctx, cost)
 	}
 }
 
+// acknowledge takes in that a revision is in force.
+func (s *session) acknowledge(revision uint64, id ruleset.ID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return io.EOF
+	}
+	s.ack(revision, id, time.Now())
+	return nil
+}
+
+// takeDecoded has the crew decode a message and take it in, and returns what it counts for the node.
+func (s *session) takeDecoded(raw []byte) (cost int, err error) {
+	s.server.readers.do(func() {
+		request := &agentv1.SyncRequest{}
+		if err = proto.Unmarshal(raw, request); err != nil {
+			err = status.Error(codes.Internal, fmt.Sprintf("read message: %v", err)) // as gRPC says it
+		} else {
+			err = s.take(request)
+		}
+		cost = messageCost + len(request.GetObservations().GetMappings()) + len(request.GetObservations().GetFlowEvents())
+		s.decoded <- struct{}{}
+	})
+	<-s.decoded
+	return cost, err
+}
+
 // rest waits where the node says more than it may.
-func (s *session) rest(ctx context.Context, request *agentv1.SyncRequest) {
-	cost := messageCost + len(request.GetObservations().GetMappings()) + len(request.GetObservations().GetFlowEvents())
+func (s *session) rest(ctx context.Context, cost int) {
 	wait := s.pace.spend(time.Now(), cost)
 	if wait == 0 {
 		return
@@ -215,7 +239,12 @@ func (s *session) take(request *agentv1.SyncRequest) error {
 	now := time.Now()
 	switch message := request.GetMessage().(type) {
 	case *agentv1.SyncRequest_Ack:
-		s.ack(message.Ack, now)
+		id, err := ruleset.ParseID(message.Ack.GetRuleSetId())
+		if err != nil {
+			s.log.Warn("acknowledgement ignored", "revision", message.Ack.GetRevision(), "err", err)
+			return nil
+		}
+		s.ack(message.Ack.GetRevision(), id, now)
 	case *agentv1.SyncRequest_Nack:
 		s.nack(message.Nack, now)
 	case *agentv1.SyncRequest_Observations:
@@ -252,14 +281,14 @@ func (s *session) report(report *agentv1.StatusReport, now time.Time) {
 	})
 }
 
-func (s *session) ack(ack *agentv1.Ack, now time.Time) {
-	id, err := ruleset.ParseID(ack.GetRuleSetId())
-	if err != nil || s.sent == nil || ack.GetRevision() > s.sent.Revision {
-		s.log.Warn("acknowledgement ignored", "revision", ack.GetRevision(), "err", err)
+func (s *session) ack(revision uint64, id ruleset.ID, now time.Time) {
+	sent := s.sent
+	if sent == nil || revision > sent.Revision {
+		s.log.Warn("acknowledgement ignored", "revision", revision)
 		return
 	}
-	sent, revision := s.sent, ack.GetRevision()
 	s.update(now, func(status *store.NodeStatus) {
+		s.place.told.Store(sent)
 		s.server.wanted.want(status, sent)
 		if status.AppliedRevision != revision {
 			status.AppliedRevision, status.AppliedTime = revision, now
@@ -358,9 +387,5 @@ func (s *session) update(now time.Time, change func(*store.NodeStatus)) {
 	})
 }
 
-func (s *session) notify() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
+// notify has the writer look whether there is something to send.
+func (s *session) notify() { s.writer.wake() }

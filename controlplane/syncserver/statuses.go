@@ -97,17 +97,18 @@ func (s *statuses) writeKnown() (unknown []node.ID, err error) {
 func (s *statuses) run(ctx context.Context) error {
 	interval := statusInterval
 	for {
+		select {
+		case <-ctx.Done():
+			return s.write()
+		case <-s.waiting:
+		}
+		// The first of many is no reason to write at once.
 		timer := time.NewTimer(interval)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return s.write()
 		case <-timer.C:
-		}
-		select {
-		case <-ctx.Done():
-			return s.write()
-		case <-s.waiting:
 		}
 		began := time.Now()
 		if err := s.write(); err != nil {

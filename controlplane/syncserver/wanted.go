@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nameward/nameward/api/node"
@@ -11,8 +12,13 @@ import (
 	"github.com/nameward/nameward/controlplane/store"
 )
 
-// wantedInterval bounds how often the status of all nodes is gone through while policies change.
-const wantedInterval = 100 * time.Millisecond
+const (
+	// wantedInterval bounds how often the status of all nodes is gone through while policies change.
+	wantedInterval = 250 * time.Millisecond
+	// wantedAge is above the time that agents take to acknowledge a change: what they say brings what is wanted of them
+	// along, and only of the others it is written by itself.
+	wantedAge = 400 * time.Millisecond
+)
 
 // wanted keeps the wanted revision in the status of every node, connected or not. It holds a subscription
 // for each, so that the revision stays what it is while nothing changes for the node.
@@ -34,8 +40,8 @@ type wanted struct {
 type place struct {
 	labels       map[string]string
 	subscription *publish.Subscription
-	// told is what the status says.
-	told *publish.Event
+	// told is what the status says, or will: an acknowledgement brings it too.
+	told atomic.Pointer[publish.Event]
 }
 
 func newWanted(s *store.Store, publisher *publish.Publisher, statuses *statuses) *wanted {
@@ -46,17 +52,19 @@ func newWanted(s *store.Store, publisher *publish.Publisher, statuses *statuses)
 }
 
 // follow keeps the revision of a node with these labels from now on.
-func (w *wanted) follow(id node.ID, labels map[string]string) {
+func (w *wanted) follow(id node.ID, labels map[string]string) *place {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	former, ok := w.nodes[id]
 	if ok && maps.Equal(former.labels, labels) {
-		return
+		return former
 	}
-	w.nodes[id] = &place{labels: labels, subscription: w.publisher.Subscribe(labels)}
+	followed := &place{labels: labels, subscription: w.publisher.Subscribe(labels)}
+	w.nodes[id] = followed
 	if ok {
 		former.subscription.Close()
 	}
+	return followed
 }
 
 // forget ends what follow began.
@@ -75,23 +83,30 @@ func (w *wanted) run(ctx context.Context) error {
 	for _, n := range nodes {
 		w.follow(n.ID, n.Labels)
 	}
-	for {
+	for age := time.Duration(0); ; {
 		revision, published := w.publisher.Published()
 		began := time.Now()
-		if err := w.update(); err != nil {
+		left, err := w.update(began.Add(-age))
+		if err != nil {
 			return err
 		}
 		interval := max(wantedInterval, statusPart*time.Since(began))
-		w.settle(revision)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-published:
+		if !left {
+			w.settle(revision)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-published:
+			}
 		}
+		age = wantedAge
 		timer := time.NewTimer(interval)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
+			return nil
 		case <-w.hurry:
+			age = 0
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -128,17 +143,22 @@ func (w *wanted) await(ctx context.Context, revision uint64) {
 	}
 }
 
-// update puts what is wanted now into the statuses.
-func (w *wanted) update() error {
+// update puts what is wanted, and has been since a time, into the statuses. It reports whether it left anything out.
+func (w *wanted) update(since time.Time) (left bool, err error) {
 	w.mu.Lock()
 	for id, place := range w.nodes {
-		if e, _ := place.subscription.Newest(); e != place.told {
-			place.told = e
+		e, _ := place.subscription.Newest()
+		switch {
+		case e == place.told.Load():
+		case e.Time.After(since):
+			left = true
+		default:
+			place.told.Store(e)
 			w.statuses.change(id, func(status *store.NodeStatus) { w.want(status, e) })
 		}
 	}
 	w.mu.Unlock()
-	return w.statuses.write()
+	return left, w.statuses.write()
 }
 
 // newest returns what a node should have; nil when it is not followed.

@@ -1,11 +1,10 @@
 package syncserver
 
 import (
-	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
@@ -13,12 +12,24 @@ import (
 	"github.com/nameward/nameward/controlplane/publish"
 )
 
-// writer sends on one stream. It keeps no queue: what it sends next is computed from what it sent last.
+// What a writer is doing.
+const (
+	resting int32 = iota
+	waiting       // for the crew
+	looking
+	lookingAgain // looking, and to look again then
+)
+
+// writer sends on one stream, by the hands of the crew of all streams. It keeps no queue: what it sends next is computed
+// from what it sent last.
 type writer struct {
 	session      *session
 	subscription *publish.Subscription
-	stream       grpc.ServerStream
-	begun        func() // is called when the agent has its first rule set
+	doing        atomic.Int32
+	job          func()      // look and rest, as a job of the crew
+	asked        atomic.Bool // to leave, for whatever reason
+
+	// All below is of whoever looks.
 
 	// sent is the last event sent, acknowledged the last batch number.
 	sent         *publish.Event
@@ -30,47 +41,93 @@ type writer struct {
 	// it would ask for ever.
 	lost     bool
 	resynced ruleset.ID
-	// draining is nil when the agent has been asked to leave because the server stops; asked says that it has been, for
-	// whatever reason.
-	draining <-chan struct{}
-	asked    bool
+	// draining and leaving are nil when the agent has been asked to leave because the server stops, or that it goes to
+	// another.
+	draining, leaving <-chan struct{}
 }
 
-// run sends until ctx ends or the server stops.
-func (w *writer) run(ctx context.Context, hello *agentv1.Hello) error {
-	w.draining = w.session.server.draining
-	leaving := w.session.server.leaving.channel()
+// newWriter makes a writer that looks already: nothing is sent before begin.
+func newWriter(s *session) *writer {
+	w := &writer{session: s, draining: s.server.draining, leaving: s.server.leaving.channel()}
+	w.doing.Store(looking)
+	w.job = func() {
+		w.doing.Store(looking)
+		w.end(w.look())
+	}
+	return w
+}
+
+// wake has the writer look whether there is something to send, soon. It may be called at any time.
+func (w *writer) wake() {
+	for {
+		switch doing := w.doing.Load(); doing {
+		case resting:
+			if w.doing.CompareAndSwap(doing, waiting) {
+				w.session.server.writers.do(w.job)
+				return
+			}
+		case looking:
+			if w.doing.CompareAndSwap(doing, lookingAgain) {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+// start begins the stream, and then looks when it is woken.
+func (w *writer) start(hello *agentv1.Hello, begun func()) {
 	w.packed = slices.Contains(hello.GetCapabilities(), agentv1.Hello_PACKED_CHANGES)
-	newest, changed := w.subscription.Newest()
-	if err := w.begin(hello, newest); err != nil {
+	newest, _ := w.subscription.Newest()
+	err := w.begin(hello, newest)
+	if err == nil {
+		begun()
+		w.subscription.Delivered(newest)
+		err = w.look()
+	}
+	w.end(err)
+}
+
+// end has the writer rest, unless it was woken meanwhile. An error ends the stream.
+func (w *writer) end(err error) {
+	if err != nil {
+		w.session.cancel(err) // and the writer looks for ever
+		return
+	}
+	if !w.doing.CompareAndSwap(looking, resting) {
+		w.doing.Store(waiting)
+		w.session.server.writers.do(w.job)
+	}
+}
+
+// look sends what there is to send.
+func (w *writer) look() error {
+	if err := w.askToLeave(); err != nil {
 		return err
 	}
-	w.begun()
-	for {
-		w.subscription.Delivered(newest)
+	newest, _ := w.subscription.Newest()
+	if err := w.catchUp(newest); err != nil {
+		return err
+	}
+	w.subscription.Delivered(newest)
+	return nil
+}
+
+// askToLeave sends a hint, once for each reason.
+func (w *writer) askToLeave() error {
+	asked := false
+	for _, reason := range []*<-chan struct{}{&w.draining, &w.leaving} {
 		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-w.session.server.stopped:
-			return errStopping
-		case <-w.draining:
-			w.draining = nil
-			if err := w.ask(); err != nil {
-				return err
-			}
-		case <-leaving:
-			leaving = nil
-			if err := w.ask(); err != nil {
-				return err
-			}
-		case <-changed:
-		case <-w.session.wake:
-		}
-		newest, changed = w.subscription.Newest()
-		if err := w.catchUp(newest); err != nil {
-			return err
+		case <-*reason:
+			*reason, asked = nil, true
+		default:
 		}
 	}
+	if !asked {
+		return nil
+	}
+	return w.ask()
 }
 
 // begin answers hello: the agent goes on from what it holds, if that is known here, or begins anew.
@@ -172,7 +229,7 @@ func (w *writer) sendChanges(response *agentv1.SyncResponse, newest *publish.Eve
 		if i == len(messages)-1 {
 			parts[2] = end
 		}
-		if err := w.stream.SendMsg(parts); err != nil {
+		if err := w.session.stream.SendMsg(parts); err != nil {
 			return err //nolint:wrapcheck // a status of gRPC
 		}
 		head = nil
@@ -181,5 +238,5 @@ func (w *writer) sendChanges(response *agentv1.SyncResponse, newest *publish.Eve
 }
 
 func (w *writer) send(response *agentv1.SyncResponse) error {
-	return w.stream.SendMsg(response) //nolint:wrapcheck // a status of gRPC
+	return w.session.stream.SendMsg(response) //nolint:wrapcheck // a status of gRPC
 }

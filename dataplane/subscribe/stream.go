@@ -21,7 +21,11 @@ import (
 )
 
 const (
-	ackInterval          = 100 * time.Millisecond // at most ten a second
+	// An acknowledgement waits for ackDelay, and a random part of ackSpread, and is of all that came meanwhile: less than
+	// ten a second. Those of a fleet, which a change reaches at once, so do not come back while the server still tells
+	// others; and not so far apart that each has to wake it.
+	ackDelay             = 100 * time.Millisecond
+	ackSpread            = 25 * time.Millisecond
 	firstResponseTimeout = time.Minute
 	maxResponse          = 64 << 20 // bytes: a rule set of 131,072 long patterns, whole
 	// Static windows: gRPC then does not ping to estimate the bandwidth.
@@ -212,11 +216,11 @@ func (st *stream) refuse(f *fault) error {
 	return err
 }
 
-// confirm acknowledges what comes in force, the highest alone and not too often, and refuses at once
+// confirm acknowledges what comes in force, the highest alone and after a while, and refuses at once
 // what does not.
 func (st *stream) confirm(ctx context.Context, before enforce.State) error {
 	acked, refused := before.InForce, before.Refusal
-	var ackedAt time.Time
+	var due <-chan time.Time
 	for {
 		state, changed := st.reconciler.State()
 		if state.Refusal != nil && (refused == nil || state.Refusal.Revision != refused.Revision) && st.owns(state.Refusal.Revision) {
@@ -225,22 +229,23 @@ func (st *stream) confirm(ctx context.Context, before enforce.State) error {
 				return err
 			}
 		}
-		var due <-chan time.Time
-		if state.InForce != acked && st.owns(state.InForce) {
-			if wait := time.Until(ackedAt.Add(ackInterval)); wait > 0 {
-				due = time.After(wait)
-			} else {
-				acked, ackedAt = state.InForce, time.Now()
-				if err := st.ack(acked); err != nil {
-					return err
-				}
-			}
+		unsaid := state.InForce != acked && st.owns(state.InForce)
+		if unsaid && due == nil {
+			due = time.After(ackDelay + rand.N(ackSpread))
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
 		case <-due:
+			due = nil
+			if !unsaid {
+				continue
+			}
+			acked = state.InForce
+			if err := st.ack(acked); err != nil {
+				return err
+			}
 		}
 	}
 }

@@ -4,27 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 )
 
 // As agents do: see dataplane/subscribe.
 const (
-	ackInterval    = 100 * time.Millisecond
+	ackDelay       = 100 * time.Millisecond
+	ackSpread      = 25 * time.Millisecond
 	statusInterval = 10 * time.Second
 	backoffFirst   = 100 * time.Millisecond
 	backoffLast    = 10 * time.Second
 	windowSize     = 1 << 20
-	// Thousands of connections are in one process: what they read and write lies in small buffers.
-	bufferSize = 4 << 10
-	maxMessage = 64 << 20
+	dialTimeout    = 20 * time.Second
 )
 
 var (
@@ -41,22 +39,19 @@ type Agent struct {
 	instance string
 	keep     bool
 
-	sending sync.Mutex // a stream takes one message at a time
 	// reporting is held from the choice of a batch until it is sent, so that the server takes in what the agent says of
 	// one mapping in the order in which it was. It is taken before mu.
 	reporting sync.Mutex
 
-	mu     sync.Mutex // guards all below
-	state  State
-	tries  int // since a server answered
-	store  string
-	held   held
-	stream grpc.ClientStream
-	leave  context.CancelCauseFunc
-	// acked is when the agent acknowledged last, due says that a timer will.
-	ackedAt time.Time
-	due     bool
-	batch   uint64
+	mu    sync.Mutex // guards all below
+	state State
+	tries int // since a server answered
+	store string
+	held  held
+	link  *link
+	leave context.CancelCauseFunc
+	due   bool // a timer will acknowledge
+	batch uint64
 	// live are the mappings that the agent remembers, in the order in which it saw them; nil where it remembers none.
 	live *remembered
 }
@@ -87,18 +82,10 @@ func (a *Agent) run(ctx context.Context) error {
 	if len(servers) == 0 {
 		servers = []string{a.fleet.cfg.Server}
 	}
-	connections := make([]*grpc.ClientConn, len(servers))
-	for i, server := range servers {
-		var err error
-		if connections[i], err = a.connection(server); err != nil {
-			return fmt.Errorf("%s: %w", a.name, err)
-		}
-		defer connections[i].Close() //nolint:errcheck // the agent ends
-	}
 	next := move{at: a.node % len(servers)}
 	for failures := 0; ctx.Err() == nil; failures++ {
 		began := time.Now()
-		err := a.talk(ctx, servers[next.at], connections[next.at])
+		err := a.talk(ctx, servers[next.at])
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -109,7 +96,6 @@ func (a *Agent) run(ctx context.Context) error {
 			failures = 0
 		}
 		if next.atOnce {
-			connections[next.at].ResetConnectBackoff()
 			continue
 		}
 		bound := a.fleet.cfg.BackoffLast
@@ -117,50 +103,37 @@ func (a *Agent) run(ctx context.Context) error {
 			bound = min(backoffFirst<<failures, bound)
 		}
 		pause(ctx, rand.N(bound))
-		// What gRPC remembers of failures would add its own waiting to that of the agent, which dials anew.
-		connections[next.at].ResetConnectBackoff()
 	}
 	return nil
 }
 
-func (a *Agent) connection(server string) (*grpc.ClientConn, error) {
-	options := append([]grpc.DialOption{
-		grpc.WithInitialWindowSize(windowSize), grpc.WithInitialConnWindowSize(windowSize),
-		grpc.WithReadBufferSize(bufferSize), grpc.WithWriteBufferSize(bufferSize),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.ForceCodecV2(newCodec())),
-		grpc.WithNoProxy(), grpc.WithTransportCredentials(a.fleet.cfg.Credentials(a.node)),
-	}, a.fleet.cfg.DialOptions...)
-	connection, err := grpc.NewClient("passthrough:///"+server, options...)
-	if err != nil {
-		return nil, fmt.Errorf("make client: %w", err)
-	}
-	return connection, nil
-}
-
 // talk runs one stream until it ends.
-func (a *Agent) talk(ctx context.Context, server string, connection *grpc.ClientConn) error {
+func (a *Agent) talk(ctx context.Context, server string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stream, err := connection.NewStream(ctx, &agentv1.SyncService_ServiceDesc.Streams[0], agentv1.SyncService_Sync_FullMethodName)
+	l, err := a.open(ctx, server, a.hello(cancel))
 	if err != nil {
-		return fmt.Errorf("open stream: %w", err)
+		return cause(ctx, err)
 	}
-	if err := a.send(stream, &agentv1.SyncRequest{Message: &agentv1.SyncRequest_Hello{Hello: a.hello(stream, cancel)}}); err != nil {
-		return err
-	}
+	defer l.close()
+	defer context.AfterFunc(ctx, l.close)()
+	defer l.watch(a.fleet.cfg.Silence)()
+	a.mu.Lock()
+	a.link = l
+	a.mu.Unlock()
 	for first := true; ; first = false {
 		if a.fleet.cfg.Slow != nil {
 			pause(ctx, a.fleet.cfg.Slow(a.node))
 		}
 		r := response{keep: a.keep}
-		if err := stream.RecvMsg(&r); err != nil {
-			return cause(ctx, fmt.Errorf("receive: %w", err))
+		if err := l.receive(&r); err != nil {
+			return cause(ctx, err)
 		}
 		if first {
-			if err := a.begin(ctx, stream, server, &r); err != nil {
+			if err := a.begin(ctx, l, server, &r); err != nil {
 				return err
 			}
-			a.tellStatus(ctx, stream, rand.N(a.fleet.cfg.StatusInterval))
+			a.tellStatus(ctx, l, rand.N(a.fleet.cfg.StatusInterval))
 		}
 		if err := a.take(&r); err != nil {
 			return err
@@ -169,10 +142,10 @@ func (a *Agent) talk(ctx context.Context, server string, connection *grpc.Client
 }
 
 // hello makes a stream the agent's.
-func (a *Agent) hello(stream grpc.ClientStream, leave context.CancelCauseFunc) *agentv1.Hello {
+func (a *Agent) hello(leave context.CancelCauseFunc) *agentv1.Hello {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.stream, a.leave, a.batch, a.ackedAt, a.due = stream, leave, 0, time.Time{}, false
+	a.leave, a.batch, a.due = leave, 0, false
 	a.state.Acked, a.state.Batch = 0, 0
 	a.tries++
 	hello := &agentv1.Hello{
@@ -189,9 +162,9 @@ func (a *Agent) hello(stream grpc.ClientStream, leave context.CancelCauseFunc) *
 }
 
 // begin takes the answer to hello.
-func (a *Agent) begin(ctx context.Context, stream grpc.ClientStream, server string, r *response) error {
+func (a *Agent) begin(ctx context.Context, l *link, server string, r *response) error {
 	// Nothing is reported before the snapshot has begun.
-	if err := a.tellSnapshot(ctx, stream); err != nil {
+	if err := a.tellSnapshot(ctx, l); err != nil {
 		return err
 	}
 	a.mu.Lock()
@@ -222,7 +195,7 @@ func (a *Agent) take(r *response) error {
 		a.store = r.storeID
 	}
 	a.state.Batch = max(a.state.Batch, r.batch)
-	stream, leave := a.stream, a.leave
+	l, leave := a.link, a.leave
 	if a.keep {
 		a.held.add(r)
 	}
@@ -242,7 +215,7 @@ func (a *Agent) take(r *response) error {
 	if a.fleet.cfg.Arrived != nil {
 		a.fleet.cfg.Arrived(Arrival{a.node, revision, now})
 	}
-	return a.answer(stream, revision)
+	return a.answer(l, revision)
 }
 
 // complete is called under mu.
@@ -253,61 +226,55 @@ func (a *Agent) complete(r *response) {
 	a.state.Revision, a.state.RuleSetID = r.revision, r.id
 }
 
-// answer refuses a revision at once, or acknowledges it when it is time to.
-func (a *Agent) answer(stream grpc.ClientStream, revision uint64) error {
+// answer refuses a revision at once, or has it acknowledged after a while, with what else comes meanwhile.
+func (a *Agent) answer(l *link, revision uint64) error {
 	if a.fleet.cfg.Refuse != nil {
 		if err := a.fleet.cfg.Refuse(a.node, revision); err != nil {
-			return a.send(stream, &agentv1.SyncRequest{Message: &agentv1.SyncRequest_Nack{Nack: &agentv1.Nack{
+			return a.send(l, &agentv1.SyncRequest{Message: &agentv1.SyncRequest_Nack{Nack: &agentv1.Nack{
 				Revision: revision, Error: err.Error(),
 			}}})
 		}
 	}
 	a.mu.Lock()
-	wait := time.Until(a.ackedAt.Add(ackInterval))
-	if a.due || wait > 0 {
-		if !a.due {
-			a.due = true
-			time.AfterFunc(wait, func() { _ = a.ack(stream) }) // what broke the stream is told by its reader
-		}
-		a.mu.Unlock()
-		return nil
+	defer a.mu.Unlock()
+	if !a.due {
+		a.due = true
+		time.AfterFunc(ackDelay+rand.N(ackSpread), func() { a.ack(l) })
 	}
-	a.mu.Unlock()
-	return a.ack(stream)
+	return nil
 }
 
-func (a *Agent) ack(stream grpc.ClientStream) error {
+// ack acknowledges what the agent has. What breaks the stream is told by its reader.
+func (a *Agent) ack(l *link) {
 	a.mu.Lock()
-	if a.stream != stream {
+	if a.link != l {
 		a.mu.Unlock()
-		return nil
+		return
 	}
 	a.due = false
-	a.ackedAt, a.state.Acked = time.Now(), a.state.Revision
-	ack := &agentv1.Ack{Revision: a.state.Revision, RuleSetId: []byte(a.state.RuleSetID)}
+	a.state.Acked = a.state.Revision
+	ack := appendAck(nil, a.state.Revision, a.state.RuleSetID)
 	a.mu.Unlock()
 	a.fleet.move()
-	return a.send(stream, &agentv1.SyncRequest{Message: &agentv1.SyncRequest_Ack{Ack: ack}})
+	_ = l.send(ack)
 }
 
 // tellStatus says how the node does, after a while and then again and again until ctx ends.
-func (a *Agent) tellStatus(ctx context.Context, stream grpc.ClientStream, after time.Duration) {
+func (a *Agent) tellStatus(ctx context.Context, l *link, after time.Duration) {
 	time.AfterFunc(after, func() {
 		report := &agentv1.StatusReport{Counters: map[string]uint64{"fleet": 1}}
-		if ctx.Err() == nil && a.send(stream, &agentv1.SyncRequest{Message: &agentv1.SyncRequest_Status{Status: report}}) == nil {
-			a.tellStatus(ctx, stream, a.fleet.cfg.StatusInterval)
+		if ctx.Err() == nil && a.send(l, &agentv1.SyncRequest{Message: &agentv1.SyncRequest_Status{Status: report}}) == nil {
+			a.tellStatus(ctx, l, a.fleet.cfg.StatusInterval)
 		}
 	})
 }
 
-func (a *Agent) send(stream grpc.ClientStream, request *agentv1.SyncRequest) error {
-	a.sending.Lock()
-	defer a.sending.Unlock()
-	// At EOF the stream has ended: its reader says why.
-	if err := stream.SendMsg(request); err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("send: %w", err)
+func (a *Agent) send(l *link, request *agentv1.SyncRequest) error {
+	message, err := proto.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("encode request: %w", err)
 	}
-	return nil
+	return l.send(message)
 }
 
 func (a *Agent) disconnect() {
@@ -323,7 +290,7 @@ func (a *Agent) ended(err error, next move) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.state.Connected, a.state.Err = false, err
-	a.stream = nil
+	a.link = nil
 	a.held.forgetHalf()
 	switch {
 	case errors.Is(err, errDrained):

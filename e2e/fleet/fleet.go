@@ -8,12 +8,12 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 )
@@ -47,7 +47,11 @@ type Config struct {
 	BackoffLast time.Duration
 	// Credentials returns what an agent connects with; nil for plain text.
 	Credentials func(node int) credentials.TransportCredentials
-	DialOptions []grpc.DialOption
+	// Dial connects to a server; nil for TCP.
+	Dial func(ctx context.Context, server string) (net.Conn, error)
+	// Silence is after how long without a word from the server a connection is asked whether it lives, and after half as
+	// long again given up; 0 for never.
+	Silence time.Duration
 }
 
 // Arrival says when a node had a revision, whole.
@@ -74,6 +78,11 @@ func New(cfg Config) *Fleet {
 	}
 	if cfg.Credentials == nil {
 		cfg.Credentials = func(int) credentials.TransportCredentials { return insecure.NewCredentials() }
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = func(ctx context.Context, server string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", server) //nolint:wrapcheck // the caller says what it was for
+		}
 	}
 	f := &Fleet{cfg: cfg, moved: make(chan struct{}, 1)}
 	for i := range cfg.Nodes {
@@ -119,19 +128,18 @@ const scanInterval = 2 * time.Millisecond
 
 // Await returns when every agent is as asked, or says how many are not when ctx ends.
 func (f *Fleet) Await(ctx context.Context, is func(State) bool) error {
-	for {
-		lacking := 0
-		for _, a := range f.agents {
-			if !is(a.State()) {
-				lacking++
+	lacks := func(a *Agent) bool { return !is(a.State()) }
+	for last := 0; ; {
+		// Where the last look ended: of thousands of agents most are as asked, or most are not.
+		if last >= len(f.agents) || !lacks(f.agents[last]) {
+			if last = slices.IndexFunc(f.agents, lacks); last < 0 {
+				return nil
 			}
-		}
-		if lacking == 0 {
-			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d agents are not as awaited: %w", lacking, len(f.agents), ctx.Err())
+			lacking := slices.DeleteFunc(slices.Clone(f.agents), func(a *Agent) bool { return !lacks(a) })
+			return fmt.Errorf("%d of %d agents are not as awaited: %w", len(lacking), len(f.agents), ctx.Err())
 		case <-f.moved:
 		}
 		pause(ctx, scanInterval)

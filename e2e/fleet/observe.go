@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
@@ -79,16 +78,16 @@ func (a *Agent) Observe(mappings []*namewardv1.Mapping) (Batch, error) {
 		a.mu.Unlock()
 		return Batch{}, fmt.Errorf("%s: %w", a.name, errDisconnected)
 	}
-	stream, streams := a.stream, a.state.Streams
+	l, streams := a.link, a.state.Streams
 	a.mu.Unlock()
-	number, err := a.report(stream, &agentv1.Observations{Mappings: mappings})
+	number, err := a.report(l, &agentv1.Observations{Mappings: mappings})
 	return Batch{streams, number}, err
 }
 
 // report sends a batch. It is called under reporting.
-func (a *Agent) report(stream grpc.ClientStream, batch *agentv1.Observations) (number uint64, err error) {
+func (a *Agent) report(l *link, batch *agentv1.Observations) (number uint64, err error) {
 	a.mu.Lock()
-	if a.stream != stream {
+	if a.link != l {
 		a.mu.Unlock()
 		return 0, fmt.Errorf("%s: %w", a.name, errDisconnected)
 	}
@@ -96,12 +95,12 @@ func (a *Agent) report(stream grpc.ClientStream, batch *agentv1.Observations) (n
 	batch.Batch = a.batch
 	a.mu.Unlock()
 	batch.SentTime = timestamppb.Now()
-	return batch.GetBatch(), a.send(stream, &agentv1.SyncRequest{Message: &agentv1.SyncRequest_Observations{Observations: batch}})
+	return batch.GetBatch(), a.send(l, &agentv1.SyncRequest{Message: &agentv1.SyncRequest_Observations{Observations: batch}})
 }
 
 // tellSnapshot tells on a new stream all that lives on the node, where it remembers that: the first part at once, the
 // others as the server takes them in.
-func (a *Agent) tellSnapshot(ctx context.Context, stream grpc.ClientStream) error {
+func (a *Agent) tellSnapshot(ctx context.Context, l *link) error {
 	if a.live == nil {
 		return nil
 	}
@@ -110,25 +109,25 @@ func (a *Agent) tellSnapshot(ctx context.Context, stream grpc.ClientStream) erro
 	a.mu.Lock()
 	alive := a.live.alive(time.Now())
 	a.mu.Unlock()
-	rest, err := a.tellPart(stream, alive, true)
+	rest, err := a.tellPart(l, alive, true)
 	if err == nil && len(rest) > 0 {
-		time.AfterFunc(0, func() { a.tellRest(ctx, stream, rest) })
+		time.AfterFunc(0, func() { a.tellRest(ctx, l, rest) })
 	}
 	return err
 }
 
 // tellPart tells one batch of a snapshot, and returns what is left. It is called under reporting.
-func (a *Agent) tellPart(stream grpc.ClientStream, alive []*namewardv1.Mapping, begin bool) (rest []*namewardv1.Mapping, err error) {
+func (a *Agent) tellPart(l *link, alive []*namewardv1.Mapping, begin bool) (rest []*namewardv1.Mapping, err error) {
 	n := min(len(alive), batchMappings)
 	a.mu.Lock()
 	part := a.live.now(alive[:n])
 	a.mu.Unlock()
-	_, err = a.report(stream, &agentv1.Observations{Mappings: part, SnapshotBegin: begin, SnapshotEnd: n == len(alive)})
+	_, err = a.report(l, &agentv1.Observations{Mappings: part, SnapshotBegin: begin, SnapshotEnd: n == len(alive)})
 	return alive[n:], err
 }
 
 // tellRest goes on with a snapshot, until it is told or the stream has ended.
-func (a *Agent) tellRest(ctx context.Context, stream grpc.ClientStream, rest []*namewardv1.Mapping) {
+func (a *Agent) tellRest(ctx context.Context, l *link, rest []*namewardv1.Mapping) {
 	for len(rest) > 0 && ctx.Err() == nil {
 		a.mu.Lock()
 		full := a.batch-min(a.state.Batch, a.batch) >= batchWindow
@@ -139,7 +138,7 @@ func (a *Agent) tellRest(ctx context.Context, stream grpc.ClientStream, rest []*
 		}
 		a.reporting.Lock()
 		var err error
-		rest, err = a.tellPart(stream, rest, false)
+		rest, err = a.tellPart(l, rest, false)
 		a.reporting.Unlock()
 		if err != nil {
 			return // what broke the stream is told by its reader

@@ -1,13 +1,9 @@
 package fleet
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
-	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/encoding/proto"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	protobuf "google.golang.org/protobuf/proto"
 
@@ -28,24 +24,6 @@ type response struct {
 	keep            bool
 	raw             []byte
 }
-
-// codec reads responses without decoding what is in them.
-type codec struct{ encoding.CodecV2 }
-
-func newCodec() encoding.CodecV2 { return codec{encoding.GetCodecV2(proto.Name)} }
-
-// Unmarshal reads one message.
-func (c codec) Unmarshal(data mem.BufferSlice, message any) error {
-	r, ok := message.(*response)
-	if !ok {
-		return c.CodecV2.Unmarshal(data, message) //nolint:wrapcheck // gRPC's own
-	}
-	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer buffer.Free()
-	return r.read(buffer.ReadOnlyData())
-}
-
-var errWire = errors.New("unreadable response")
 
 // Numbers of the fields, as in sync_service.proto.
 const (
