@@ -29,17 +29,18 @@ import (
 type restartable struct {
 	t       *testing.T
 	dir     string
+	drain   time.Duration
 	current atomic.Pointer[server]
 }
 
-func startRestartable(t *testing.T) *restartable {
-	r := &restartable{t: t, dir: t.TempDir()}
+func startRestartable(t *testing.T, drain time.Duration) *restartable {
+	r := &restartable{t: t, dir: t.TempDir(), drain: drain}
 	r.start()
 	return r
 }
 
 func (r *restartable) start() {
-	r.current.Store(startWith(r.t, r.dir, func(cfg *controlplane.Config) { cfg.DrainTime = 100 * time.Millisecond }))
+	r.current.Store(startWith(r.t, r.dir, func(cfg *controlplane.Config) { cfg.DrainTime = r.drain }))
 }
 
 func (r *restartable) restart() {
@@ -67,7 +68,7 @@ const (
 )
 
 func newWorld(t *testing.T) *world {
-	w := &world{server: startRestartable(t), policies: map[string]*namewardv1.Policy{}, sets: map[string][]string{}}
+	w := &world{server: startRestartable(t, 100*time.Millisecond), policies: map[string]*namewardv1.Policy{}, sets: map[string][]string{}}
 	roles, zones := []string{"web", "db"}, []string{"", "east"}
 	for node := range worldNodes {
 		labels := map[string]string{"own": fmt.Sprint(node), "role": roles[node%2]}
@@ -239,7 +240,7 @@ func TestAgentsHoldWhatTheCompilerSays(t *testing.T) {
 // to leave by a server that stops, to which it comes back: nobody is lost, and who agrees is current.
 func TestFleetLivesThroughStormsAndADrain(t *testing.T) {
 	const nodes, policies = 150, 20
-	server := startRestartable(t)
+	server := startRestartable(t, 2*time.Second) // time for all to leave on a busy machine
 	for i := range policies {
 		server.current.Load().put(fmt.Sprintf("p%d", i), "", fmt.Sprintf("h%d.example.com", i))
 	}
