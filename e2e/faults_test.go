@@ -27,6 +27,7 @@ var (
 func TestFaults(t *testing.T) {
 	requireRoot(t)
 	f := newFaulty(t)
+	var happened []string
 	started := time.Now()
 	for time.Since(started) < *faultsFor && !t.Failed() {
 		fault := f.faults[f.random.IntN(len(f.faults))]
@@ -39,12 +40,15 @@ func TestFaults(t *testing.T) {
 		}
 		f.load.pass(f.fleet, int64(*faultsRate)/4)
 		f.injected[fault.name]++
+		happened = append(happened, fmt.Sprintf("%s until %s: %s", began.Format("15:04:05.000"), time.Now().Format("15:04:05.000"), fault.name))
 	}
 	f.load.stop()
-	f.load.report(t)
+	if f.load.report(t); t.Failed() {
+		t.Logf("the faults:\n%s", strings.Join(happened, "\n"))
+	}
 	counters := f.expectCounters(t)
-	t.Logf("seed %d: %d names at %.0f a second, %d connections refused, %d mappings gave way, faults %v", *faultsSeed,
-		f.load.resolved.Load(), float64(f.load.resolved.Load())/f.load.lasted.Seconds(), f.load.refused.Load(), counters["mappings_evicted"], f.injected)
+	t.Logf("seed %d: %d names at %.0f a second, %d connections refused, faults %v, counted %v", *faultsSeed,
+		f.load.resolved.Load(), float64(f.load.resolved.Load())/f.load.lasted.Seconds(), f.load.refused.Load(), f.injected, counters)
 }
 
 // faulty is a fleet that faults are injected into.

@@ -161,7 +161,7 @@ func (l *load) report(t *testing.T) {
 			excused++
 			continue
 		}
-		t.Errorf("%s: "+fault.format, append([]any{fault.from.Format("15:04:05.000")}, fault.args...)...)
+		t.Errorf("%s, for %v: "+fault.format, append([]any{fault.from.Format("15:04:05.000"), fault.to.Sub(fault.from)}, fault.args...)...)
 	}
 	if excused > 0 {
 		t.Logf("%d faults while rules were gone", excused)
