@@ -158,16 +158,7 @@ func TestAFleetMovesToTheServerThatStays(t *testing.T) {
 	end := f.Start(t.Context())
 	await := func(what string, is func(fleet.State) bool) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		if err := f.Await(ctx, is); err != nil {
-			for _, s := range f.States() {
-				if !is(s) {
-					t.Logf("not as awaited: %+v", s)
-				}
-			}
-			t.Fatalf("%s: %v", what, err)
-		}
+		awaitFleet(t, f, what, is)
 	}
 	a.put("p", "", "one.example.com")
 	await("all hold the first policy", func(s fleet.State) bool { return s.Connected && s.Revision > 0 && s.Acked == s.Revision })

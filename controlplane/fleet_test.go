@@ -236,6 +236,21 @@ func TestAgentsHoldWhatTheCompilerSays(t *testing.T) {
 	}
 }
 
+// awaitFleet waits until all agents of a fleet are in a state, and tells of those that are not.
+func awaitFleet(t *testing.T, f *fleet.Fleet, what string, is func(fleet.State) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := f.Await(ctx, is); err != nil {
+		for _, s := range f.States() {
+			if !is(s) {
+				t.Logf("not as awaited: %+v", s)
+			}
+		}
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
 // A whole fleet comes at once, is told of changes while some read slowly, some refuse and some are cut off, and is asked
 // to leave by a server that stops, to which it comes back: nobody is lost, and who agrees is current.
 func TestFleetLivesThroughStormsAndADrain(t *testing.T) {
@@ -258,16 +273,7 @@ func TestFleetLivesThroughStormsAndADrain(t *testing.T) {
 	stop := f.Start(t.Context())
 	await := func(what string, is func(fleet.State) bool) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		if err := f.Await(ctx, is); err != nil {
-			for _, s := range f.States() {
-				if !is(s) {
-					t.Logf("not as awaited: %+v", s)
-				}
-			}
-			t.Fatalf("%s: %v", what, err)
-		}
+		awaitFleet(t, f, what, is)
 	}
 	await("join", func(s fleet.State) bool { return s.Connected && s.Revision >= policies })
 	revision := f.Agent(0).State().Revision
