@@ -81,6 +81,8 @@ one.shared A 198.18.207.1
 one.shared AAAA 2001:db8:18:207::1
 two.shared A 198.18.207.1
 two.shared AAAA 2001:db8:18:207::1
+brief 5 A 198.18.208.9
+brief 5 AAAA 2001:db8:18:208::9
 *.wild A 198.18.205.1
 *.wild AAAA 2001:db8:18:205::1
 `
