@@ -361,7 +361,7 @@ func TestEstablishedIsKept(t *testing.T) {
 // TestEstablishedByAnotherWay: a connection that is still allowed by another name of its address, or by
 // another rule, is not touched, and neither is one whose mapping expired.
 func TestEstablishedByAnotherWay(t *testing.T) {
-	f := newFleet(t, "--min-ttl", "1s", "--max-ttl", "1s", "--ttl-grace", "0s")
+	f := newFleet(t, "--min-ttl", "3s", "--max-ttl", "3s", "--ttl-grace", "0s")
 	f.put(openPolicy("one.shared.example", "two.shared.example", "late.example", "evil.example", "api.example"))
 	var shared, late, api, lost []*held
 	for _, resolver := range f.Resolvers() {
