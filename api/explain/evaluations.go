@@ -34,7 +34,7 @@ func (a *answer) evaluations(j *judgement) []*namewardv1.RuleEvaluation {
 				message.Reason += ", and has no rules, so that it allows nothing"
 			}
 		default:
-			message.Rule = int32(e.Rule) //nolint:gosec // a policy has at most 10,000 rules
+			message.Rule = new(int32(e.Rule)) //nolint:gosec // a policy has at most 10,000 rules
 			message.Action, message.Matched = policy.Rules[e.Rule].Action.ToProto(), e.Outcome.Matched()
 			message.Reason, message.Match = j.ruleText(rules, e), toMatch(e.Match)
 			if e.Outcome == ruleset.DecidedBefore {
@@ -57,7 +57,7 @@ func (p PassedOver) message() *namewardv1.RuleEvaluation {
 
 // policyMessage returns what is said of a whole policy.
 func policyMessage(policy ruleset.Policy) *namewardv1.RuleEvaluation {
-	return &namewardv1.RuleEvaluation{Policy: policy.Name, Priority: policy.Priority, Mode: policy.Mode.ToProto(), Rule: -1}
+	return &namewardv1.RuleEvaluation{Policy: policy.Name, Priority: policy.Priority, Mode: policy.Mode.ToProto(), Rule: new(int32(-1))}
 }
 
 func toOutcome(outcome ruleset.Outcome) namewardv1.RuleEvaluation_Outcome {

@@ -139,8 +139,8 @@ func (a *answer) judge(address netip.Addr, mappings []Mapping) *judgement {
 func (a *answer) decide(j *judgement) {
 	r := a.response
 	v := j.message(a.facts.Rules)
-	r.Verdict, r.Policy, r.Rule, r.Reason = v.GetVerdict(), v.GetPolicy(), v.GetRule(), v.GetReason()
-	r.AuditVerdict, r.AuditPolicy, r.AuditRule = v.GetAuditVerdict(), v.GetAuditPolicy(), v.GetAuditRule()
+	r.Verdict, r.Policy, r.Rule, r.Reason = v.GetVerdict(), v.GetPolicy(), v.Rule, v.GetReason()
+	r.AuditVerdict, r.AuditPolicy, r.AuditRule = v.GetAuditVerdict(), v.GetAuditPolicy(), v.AuditRule
 	r.AlwaysAllowed, r.Address, r.Enforced = v.GetAlwaysAllowed(), v.GetAddress(), j.Enforced
 	if j.Audited {
 		r.AuditReason = j.auditReason(a.facts.Rules)

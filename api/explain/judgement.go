@@ -35,13 +35,13 @@ func (j *judgement) message(rules *ruleset.RuleSet) *namewardv1.AddressVerdict {
 	}
 	v.Verdict, v.Policy, v.Reason = toVerdict(j.Verdict), j.Policy, j.reason(rules)
 	if j.Policy != "" {
-		v.Rule = int32(j.Rule) //nolint:gosec // a policy has at most 10,000 rules
+		v.Rule = new(int32(j.Rule)) //nolint:gosec // a policy has at most 10,000 rules
 	}
 	if j.Audited {
 		v.AuditVerdict, v.AuditPolicy = toVerdict(j.AuditVerdict), j.AuditPolicy
 	}
 	if j.AuditPolicy != "" {
-		v.AuditRule = int32(j.AuditRule) //nolint:gosec // as above
+		v.AuditRule = new(int32(j.AuditRule)) //nolint:gosec // as above
 	}
 	return v
 }

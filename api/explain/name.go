@@ -120,10 +120,10 @@ func (a *answer) ask() ruleset.Refusal {
 		AuditRefused: r.AuditRefused, AuditPolicy: r.AuditPolicy,
 	}
 	if r.Policy != "" {
-		q.Rule = int32(r.Rule) //nolint:gosec // a policy has at most 10,000 rules
+		q.Rule = new(int32(r.Rule)) //nolint:gosec // a policy has at most 10,000 rules
 	}
 	if r.AuditPolicy != "" {
-		q.AuditRule = int32(r.AuditRule) //nolint:gosec // as above
+		q.AuditRule = new(int32(r.AuditRule)) //nolint:gosec // as above
 	}
 	a.response.Question = q
 	return r
@@ -164,7 +164,7 @@ func (a *answer) byText(question ruleset.Refusal, ended owner) {
 	}
 	if question.Refused {
 		r := a.response
-		r.Verdict, r.Policy, r.Rule = namewardv1.Verdict_DENY, r.GetQuestion().GetPolicy(), r.GetQuestion().GetRule()
+		r.Verdict, r.Policy, r.Rule = namewardv1.Verdict_DENY, r.GetQuestion().GetPolicy(), r.GetQuestion().Rule
 		r.Reason = r.GetQuestion().GetReason() + ", so that it does not resolve"
 		a.note("to an address of %s that is known from elsewhere: %s", a.question.Name, j.reason(a.facts.Rules))
 	}

@@ -68,7 +68,7 @@ func (q *Question) parseWorkload(f *faults, text, incoming string) {
 	case incoming == "":
 	case c.Local:
 		f.add("interface", incoming, "the node's own processes have no incoming interface")
-	case len(incoming) > maxInterface || strings.ContainsAny(incoming, " /+:\t\n"):
+	case len(incoming) > maxInterface || strings.ContainsAny(incoming, " \t\n\v\f\r/:+\x00"):
 		f.add("interface", incoming, fmt.Sprintf("is no interface name of at most %d characters", maxInterface))
 	}
 }

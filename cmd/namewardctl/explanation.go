@@ -92,7 +92,7 @@ func addressesTable(addresses []*namewardv1.AddressVerdict) *table {
 	t := &table{header: []string{"ADDRESS", "VERDICT", "AUDIT", "DECIDED BY", "DOMAINS"}}
 	for _, a := range addresses {
 		by := decider(&namewardv1.ExplainConnectionResponse{
-			AlwaysAllowed: a.GetAlwaysAllowed(), Policy: a.GetPolicy(), Rule: a.GetRule(), Enforced: a.GetVerdict() == namewardv1.Verdict_DENY,
+			AlwaysAllowed: a.GetAlwaysAllowed(), Policy: a.GetPolicy(), Rule: a.Rule, Enforced: a.GetVerdict() == namewardv1.Verdict_DENY,
 		})
 		t.add(plain(a.GetAddress()), verdictCell(a.GetVerdict()), verdictCell(a.GetAuditVerdict()), plain(by), plain(strings.Join(a.GetDomains(), " ")))
 	}
