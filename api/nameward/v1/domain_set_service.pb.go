@@ -139,7 +139,8 @@ type ListDomainSetsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most so many. 0 means 100; more than 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The `next_page_token` of the page before; empty for the first page.
+	// The `next_page_token` of the page before; empty for the first page. All else but `page_size` must be as it was
+	// for that page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -653,11 +654,13 @@ type ReplaceDomainsRequest struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Domain patterns that the set shall have.
 	Domains []string `protobuf:"bytes,2,rep,name=domains,proto3" json:"domains,omitempty"`
-	// If set in the first message, the domains are replaced only while the set has this etag.
+	// If set in the first message, the domains are replaced only while the set has this etag. In others it may be
+	// repeated.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
-	// In the first message: make the set when it does not exist.
+	// In the first message: make the set when it does not exist. In others it may be repeated.
 	AllowMissing bool `protobuf:"varint,4,opt,name=allow_missing,json=allowMissing,proto3" json:"allow_missing,omitempty"`
-	// In the first message: check the stream and answer what would result, but store nothing.
+	// In the first message: check the stream and answer what would result, but store nothing. In others it may be
+	// repeated.
 	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -799,7 +802,8 @@ type ListDomainsRequest struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// At most so many. 0 means 1,000; more than 10,000 counts as 10,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The `next_page_token` of the page before; empty for the first page.
+	// The `next_page_token` of the page before; empty for the first page. All else but `page_size` must be as it was
+	// for that page.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// A domain name: only the patterns that match it. Empty means all.
 	Matching      string `protobuf:"bytes,4,opt,name=matching,proto3" json:"matching,omitempty"`

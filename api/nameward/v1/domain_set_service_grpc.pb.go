@@ -58,7 +58,8 @@ type DomainSetServiceClient interface {
 	RemoveDomains(ctx context.Context, in *RemoveDomainsRequest, opts ...grpc.CallOption) (*RemoveDomainsResponse, error)
 	// Replaces all domains of a set by those of the stream, at once: until the client has closed its side
 	// and has the response, the set is what it was. The first message says which set, and on what
-	// condition; it may have domains as well. Those behind it have domains alone. Faults are answered for the
+	// condition; it may have domains as well. Those behind it have domains, and may repeat
+	// what it says, but say nothing else of that. Faults are answered for the
 	// whole stream together, `domains[i]` counted over all its messages, or when there are more than 1,000.
 	ReplaceDomains(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ReplaceDomainsRequest, ReplaceDomainsResponse], error)
 	// Lists the domains of a set, sorted, a page at a time. A set that changes between two pages shows what it
@@ -194,7 +195,8 @@ type DomainSetServiceServer interface {
 	RemoveDomains(context.Context, *RemoveDomainsRequest) (*RemoveDomainsResponse, error)
 	// Replaces all domains of a set by those of the stream, at once: until the client has closed its side
 	// and has the response, the set is what it was. The first message says which set, and on what
-	// condition; it may have domains as well. Those behind it have domains alone. Faults are answered for the
+	// condition; it may have domains as well. Those behind it have domains, and may repeat
+	// what it says, but say nothing else of that. Faults are answered for the
 	// whole stream together, `domains[i]` counted over all its messages, or when there are more than 1,000.
 	ReplaceDomains(grpc.ClientStreamingServer[ReplaceDomainsRequest, ReplaceDomainsResponse]) error
 	// Lists the domains of a set, sorted, a page at a time. A set that changes between two pages shows what it

@@ -265,7 +265,8 @@ type ListNodesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most so many. 0 means 100; more than 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The `next_page_token` of the page before; empty for the first page.
+	// The `next_page_token` of the page before; empty for the first page. All else but `page_size` must be as it was
+	// for that page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Which nodes. Absent means all.
 	Filter        *NodeFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
@@ -929,8 +930,8 @@ type ExplainConnectionResponse struct {
 	Enforced bool `protobuf:"varint,2,opt,name=enforced,proto3" json:"enforced,omitempty"`
 	// The policy that decided; empty when no rule matched.
 	Policy string `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
-	// The position of the deciding rule in its policy. Meaningful when `policy` is set.
-	Rule int32 `protobuf:"varint,4,opt,name=rule,proto3" json:"rule,omitempty"`
+	// The position of the deciding rule in its policy, from 0. Unset when `policy` is empty.
+	Rule *int32 `protobuf:"varint,4,opt,name=rule,proto3,oneof" json:"rule,omitempty"`
 	// One sentence that says why.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Every policy, and every rule of those that select the workload, in order of evaluation: also what is
@@ -942,8 +943,8 @@ type ExplainConnectionResponse struct {
 	AuditVerdict Verdict `protobuf:"varint,8,opt,name=audit_verdict,json=auditVerdict,proto3,enum=nameward.v1.Verdict" json:"audit_verdict,omitempty"`
 	// The AUDIT policy that would have decided; empty when none of its rules matched.
 	AuditPolicy string `protobuf:"bytes,9,opt,name=audit_policy,json=auditPolicy,proto3" json:"audit_policy,omitempty"`
-	// The position of that rule in its policy. Meaningful when `audit_policy` is set.
-	AuditRule int32 `protobuf:"varint,10,opt,name=audit_rule,json=auditRule,proto3" json:"audit_rule,omitempty"`
+	// The position of that rule in its policy, from 0. Unset when `audit_policy` is empty.
+	AuditRule *int32 `protobuf:"varint,10,opt,name=audit_rule,json=auditRule,proto3,oneof" json:"audit_rule,omitempty"`
 	// One sentence that says why; empty when `audit_verdict` is unset.
 	AuditReason string `protobuf:"bytes,11,opt,name=audit_reason,json=auditReason,proto3" json:"audit_reason,omitempty"`
 	// Why the connection passes whatever the policies say; unset when they decide.
@@ -1016,8 +1017,8 @@ func (x *ExplainConnectionResponse) GetPolicy() string {
 }
 
 func (x *ExplainConnectionResponse) GetRule() int32 {
-	if x != nil {
-		return x.Rule
+	if x != nil && x.Rule != nil {
+		return *x.Rule
 	}
 	return 0
 }
@@ -1058,8 +1059,8 @@ func (x *ExplainConnectionResponse) GetAuditPolicy() string {
 }
 
 func (x *ExplainConnectionResponse) GetAuditRule() int32 {
-	if x != nil {
-		return x.AuditRule
+	if x != nil && x.AuditRule != nil {
+		return *x.AuditRule
 	}
 	return 0
 }
@@ -1124,16 +1125,16 @@ type AddressVerdict struct {
 	Verdict Verdict `protobuf:"varint,3,opt,name=verdict,proto3,enum=nameward.v1.Verdict" json:"verdict,omitempty"`
 	// The policy that decided; empty when no rule matched.
 	Policy string `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"`
-	// The position of the deciding rule in its policy. Meaningful when `policy` is set.
-	Rule int32 `protobuf:"varint,5,opt,name=rule,proto3" json:"rule,omitempty"`
+	// The position of the deciding rule in its policy, from 0. Unset when `policy` is empty.
+	Rule *int32 `protobuf:"varint,5,opt,name=rule,proto3,oneof" json:"rule,omitempty"`
 	// One sentence that says why.
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	// What the AUDIT policies that select the workload would have said; unset when there is none.
 	AuditVerdict Verdict `protobuf:"varint,7,opt,name=audit_verdict,json=auditVerdict,proto3,enum=nameward.v1.Verdict" json:"audit_verdict,omitempty"`
 	// The AUDIT policy that would have decided; empty when none of its rules matched.
 	AuditPolicy string `protobuf:"bytes,8,opt,name=audit_policy,json=auditPolicy,proto3" json:"audit_policy,omitempty"`
-	// The position of that rule in its policy. Meaningful when `audit_policy` is set.
-	AuditRule int32 `protobuf:"varint,9,opt,name=audit_rule,json=auditRule,proto3" json:"audit_rule,omitempty"`
+	// The position of that rule in its policy, from 0. Unset when `audit_policy` is empty.
+	AuditRule *int32 `protobuf:"varint,9,opt,name=audit_rule,json=auditRule,proto3,oneof" json:"audit_rule,omitempty"`
 	// Why the connection passes whatever the policies say; unset when they decide.
 	AlwaysAllowed ExplainConnectionResponse_AlwaysAllowed `protobuf:"varint,10,opt,name=always_allowed,json=alwaysAllowed,proto3,enum=nameward.v1.ExplainConnectionResponse_AlwaysAllowed" json:"always_allowed,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1199,8 +1200,8 @@ func (x *AddressVerdict) GetPolicy() string {
 }
 
 func (x *AddressVerdict) GetRule() int32 {
-	if x != nil {
-		return x.Rule
+	if x != nil && x.Rule != nil {
+		return *x.Rule
 	}
 	return 0
 }
@@ -1227,8 +1228,8 @@ func (x *AddressVerdict) GetAuditPolicy() string {
 }
 
 func (x *AddressVerdict) GetAuditRule() int32 {
-	if x != nil {
-		return x.AuditRule
+	if x != nil && x.AuditRule != nil {
+		return *x.AuditRule
 	}
 	return 0
 }
@@ -1247,16 +1248,16 @@ type QuestionVerdict struct {
 	Refused bool `protobuf:"varint,1,opt,name=refused,proto3" json:"refused,omitempty"`
 	// The ENFORCE policy whose rule decided; empty when no rule matches the name, so that it is asked.
 	Policy string `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
-	// The position of that rule in its policy. Meaningful when `policy` is set.
-	Rule int32 `protobuf:"varint,3,opt,name=rule,proto3" json:"rule,omitempty"`
+	// The position of that rule in its policy, from 0. Unset when `policy` is empty.
+	Rule *int32 `protobuf:"varint,3,opt,name=rule,proto3,oneof" json:"rule,omitempty"`
 	// One sentence that says why.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Whether AUDIT policies would have refused it.
 	AuditRefused bool `protobuf:"varint,5,opt,name=audit_refused,json=auditRefused,proto3" json:"audit_refused,omitempty"`
 	// The AUDIT policy whose rule decided; empty when none matches the name.
 	AuditPolicy string `protobuf:"bytes,6,opt,name=audit_policy,json=auditPolicy,proto3" json:"audit_policy,omitempty"`
-	// The position of that rule in its policy. Meaningful when `audit_policy` is set.
-	AuditRule     int32 `protobuf:"varint,7,opt,name=audit_rule,json=auditRule,proto3" json:"audit_rule,omitempty"`
+	// The position of that rule in its policy, from 0. Unset when `audit_policy` is empty.
+	AuditRule     *int32 `protobuf:"varint,7,opt,name=audit_rule,json=auditRule,proto3,oneof" json:"audit_rule,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1306,8 +1307,8 @@ func (x *QuestionVerdict) GetPolicy() string {
 }
 
 func (x *QuestionVerdict) GetRule() int32 {
-	if x != nil {
-		return x.Rule
+	if x != nil && x.Rule != nil {
+		return *x.Rule
 	}
 	return 0
 }
@@ -1334,8 +1335,8 @@ func (x *QuestionVerdict) GetAuditPolicy() string {
 }
 
 func (x *QuestionVerdict) GetAuditRule() int32 {
-	if x != nil {
-		return x.AuditRule
+	if x != nil && x.AuditRule != nil {
+		return *x.AuditRule
 	}
 	return 0
 }
@@ -1345,8 +1346,8 @@ type RuleEvaluation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The policy.
 	Policy string `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
-	// The position of the rule in its policy; -1 where the whole policy is meant.
-	Rule int32 `protobuf:"varint,2,opt,name=rule,proto3" json:"rule,omitempty"`
+	// The position of the rule in its policy, from 0; -1 where the whole policy is meant.
+	Rule *int32 `protobuf:"varint,2,opt,name=rule,proto3,oneof" json:"rule,omitempty"`
 	// Whether the rule matches, whichever decides. False where the whole policy is meant.
 	Matched bool `protobuf:"varint,3,opt,name=matched,proto3" json:"matched,omitempty"`
 	// Why it does or does not, with the pattern, domain set, CIDR or port.
@@ -1403,8 +1404,8 @@ func (x *RuleEvaluation) GetPolicy() string {
 }
 
 func (x *RuleEvaluation) GetRule() int32 {
-	if x != nil {
-		return x.Rule
+	if x != nil && x.Rule != nil {
+		return *x.Rule
 	}
 	return 0
 }
@@ -1601,20 +1602,20 @@ const file_nameward_v1_node_service_proto_rawDesc = "" +
 	"sourcePort\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf1\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x93\a\n" +
 	"\x19ExplainConnectionResponse\x12.\n" +
 	"\averdict\x18\x01 \x01(\x0e2\x14.nameward.v1.VerdictR\averdict\x12\x1a\n" +
 	"\benforced\x18\x02 \x01(\bR\benforced\x12\x16\n" +
-	"\x06policy\x18\x03 \x01(\tR\x06policy\x12\x12\n" +
-	"\x04rule\x18\x04 \x01(\x05R\x04rule\x12\x16\n" +
+	"\x06policy\x18\x03 \x01(\tR\x06policy\x12\x17\n" +
+	"\x04rule\x18\x04 \x01(\x05H\x00R\x04rule\x88\x01\x01\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12=\n" +
 	"\vevaluations\x18\x06 \x03(\v2\x1b.nameward.v1.RuleEvaluationR\vevaluations\x120\n" +
 	"\bmappings\x18\a \x03(\v2\x14.nameward.v1.MappingR\bmappings\x129\n" +
 	"\raudit_verdict\x18\b \x01(\x0e2\x14.nameward.v1.VerdictR\fauditVerdict\x12!\n" +
-	"\faudit_policy\x18\t \x01(\tR\vauditPolicy\x12\x1d\n" +
+	"\faudit_policy\x18\t \x01(\tR\vauditPolicy\x12\"\n" +
 	"\n" +
 	"audit_rule\x18\n" +
-	" \x01(\x05R\tauditRule\x12!\n" +
+	" \x01(\x05H\x01R\tauditRule\x88\x01\x01\x12!\n" +
 	"\faudit_reason\x18\v \x01(\tR\vauditReason\x12[\n" +
 	"\x0ealways_allowed\x18\f \x01(\x0e24.nameward.v1.ExplainConnectionResponse.AlwaysAllowedR\ralwaysAllowed\x12\x18\n" +
 	"\aaddress\x18\r \x01(\tR\aaddress\x129\n" +
@@ -1627,32 +1628,38 @@ const file_nameward_v1_node_service_proto_rawDesc = "" +
 	"\fNODE_ADDRESS\x10\x01\x12\x14\n" +
 	"\x10TRUSTED_RESOLVER\x10\x02\x12\x11\n" +
 	"\rPOLICY_SERVER\x10\x03\x12\b\n" +
-	"\x04DHCP\x10\x04\"\x92\x03\n" +
+	"\x04DHCP\x10\x04B\a\n" +
+	"\x05_ruleB\r\n" +
+	"\v_audit_rule\"\xb4\x03\n" +
 	"\x0eAddressVerdict\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x18\n" +
 	"\adomains\x18\x02 \x03(\tR\adomains\x12.\n" +
 	"\averdict\x18\x03 \x01(\x0e2\x14.nameward.v1.VerdictR\averdict\x12\x16\n" +
-	"\x06policy\x18\x04 \x01(\tR\x06policy\x12\x12\n" +
-	"\x04rule\x18\x05 \x01(\x05R\x04rule\x12\x16\n" +
+	"\x06policy\x18\x04 \x01(\tR\x06policy\x12\x17\n" +
+	"\x04rule\x18\x05 \x01(\x05H\x00R\x04rule\x88\x01\x01\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x129\n" +
 	"\raudit_verdict\x18\a \x01(\x0e2\x14.nameward.v1.VerdictR\fauditVerdict\x12!\n" +
-	"\faudit_policy\x18\b \x01(\tR\vauditPolicy\x12\x1d\n" +
+	"\faudit_policy\x18\b \x01(\tR\vauditPolicy\x12\"\n" +
 	"\n" +
-	"audit_rule\x18\t \x01(\x05R\tauditRule\x12[\n" +
+	"audit_rule\x18\t \x01(\x05H\x01R\tauditRule\x88\x01\x01\x12[\n" +
 	"\x0ealways_allowed\x18\n" +
-	" \x01(\x0e24.nameward.v1.ExplainConnectionResponse.AlwaysAllowedR\ralwaysAllowed\"\xd6\x01\n" +
+	" \x01(\x0e24.nameward.v1.ExplainConnectionResponse.AlwaysAllowedR\ralwaysAllowedB\a\n" +
+	"\x05_ruleB\r\n" +
+	"\v_audit_rule\"\xf8\x01\n" +
 	"\x0fQuestionVerdict\x12\x18\n" +
 	"\arefused\x18\x01 \x01(\bR\arefused\x12\x16\n" +
-	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x12\n" +
-	"\x04rule\x18\x03 \x01(\x05R\x04rule\x12\x16\n" +
+	"\x06policy\x18\x02 \x01(\tR\x06policy\x12\x17\n" +
+	"\x04rule\x18\x03 \x01(\x05H\x00R\x04rule\x88\x01\x01\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12#\n" +
 	"\raudit_refused\x18\x05 \x01(\bR\fauditRefused\x12!\n" +
-	"\faudit_policy\x18\x06 \x01(\tR\vauditPolicy\x12\x1d\n" +
+	"\faudit_policy\x18\x06 \x01(\tR\vauditPolicy\x12\"\n" +
 	"\n" +
-	"audit_rule\x18\a \x01(\x05R\tauditRule\"\x8b\x04\n" +
+	"audit_rule\x18\a \x01(\x05H\x01R\tauditRule\x88\x01\x01B\a\n" +
+	"\x05_ruleB\r\n" +
+	"\v_audit_rule\"\x99\x04\n" +
 	"\x0eRuleEvaluation\x12\x16\n" +
-	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x12\n" +
-	"\x04rule\x18\x02 \x01(\x05R\x04rule\x12\x18\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x17\n" +
+	"\x04rule\x18\x02 \x01(\x05H\x00R\x04rule\x88\x01\x01\x12\x18\n" +
 	"\amatched\x18\x03 \x01(\bR\amatched\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x120\n" +
 	"\x06action\x18\x05 \x01(\x0e2\x18.nameward.v1.Rule.ActionR\x06action\x12,\n" +
@@ -1670,7 +1677,8 @@ const file_nameward_v1_node_service_proto_rawDesc = "" +
 	"\x0eOTHER_WORKLOAD\x10\x06\x12\x0e\n" +
 	"\n" +
 	"OTHER_NODE\x10\a\x12\f\n" +
-	"\bDISABLED\x10\b\"w\n" +
+	"\bDISABLED\x10\bB\a\n" +
+	"\x05_rule\"w\n" +
 	"\x10DestinationMatch\x12\x18\n" +
 	"\apattern\x18\x01 \x01(\tR\apattern\x12\x1d\n" +
 	"\n" +
@@ -1791,6 +1799,10 @@ func file_nameward_v1_node_service_proto_init() {
 	file_nameward_v1_node_proto_init()
 	file_nameward_v1_observation_proto_init()
 	file_nameward_v1_policy_proto_init()
+	file_nameward_v1_node_service_proto_msgTypes[10].OneofWrappers = []any{}
+	file_nameward_v1_node_service_proto_msgTypes[11].OneofWrappers = []any{}
+	file_nameward_v1_node_service_proto_msgTypes[12].OneofWrappers = []any{}
+	file_nameward_v1_node_service_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -156,7 +156,8 @@ type ListMappingsRequest struct {
 	Filter *MappingFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	// At most so many. 0 means 100; more than 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The `next_page_token` of the page before; empty for the first page.
+	// The `next_page_token` of the page before; empty for the first page. All else but `page_size` must be as it was
+	// for that page.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -495,7 +496,8 @@ type ListFlowEventsRequest struct {
 	Filter *FlowEventFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
 	// At most so many. 0 means 100; more than 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The `next_page_token` of the page before; empty for the first page.
+	// The `next_page_token` of the page before; empty for the first page. All else but `page_size` must be as it was
+	// for that page.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -192,7 +192,8 @@ type ListPoliciesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most so many. 0 means 100; more than 1,000 counts as 1,000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	// The `next_page_token` of the page before; empty for the first page.
+	// The `next_page_token` of the page before; empty for the first page. All else but `page_size` must be as it was
+	// for that page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Which policies. Absent means all.
 	Filter        *PolicyFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
