@@ -58,12 +58,11 @@ func ParseFilter(path string, message *namewardv1.FlowEventFilter) (Filter, erro
 		return err
 	})
 	parse("workload", message.GetWorkload(), func() error { return f.parseWorkload(message.GetWorkload()) })
-	parse("policy", message.GetPolicy(), func() error {
-		if id, ok := strings.CutPrefix(message.GetPolicy(), "policies/"); !ok || id == "" {
-			return errors.New("is not `policies/{policy}`")
+	if message.GetPolicy() != "" {
+		if err := ruleset.CheckPolicyName(path+".policy", message.GetPolicy()); err != nil {
+			faults = append(faults, err)
 		}
-		return nil
-	})
+	}
 	parse("mode", message.GetMode().String(), func() error { return f.parseMode(message.GetMode()) })
 	return f, errors.Join(faults...)
 }

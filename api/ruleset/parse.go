@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/nameward/nameward/api/domain"
@@ -26,11 +28,57 @@ type FieldError struct {
 // Error returns field, value and reason.
 func (e *FieldError) Error() string { return fmt.Sprintf("%s: %q: %s", e.Field, e.Value, e.Reason) }
 
+// maxShown bounds what is shown of a value: gRPC sends the details of an error in a header.
+const maxShown = 256
+
+// Description returns value and reason, as valid UTF-8 and short; the value once, where the reason quotes it too.
+func (e *FieldError) Description() string {
+	value, reason := e.Value, e.Reason
+	if len(value) > maxShown {
+		short := strings.ToValidUTF8(value[:maxShown], "") + "…"
+		reason = strings.ReplaceAll(reason, value, short)
+		value = short
+	}
+	if quoted := strconv.Quote(value); !strings.Contains(reason, quoted) {
+		reason = quoted + ": " + reason
+	}
+	return strings.ToValidUTF8(reason, "\uFFFD")
+}
+
+// FieldErrors returns the field errors of a tree of errors, in order.
+func FieldErrors(err error) []*FieldError {
+	switch e := err.(type) { //nolint:errorlint // this is the walk that errors.As does, for all instead of the first
+	case *FieldError:
+		return []*FieldError{e}
+	case interface{ Unwrap() []error }:
+		var all []*FieldError
+		for _, child := range e.Unwrap() {
+			all = append(all, FieldErrors(child)...)
+		}
+		return all
+	case interface{ Unwrap() error }:
+		return FieldErrors(e.Unwrap())
+	default:
+		return nil
+	}
+}
+
 // faults collects every fault of a message.
 type faults []error
 
 func (f *faults) add(field, value, reason string) {
 	*f = append(*f, &FieldError{field, value, reason})
+}
+
+// policyName is the constraint of policy.proto on `name`.
+var policyName = regexp.MustCompile(`^policies/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
+
+// CheckPolicyName returns a *FieldError on the field when the value is no name of a policy.
+func CheckPolicyName(field, value string) error {
+	if !policyName.MatchString(value) {
+		return &FieldError{field, value, "is not `policies/` and 1 to 63 lower-case letters, digits, `-` and `.`, a letter or a digit first and last"}
+	}
+	return nil
 }
 
 const notSupported = "not supported by this version"
@@ -80,7 +128,7 @@ func parsePolicy(message *agentv1.RuleSetPolicy) (Policy, error) {
 
 func (f *faults) workload(path string, message *namewardv1.Workload) Workload {
 	w := Workload{CIDRs: f.cidrs(path+".cidrs", message.GetCidrs()), Interface: message.GetInterface()}
-	if name, _ := cutPlus(w.Interface); len(w.Interface) > maxInterface || strings.ContainsAny(name, " /+:\t\n") {
+	if name, _ := cutPlus(w.Interface); len(w.Interface) > maxInterface || strings.ContainsAny(name, " \t\n\v\f\r/:+\x00") {
 		f.add(path+".interface", w.Interface, fmt.Sprintf("is no interface name of at most %d characters, nor the beginning of one and `+`", maxInterface))
 	}
 	forwarded := len(message.GetCidrs()) > 0 || w.Interface != ""
@@ -178,8 +226,10 @@ func (f *faults) ports(path string, message *namewardv1.Port) Ports {
 		f.add(path+".port", fmt.Sprint(first), "is above 65535")
 	case last > 65535:
 		f.add(path+".end_port", fmt.Sprint(last), "is above 65535")
-	case !protocol.HasPorts() && (first != 0 || last != 0):
+	case !protocol.HasPorts() && first != 0:
 		f.add(path+".port", fmt.Sprint(first), "ICMP has no ports")
+	case !protocol.HasPorts() && last != 0:
+		f.add(path+".end_port", fmt.Sprint(last), "ICMP has no ports")
 	case first == 0 && last != 0:
 		f.add(path+".end_port", fmt.Sprint(last), "the range has no first port")
 	case last != 0 && last < first:

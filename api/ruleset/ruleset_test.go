@@ -26,6 +26,8 @@ func TestParsePolicyNamesEveryFault(t *testing.T) {
 			{Host: true, Interface: "eth0"},
 			{Uid: &uid, Cgroup: "a.slice", SystemdUnit: "web"},
 			{Uid: &uid, Cgroup: "/a.slice", SystemdUnit: "web.service", Interface: "eth0"},
+			{Interface: "eth0\r"},
+			{Interface: "eth0\x00+"},
 		},
 		Rules: []*namewardv1.Rule{
 			{Domains: []string{"a..b", "ok.example", "www.*.*.com"}, Action: namewardv1.Rule_ALLOW},
@@ -35,6 +37,7 @@ func TestParsePolicyNamesEveryFault(t *testing.T) {
 				{Protocol: namewardv1.Protocol_ICMP, Port: 8},
 				{Port: 443},
 				{Protocol: namewardv1.Protocol_UDP, EndPort: 9},
+				{Protocol: namewardv1.Protocol_ICMP, EndPort: 9},
 			}},
 		},
 	})
@@ -50,9 +53,10 @@ func TestParsePolicyNamesEveryFault(t *testing.T) {
 		"mode", "established", "workloads[0].cidrs[1]", "workloads[0].cidrs[2]", "workloads[0].cidrs[3]", "workloads[1].interface",
 		"workloads[2]", "workloads[3].host",
 		"workloads[4].uid", "workloads[4].cgroup", "workloads[4].systemd_unit",
-		"workloads[5].uid", "workloads[5].cgroup", "workloads[5].systemd_unit", "rules[0].domains[0]", "rules[0].domains[2]", "rules[1].action",
+		"workloads[5].uid", "workloads[5].cgroup", "workloads[5].systemd_unit",
+		"workloads[6].interface", "workloads[7].interface", "rules[0].domains[0]", "rules[0].domains[2]", "rules[1].action",
 		"rules[1].domain_sets[0]", "rules[1].query_action", "rules[2].ports[0].end_port", "rules[2].ports[1].port",
-		"rules[2].ports[2].protocol", "rules[2].ports[3].end_port",
+		"rules[2].ports[2].protocol", "rules[2].ports[3].end_port", "rules[2].ports[4].end_port",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("fields with faults (-want +got):\n%s", diff)

@@ -11,10 +11,9 @@ import (
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/api/token"
 	"github.com/nameward/nameward/controlplane/audit"
 )
-
-const auditEventsCollection = "auditEvents"
 
 // AuditService serves nameward.v1.AuditService. Requests must have passed the Validator.
 type AuditService struct {
@@ -42,7 +41,7 @@ func (s *AuditService) ListAuditEvents(ctx context.Context, request *namewardv1.
 	}
 	response := &namewardv1.ListAuditEventsResponse{AuditEvents: page.Events, DamagedLines: int64(page.Damaged)}
 	if page.More {
-		response.NextPageToken = pageToken(auditEventsCollection, fmt.Sprintf("%d %d", page.Next.File, page.Next.Event))
+		response.NextPageToken = token.Page(request, fmt.Sprintf("%d %d", page.Next.File, page.Next.Event))
 	}
 	return response, nil
 }
@@ -55,17 +54,17 @@ func parseListAuditEvents(request *namewardv1.ListAuditEventsRequest) (audit.Fil
 	filter := audit.Filter{
 		Resource: message.GetResource(), Identity: message.GetIdentity(), Outcome: message.GetOutcome(), Since: since, Until: until,
 	}
-	before, tokenErr := parseAuditPosition(request.GetPageToken())
+	before, tokenErr := parseAuditPosition(request)
 	return filter, before, errors.Join(sinceErr, untilErr, tokenErr)
 }
 
-func parseAuditPosition(token string) (before audit.Position, err error) {
-	text, err := parsePageToken(auditEventsCollection, token)
+func parseAuditPosition(request token.List) (before audit.Position, err error) {
+	text, err := parsePageToken(request)
 	if err != nil || text == "" {
 		return before, err
 	}
 	if _, err := fmt.Sscanf(text, "%d %d", &before.File, &before.Event); err != nil || before.File == 0 || before.Event < 0 {
-		return audit.Position{}, &ruleset.FieldError{Field: "page_token", Value: token, Reason: "is not the next_page_token of a page of this list"}
+		return audit.Position{}, badPageToken(request)
 	}
 	return before, nil
 }

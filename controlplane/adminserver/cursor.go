@@ -8,22 +8,22 @@ import (
 
 	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/api/node"
-	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/api/token"
 	"github.com/nameward/nameward/controlplane/ingest"
 )
 
 // cursorToken returns the token of the page of mappings behind a place.
-func cursorToken(c ingest.Cursor) string {
+func cursorToken(request token.List, c ingest.Cursor) string {
 	address := ""
 	if c.Address.IsValid() {
 		address = c.Address.String()
 	}
 	fields := []string{strconv.Itoa(int(c.Index)), c.Alias.String(), c.Domain.String(), address, c.Node.String()}
-	return pageToken(mappingsCollection, strings.Join(fields, " ")) // names and addresses hold no space
+	return token.Page(request, strings.Join(fields, " ")) // names and addresses hold no space
 }
 
-func parseCursor(token string) (ingest.Cursor, error) {
-	text, err := parsePageToken(mappingsCollection, token)
+func parseCursor(request token.List) (ingest.Cursor, error) {
+	text, err := parsePageToken(request)
 	if err != nil || text == "" {
 		return ingest.Cursor{}, err
 	}
@@ -33,7 +33,7 @@ func parseCursor(token string) (ingest.Cursor, error) {
 			return c, nil
 		}
 	}
-	return ingest.Cursor{}, &ruleset.FieldError{Field: "page_token", Value: token, Reason: "is not the next_page_token of a page of this list"}
+	return ingest.Cursor{}, badPageToken(request)
 }
 
 func readCursor(fields [5]string) (c ingest.Cursor, err error) {

@@ -12,11 +12,10 @@ import (
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/api/token"
 	"github.com/nameward/nameward/controlplane/policy"
 	"github.com/nameward/nameward/controlplane/store"
 )
-
-const domainSetsCollection = "domainSets"
 
 // DomainSetService serves nameward.v1.DomainSetService. Requests must have passed the Validator.
 type DomainSetService struct {
@@ -36,9 +35,10 @@ func NewDomainSetService(s *store.Store, log *slog.Logger) *DomainSetService {
 
 // CreateDomainSet makes a domain set.
 func (s *DomainSetService) CreateDomainSet(ctx context.Context, request *namewardv1.CreateDomainSetRequest) (*namewardv1.DomainSet, error) {
-	message := proto.CloneOf(request.GetDomainSet())
-	message.Name = policy.DomainSetCollection + request.GetDomainSetId()
-	set, err := parseDomainSet(message)
+	set, err := parseDomainSet(&namewardv1.DomainSet{
+		Name:        policy.DomainSetCollection + request.GetDomainSetId(),
+		Description: request.GetDomainSet().GetDescription(), Domains: request.GetDomainSet().GetDomains(),
+	})
 	if err == nil {
 		set, err = s.put(ctx, set, store.Guard{MustNotExist: true}, request.GetValidateOnly())
 	}
@@ -59,7 +59,7 @@ func (s *DomainSetService) GetDomainSet(_ context.Context, request *namewardv1.G
 
 // ListDomainSets lists domain sets in order of their names.
 func (s *DomainSetService) ListDomainSets(_ context.Context, request *namewardv1.ListDomainSetsRequest) (*namewardv1.ListDomainSetsResponse, error) {
-	after, err := parsePageToken(domainSetsCollection, request.GetPageToken())
+	after, err := parsePageToken(request)
 	if err != nil {
 		return nil, toStatus(s.log, err)
 	}
@@ -79,7 +79,7 @@ func (s *DomainSetService) ListDomainSets(_ context.Context, request *namewardv1
 		after = set.Name
 	}
 	if more {
-		response.NextPageToken = pageToken(domainSetsCollection, after)
+		response.NextPageToken = token.Page(request, after)
 	}
 	return response, nil
 }
@@ -102,7 +102,7 @@ func (s *DomainSetService) UpdateDomainSet(ctx context.Context, request *namewar
 // update merges the request with the set as it is now, and puts the result if it still is.
 func (s *DomainSetService) update(ctx context.Context, request *namewardv1.UpdateDomainSetRequest) (*policy.DomainSet, error) {
 	changes, paths := request.GetDomainSet(), request.GetUpdateMask().GetPaths()
-	asked, err := parseDomainSet(changes)
+	asked, err := parseDomainSet(&namewardv1.DomainSet{Name: changes.GetName(), Description: changes.GetDescription(), Domains: changes.GetDomains()})
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (s *DomainSetService) update(ctx context.Context, request *namewardv1.Updat
 // parseDomainSet reads the set of a request that has it in `domain_set`.
 func parseDomainSet(message *namewardv1.DomainSet) (*policy.DomainSet, error) {
 	set, err := policy.ParseDomainSet(message)
-	return set, within("domain_set", err)
+	return set, within("domain_set", errors.Join(err, checkNames("domains", message.GetDomains(), 0)))
 }
 
 // put stores a set, or only says what would be stored.

@@ -122,6 +122,13 @@ func TestCreateAndGetDomainSet(t *testing.T) {
 	if diff := cmp.Diff(made, got, protocmp.Transform()); diff != "" || err != nil {
 		t.Errorf("GetDomainSet: %v (-want +got):\n%s", err, diff)
 	}
+	// What would be made has no etag and no times yet, least of all the client's.
+	would, err := s.sets.CreateDomainSet(t.Context(), &namewardv1.CreateDomainSetRequest{DomainSetId: "next", ValidateOnly: true, DomainSet: &namewardv1.DomainSet{
+		Etag: "mine", CreateTime: &timestamppb.Timestamp{Seconds: 1}, UpdateTime: &timestamppb.Timestamp{Seconds: 1},
+	}})
+	if err != nil || would.GetEtag() != "" || would.GetCreateTime() != nil || would.GetUpdateTime() != nil {
+		t.Errorf("would make %v, %v, want nothing that only the server sets", would, err)
+	}
 }
 
 func TestErrorsOfDomainSets(t *testing.T) {
@@ -345,6 +352,14 @@ func TestFaultsOfAStream(t *testing.T) {
 	_, err = s.replace(t, &namewardv1.ReplaceDomainsRequest{Name: "domainSets/saas"}, &namewardv1.ReplaceDomainsRequest{Name: "domainSets/other"})
 	if got := violations(t, err); !strings.Contains(got["name"], `"domainSets/other"`) {
 		t.Errorf("violations = %v, want the other name", got)
+	}
+	for field, late := range map[string]*namewardv1.ReplaceDomainsRequest{
+		"validate_only": {ValidateOnly: true}, "allow_missing": {AllowMissing: true}, "etag": {Etag: "x"},
+	} {
+		_, err = s.replace(t, &namewardv1.ReplaceDomainsRequest{Name: "domainSets/saas"}, late)
+		if got := violations(t, err); got[field] == "" || len(got) != 1 {
+			t.Errorf("violations = %v, want one of %s, which comes too late", got, field)
+		}
 	}
 	_, err = s.replace(t)
 	if got := violations(t, err); got["name"] == "" {

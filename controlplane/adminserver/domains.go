@@ -9,17 +9,18 @@ import (
 	"github.com/nameward/nameward/api/domain"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/api/token"
 	"github.com/nameward/nameward/controlplane/policy"
 	"github.com/nameward/nameward/controlplane/store"
 )
 
 // AddDomains adds domains to a set.
 func (s *DomainSetService) AddDomains(ctx context.Context, request *namewardv1.AddDomainsRequest) (*namewardv1.AddDomainsResponse, error) {
-	edits, err := editsOf(request.GetDomains(), true)
+	domains, err := parseDomains(request.GetDomains(), 0)
 	if err != nil {
 		return nil, toStatus(s.log, err)
 	}
-	set, changed, err := s.edit(ctx, request.GetName(), request.GetEtag(), edits, request.GetValidateOnly())
+	set, changed, err := s.edit(ctx, request.GetName(), request.GetEtag(), editsOf(domains, true), request.GetValidateOnly())
 	if err != nil {
 		return nil, toStatus(s.log, err)
 	}
@@ -28,28 +29,24 @@ func (s *DomainSetService) AddDomains(ctx context.Context, request *namewardv1.A
 
 // RemoveDomains removes domains from a set.
 func (s *DomainSetService) RemoveDomains(ctx context.Context, request *namewardv1.RemoveDomainsRequest) (*namewardv1.RemoveDomainsResponse, error) {
-	edits, err := editsOf(request.GetDomains(), false)
+	domains, err := policy.ParseDomains(request.GetDomains(), 0)
 	if err != nil {
 		return nil, toStatus(s.log, err)
 	}
-	set, changed, err := s.edit(ctx, request.GetName(), request.GetEtag(), edits, request.GetValidateOnly())
+	set, changed, err := s.edit(ctx, request.GetName(), request.GetEtag(), editsOf(domains, false), request.GetValidateOnly())
 	if err != nil {
 		return nil, toStatus(s.log, err)
 	}
 	return &namewardv1.RemoveDomainsResponse{DomainSet: set.Header(), RemovedCount: -changed}, nil
 }
 
-// editsOf reads domains and says of each whether a set shall have it.
-func editsOf(texts []string, wanted bool) (map[domain.Pattern]bool, error) {
-	domains, err := policy.ParseDomains(texts, 0)
-	if err != nil {
-		return nil, err
-	}
+// editsOf says of domains whether a set shall have them.
+func editsOf(domains []domain.Pattern, wanted bool) map[domain.Pattern]bool {
 	edits := make(map[domain.Pattern]bool, len(domains))
 	for _, pattern := range domains {
 		edits[pattern] = wanted
 	}
-	return edits, nil
+	return edits
 }
 
 // edit makes that a set has some domains, or has them not, and returns by how many it grew.
@@ -99,14 +96,14 @@ func (s *DomainSetService) ListDomains(_ context.Context, request *namewardv1.Li
 	size := min(len(domains), domainPageSize(request.GetPageSize()))
 	response := &namewardv1.ListDomainsResponse{Domains: policy.Texts(domains[:size]), Etag: set.Etag}
 	if size < len(domains) {
-		response.NextPageToken = pageToken(domainsOf(set.Name), response.GetDomains()[size-1])
+		response.NextPageToken = token.Page(request, response.GetDomains()[size-1])
 	}
 	return response, nil
 }
 
 // parseListDomains returns behind which domain the page begins, and the name that is to match.
 func parseListDomains(request *namewardv1.ListDomainsRequest) (after string, matching domain.Name, err error) {
-	after, err = parsePageToken(domainsOf(request.GetName()), request.GetPageToken())
+	after, err = parsePageToken(request)
 	if text := request.GetMatching(); text != "" {
 		var nameErr error
 		if matching, nameErr = domain.ParseName(text); nameErr != nil {
@@ -115,6 +112,3 @@ func parseListDomains(request *namewardv1.ListDomainsRequest) (after string, mat
 	}
 	return after, matching, err
 }
-
-// domainsOf is the collection of the domains of a set, for page tokens.
-func domainsOf(domainSet string) string { return "domains of " + domainSet }

@@ -10,11 +10,9 @@ import (
 
 	"github.com/nameward/nameward/api/flow"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
-	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/api/token"
 	"github.com/nameward/nameward/controlplane/ingest"
 )
-
-const flowEventsCollection = "flowEvents"
 
 // ListFlowEvents lists flow events. A page goes on where the one before ended, whatever came or went
 // meanwhile.
@@ -41,7 +39,7 @@ func (s *ObservationService) ListFlowEvents(_ context.Context, request *nameward
 		if err != nil {
 			return nil, toStatus(s.log, err)
 		}
-		response.NextPageToken = pageToken(flowEventsCollection, string(last))
+		response.NextPageToken = token.Page(request, string(last))
 	}
 	return response, nil
 }
@@ -49,18 +47,18 @@ func (s *ObservationService) ListFlowEvents(_ context.Context, request *nameward
 // parseListFlowEvents returns which flow events are asked for, and behind which position.
 func parseListFlowEvents(request *namewardv1.ListFlowEventsRequest) (flow.Filter, flow.Position, error) {
 	filter, filterErr := flow.ParseFilter("filter", request.GetFilter())
-	after, tokenErr := parseFlowPosition(request.GetPageToken())
+	after, tokenErr := parseFlowPosition(request)
 	return filter, after, errors.Join(filterErr, tokenErr)
 }
 
-func parseFlowPosition(token string) (flow.Position, error) {
-	wire, err := parsePageToken(flowEventsCollection, token)
+func parseFlowPosition(request token.List) (flow.Position, error) {
+	wire, err := parsePageToken(request)
 	if err != nil || wire == "" {
 		return flow.Position{}, err
 	}
 	position, err := flow.ParsePosition([]byte(wire))
 	if err != nil {
-		return flow.Position{}, &ruleset.FieldError{Field: "page_token", Value: token, Reason: "is not the next_page_token of a page of this list"}
+		return flow.Position{}, badPageToken(request)
 	}
 	return position, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/api/token"
 	"github.com/nameward/nameward/controlplane/policy"
 )
 
@@ -60,7 +61,7 @@ func FuzzRequests(f *testing.F) {
 			t.Errorf("%T was changed", request)
 		}
 		if err != nil {
-			if len(fieldErrors(err)) == 0 {
+			if len(ruleset.FieldErrors(err)) == 0 {
 				t.Errorf("%T: %v names no field", request, err)
 			}
 			_ = toStatus(slog.New(slog.DiscardHandler), err).Error()
@@ -78,7 +79,7 @@ func reread(t *testing.T, request *namewardv1.CreatePolicyRequest) {
 	message.Name = policy.Collection + request.GetPolicyId()
 	parsed, err := policy.Parse(message)
 	if err != nil {
-		if len(fieldErrors(err)) == 0 {
+		if len(ruleset.FieldErrors(err)) == 0 {
 			t.Errorf("%v names no field", err)
 		}
 		return
@@ -94,27 +95,30 @@ func reread(t *testing.T, request *namewardv1.CreatePolicyRequest) {
 
 // FuzzTokens reads tokens of every list and watch: what was not made here is refused as a fault of its field.
 func FuzzTokens(f *testing.F) {
-	for _, token := range []string{
-		"", "AAAA", pageToken(policiesCollection, "policies/a"), resumeToken("store", 7), pageToken(auditEventsCollection, "1 2"),
-		pageToken(mappingsCollection, "1 a.example b.example 192.0.2.1 n"), pageToken(flowEventsCollection, "x"), pageToken(domainsOf("domainSets/a"), "a.example"),
+	policies, audit := &namewardv1.ListPoliciesRequest{}, &namewardv1.ListAuditEventsRequest{}
+	mappings, flows := &namewardv1.ListMappingsRequest{}, &namewardv1.ListFlowEventsRequest{}
+	for _, text := range []string{
+		"", "AAAA", token.Page(policies, "policies/a"), resumeToken("store", 7), token.Page(audit, "1 2"),
+		token.Page(mappings, "1 a.example b.example 192.0.2.1 n"), token.Page(flows, "x"),
 	} {
-		f.Add(token, "")
-		f.Add("", strings.TrimSuffix(token, "A"))
+		f.Add(text, "")
+		f.Add("", strings.TrimSuffix(text, "A"))
 	}
-	f.Fuzz(func(t *testing.T, token, sealed string) {
-		tokens := []string{token}
-		for _, kind := range []string{policiesCollection, resumeKind, auditEventsCollection, mappingsCollection, flowEventsCollection} {
-			tokens = append(tokens, sealToken(kind, sealed)) // whoever knows how may seal what they like
+	f.Fuzz(func(t *testing.T, text, sealed string) {
+		// Whoever knows how may seal what they like.
+		texts := []string{text, token.Seal(resumeKind, sealed)}
+		for _, list := range []token.List{policies, audit, mappings, flows} {
+			texts = append(texts, token.Page(list, sealed))
 		}
-		for _, token := range tokens {
-			_, err1 := parsePageToken(policiesCollection, token)
-			_, _, err2 := parseResumeToken(token)
-			_, err3 := parseAuditPosition(token)
-			_, err4 := parseCursor(token)
-			_, err5 := parseFlowPosition(token)
+		for _, text := range texts {
+			_, err1 := parsePageToken(&namewardv1.ListPoliciesRequest{PageToken: text})
+			_, _, err2 := parseResumeToken(text)
+			_, err3 := parseAuditPosition(&namewardv1.ListAuditEventsRequest{PageToken: text})
+			_, err4 := parseCursor(&namewardv1.ListMappingsRequest{PageToken: text})
+			_, err5 := parseFlowPosition(&namewardv1.ListFlowEventsRequest{PageToken: text})
 			for _, err := range []error{err1, err2, err3, err4, err5} {
-				if err != nil && len(fieldErrors(err)) != 1 {
-					t.Errorf("%q: %v names no field", token, err)
+				if err != nil && len(ruleset.FieldErrors(err)) != 1 {
+					t.Errorf("%q: %v names no field", text, err)
 				}
 			}
 		}

@@ -11,11 +11,10 @@ import (
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/api/token"
 	"github.com/nameward/nameward/controlplane/ingest"
 	"github.com/nameward/nameward/controlplane/store"
 )
-
-const nodesCollection = "nodes"
 
 // NodeService serves nameward.v1.NodeService. Requests must have passed the Validator.
 type NodeService struct {
@@ -60,7 +59,7 @@ func (s *NodeService) GetNode(ctx context.Context, request *namewardv1.GetNodeRe
 // ListNodes lists nodes in order of their names.
 func (s *NodeService) ListNodes(ctx context.Context, request *namewardv1.ListNodesRequest) (*namewardv1.ListNodesResponse, error) {
 	s.wanted.AwaitWanted(ctx)
-	after, err := parsePageToken(nodesCollection, request.GetPageToken())
+	after, err := parsePageToken(request)
 	keep, filterErr := nodeFilter(s.store, request.GetFilter())
 	if err := errors.Join(err, filterErr); err != nil {
 		return nil, toStatus(s.log, err)
@@ -82,7 +81,7 @@ func (s *NodeService) ListNodes(ctx context.Context, request *namewardv1.ListNod
 		after = n.ID.String()
 	}
 	if more {
-		response.NextPageToken = pageToken(nodesCollection, after)
+		response.NextPageToken = token.Page(request, after)
 	}
 	return response, nil
 }

@@ -16,8 +16,6 @@ import (
 	"github.com/nameward/nameward/controlplane/store"
 )
 
-const mappingsCollection = "mappings"
-
 // ObservationService serves nameward.v1.ObservationService. Requests must have passed the Validator.
 type ObservationService struct {
 	namewardv1.UnimplementedObservationServiceServer
@@ -61,7 +59,7 @@ func (s *ObservationService) ListMappings(_ context.Context, request *namewardv1
 		response.Mappings = append(response.Mappings, message)
 	}
 	if page.More {
-		response.NextPageToken = cursorToken(page.Next)
+		response.NextPageToken = cursorToken(request, page.Next)
 	}
 	return response, nil
 }
@@ -69,7 +67,7 @@ func (s *ObservationService) ListMappings(_ context.Context, request *namewardv1
 // parseListMappings returns which mappings are asked for, and behind which place.
 func parseListMappings(request *namewardv1.ListMappingsRequest) (ingest.Filter, ingest.Cursor, error) {
 	filter, filterErr := ingest.ParseFilter(request.GetFilter())
-	after, tokenErr := parseCursor(request.GetPageToken())
+	after, tokenErr := parseCursor(request)
 	return filter, after, errors.Join(filterErr, tokenErr)
 }
 

@@ -24,17 +24,26 @@ func policyFilter(s *store.Store, message *namewardv1.PolicyFilter) (filter stor
 			filter.Node = map[string]string{}
 		}
 	}
-	if text := message.GetDomain(); text != "" {
-		if filter.Domain, err = domain.ParseName(text); err != nil {
-			faults = append(faults, &ruleset.FieldError{Field: "filter.domain", Value: text, Reason: err.Error()})
-		}
-	}
+	filter.Domain, err = filteredDomain(message)
+	faults = append(faults, err)
 	for _, mode := range []ruleset.Mode{ruleset.Enforce, ruleset.Audit, ruleset.Disabled} {
 		if mode.ToProto() == message.GetMode() {
 			filter.Mode = &mode
 		}
 	}
 	return filter, errors.Join(faults...)
+}
+
+// filteredDomain returns the domain that a filter asks for, the zero Name for none. An error is a *ruleset.FieldError.
+func filteredDomain(message *namewardv1.PolicyFilter) (domain.Name, error) {
+	if message.GetDomain() == "" {
+		return domain.Name{}, nil
+	}
+	name, err := domain.ParseName(message.GetDomain())
+	if err != nil {
+		return domain.Name{}, &ruleset.FieldError{Field: "filter.domain", Value: message.GetDomain(), Reason: err.Error()}
+	}
+	return name, nil
 }
 
 // all returns what passes every test; nil when there is none.

@@ -11,16 +11,14 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/token"
 	"github.com/nameward/nameward/controlplane/compile"
 	"github.com/nameward/nameward/controlplane/policy"
 	"github.com/nameward/nameward/controlplane/store"
 )
 
-const (
-	policiesCollection = "policies"
-	// pageBytes bounds a page, whatever its size in items: clients refuse messages over 4 MiB by default.
-	pageBytes = 2 << 20
-)
+// pageBytes bounds a page, whatever its size in items: clients refuse messages over 4 MiB by default.
+const pageBytes = 2 << 20
 
 // PolicyService serves nameward.v1.PolicyService. Requests must have passed the Validator.
 type PolicyService struct {
@@ -55,7 +53,7 @@ func (s *PolicyService) GetPolicy(_ context.Context, request *namewardv1.GetPoli
 
 // ListPolicies lists policies in order of their names.
 func (s *PolicyService) ListPolicies(_ context.Context, request *namewardv1.ListPoliciesRequest) (*namewardv1.ListPoliciesResponse, error) {
-	after, err := parsePageToken(policiesCollection, request.GetPageToken())
+	after, err := parsePageToken(request)
 	filter, filterErr := policyFilter(s.store, request.GetFilter())
 	if err := errors.Join(err, filterErr); err != nil {
 		return nil, toStatus(s.log, err)
@@ -75,7 +73,7 @@ func (s *PolicyService) ListPolicies(_ context.Context, request *namewardv1.List
 		after = p.Name
 	}
 	if more {
-		response.NextPageToken = pageToken(policiesCollection, after)
+		response.NextPageToken = token.Page(request, after)
 	}
 	return response, nil
 }
@@ -127,7 +125,7 @@ func (s *PolicyService) update(ctx context.Context, request *namewardv1.UpdatePo
 // put parses a policy and stores it, or only says what would be stored.
 func (s *PolicyService) put(ctx context.Context, message *namewardv1.Policy, guard store.Guard, validateOnly bool) (*namewardv1.Policy, error) {
 	parsed, err := policy.Parse(message)
-	if err != nil {
+	if err := errors.Join(err, checkNamesOf(message)); err != nil {
 		return nil, within("policy", err)
 	}
 	// Before it is counted what the sets hold; whether they still are there is judged anew with the write.

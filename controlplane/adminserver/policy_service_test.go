@@ -300,6 +300,44 @@ func TestList(t *testing.T) {
 	}
 }
 
+// A token goes on in the list that it was made for. Under another filter it would pass over what that one left out.
+func TestTokensAreOfOneFilter(t *testing.T) {
+	s := start(t)
+	for i := range 3 {
+		s.create(t, fmt.Sprintf("p%d", i), "")
+	}
+	enforced := &namewardv1.PolicyFilter{Mode: namewardv1.Policy_ENFORCE}
+	first, err := s.ListPolicies(t.Context(), &namewardv1.ListPoliciesRequest{PageSize: 1, Filter: enforced})
+	if err != nil || first.GetNextPageToken() == "" {
+		t.Fatalf("got %v, %v, want a page with a token", first, err)
+	}
+	list := func(filter *namewardv1.PolicyFilter, token string) (*namewardv1.ListPoliciesResponse, error) {
+		return s.ListPolicies(t.Context(), &namewardv1.ListPoliciesRequest{PageSize: 2, PageToken: token, Filter: filter})
+	}
+	if page, err := list(enforced, first.GetNextPageToken()); err != nil || len(page.GetPolicies()) != 2 {
+		t.Errorf("got %v, %v, want the two that are left: a page may have another size", page, err)
+	}
+	for _, filter := range []*namewardv1.PolicyFilter{nil, {}, {Mode: namewardv1.Policy_AUDIT}, {Mode: namewardv1.Policy_ENFORCE, Domain: "a.example"}} {
+		_, err := list(filter, first.GetNextPageToken())
+		if got := violations(t, err); len(got) != 1 || got["page_token"] == "" {
+			t.Errorf("filter %v: violations %v, want one of page_token", filter, got)
+		}
+	}
+	// An empty filter is none.
+	all, err := list(nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if page, err := list(&namewardv1.PolicyFilter{}, all.GetNextPageToken()); err != nil || len(page.GetPolicies()) != 1 {
+		t.Errorf("got %v, %v, want the one that is left", page, err)
+	}
+	// And a token of policies is none of domain sets.
+	_, err = s.sets.ListDomainSets(t.Context(), &namewardv1.ListDomainSetsRequest{PageToken: all.GetNextPageToken()})
+	if got := violations(t, err); len(got) != 1 || got["page_token"] == "" {
+		t.Errorf("violations %v, want one of page_token", got)
+	}
+}
+
 func TestPagesAreBoundedInBytes(t *testing.T) {
 	s := start(t)
 	for i := range 4 {

@@ -99,12 +99,30 @@ func (r *received) take(message *namewardv1.ReplaceDomainsRequest) {
 			Name: message.GetName(), Etag: message.GetEtag(), AllowMissing: message.GetAllowMissing(), ValidateOnly: message.GetValidateOnly(),
 		}
 	}
-	domains, err := policy.ParseDomains(message.GetDomains(), r.count)
-	for _, fault := range fieldErrors(err) {
+	r.conditions(message)
+	domains, err := parseDomains(message.GetDomains(), r.count)
+	for _, fault := range ruleset.FieldErrors(err) {
 		r.faults = append(r.faults, fault)
 	}
 	r.count += len(message.GetDomains())
 	r.domains = append(r.domains, domains...)
+}
+
+// conditions refuses what a message asks for that the first did not, by which alone the stream goes: whoever only wants
+// it checked, or only while the set has an etag, must not find it replaced.
+func (r *received) conditions(message *namewardv1.ReplaceDomainsRequest) {
+	late := func(field, value string) {
+		r.faults = append(r.faults, &ruleset.FieldError{Field: field, Value: value, Reason: "must be set in the first message, which speaks for the whole stream"})
+	}
+	if etag := message.GetEtag(); etag != "" && etag != r.first.GetEtag() {
+		late("etag", etag)
+	}
+	if message.GetAllowMissing() && !r.first.GetAllowMissing() {
+		late("allow_missing", "true")
+	}
+	if message.GetValidateOnly() && !r.first.GetValidateOnly() {
+		late("validate_only", "true")
+	}
 }
 
 func (r *received) nameFault(value, reason string) {

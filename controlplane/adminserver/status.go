@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
-	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -40,9 +39,8 @@ var (
 const (
 	// errorDomain is the domain of each ErrorInfo: the reasons below are unique within it.
 	errorDomain = "nameward"
-	// maxViolations and maxValue bound the details: gRPC sends them in a header.
+	// maxViolations bounds the details: gRPC sends them in a header.
 	maxViolations = 100
-	maxValue      = 256
 )
 
 // verdict says what the client hears of an error.
@@ -81,7 +79,7 @@ func toStatus(log *slog.Logger, err error) error {
 	if err == nil {
 		return nil
 	}
-	if faults := fieldErrors(err); len(faults) > 0 {
+	if faults := ruleset.FieldErrors(err); len(faults) > 0 {
 		return invalid(faults)
 	}
 	var unmet *store.PreconditionError
@@ -114,10 +112,10 @@ func invalid(faults []*ruleset.FieldError) error {
 	details := &errdetails.BadRequest{}
 	for _, fault := range faults[:min(len(faults), maxViolations)] {
 		details.FieldViolations = append(details.FieldViolations, &errdetails.BadRequest_FieldViolation{
-			Field: fault.Field, Description: describe(fault),
+			Field: fault.Field, Description: fault.Description(),
 		})
 	}
-	message := faults[0].Field + ": " + describe(faults[0])
+	message := faults[0].Field + ": " + faults[0].Description()
 	if more := len(faults) - 1; more > 0 {
 		message += fmt.Sprintf(" (and %d more)", more)
 	}
@@ -151,22 +149,6 @@ func failedPrecondition(unmet *store.PreconditionError) error {
 	return withDetails(codes.FailedPrecondition, unmet.Error(), failure, info)
 }
 
-// describe returns value and reason; the value once, where the reason quotes it too.
-func describe(fault *ruleset.FieldError) string {
-	value := fault.Value
-	reason := fault.Reason
-	if len(value) > maxValue {
-		short := strings.ToValidUTF8(value[:maxValue], "") + "…"
-		reason = strings.ReplaceAll(reason, value, short)
-		value = short
-	}
-	quoted := strconv.Quote(value)
-	if strings.Contains(reason, quoted) {
-		return strings.ToValidUTF8(reason, "\uFFFD")
-	}
-	return strings.ToValidUTF8(quoted+": "+reason, "\uFFFD")
-}
-
 func withDetails(code codes.Code, message string, details ...protoadapt.MessageV1) error {
 	s := status.New(code, message)
 	detailed, err := s.WithDetails(details...)
@@ -174,24 +156,6 @@ func withDetails(code codes.Code, message string, details ...protoadapt.MessageV
 		return s.Err() // a detail that cannot be encoded; the code matters more
 	}
 	return detailed.Err()
-}
-
-// fieldErrors collects the field errors of a tree of errors, in order.
-func fieldErrors(err error) []*ruleset.FieldError {
-	switch e := err.(type) { //nolint:errorlint // this is the walk that errors.As does, for all instead of the first
-	case *ruleset.FieldError:
-		return []*ruleset.FieldError{e}
-	case interface{ Unwrap() []error }:
-		var all []*ruleset.FieldError
-		for _, child := range e.Unwrap() {
-			all = append(all, fieldErrors(child)...)
-		}
-		return all
-	case interface{ Unwrap() error }:
-		return fieldErrors(e.Unwrap())
-	default:
-		return nil
-	}
 }
 
 // within returns the field errors of err, or the fields that a *store.PreconditionError names in the message,
@@ -206,7 +170,7 @@ func within(field string, err error) error {
 		return moved
 	}
 	var all []error
-	for _, fault := range fieldErrors(err) {
+	for _, fault := range ruleset.FieldErrors(err) {
 		all = append(all, &ruleset.FieldError{Field: field + "." + fault.Field, Value: fault.Value, Reason: fault.Reason})
 	}
 	if len(all) == 0 {

@@ -84,7 +84,7 @@ func (v *Validator) check(request any) error {
 	}
 	// The handler, which would find the faults that no constraint can state, does not get to see this
 	// request. The client shall hear of all of them at once.
-	faults := fieldErrors(handlerFaults(message))
+	faults := ruleset.FieldErrors(handlerFaults(message))
 	known := make(map[string]bool, len(faults))
 	for _, fault := range faults {
 		known[fault.Field] = true
@@ -109,15 +109,17 @@ func handlerFaults(request proto.Message) error {
 	case *namewardv1.UpdatePolicyRequest:
 		err = errors.Join(checkMask(policyDescriptor(), r.GetUpdateMask().GetPaths()), policyFaults(r))
 	case *namewardv1.ListPoliciesRequest:
-		_, err = parsePageToken(policiesCollection, r.GetPageToken())
+		_, tokenErr := parsePageToken(r)
+		_, domainErr := filteredDomain(r.GetFilter())
+		err = errors.Join(tokenErr, domainErr)
 	case *namewardv1.UpdateDomainSetRequest:
 		err = errors.Join(checkMask(domainSetDescriptor(), r.GetUpdateMask().GetPaths()), domainSetFaults(r))
 	case *namewardv1.ListDomainSetsRequest:
-		_, err = parsePageToken(domainSetsCollection, r.GetPageToken())
+		_, err = parsePageToken(r)
 	case *namewardv1.ListDomainsRequest:
 		_, _, err = parseListDomains(r)
 	case *namewardv1.ListNodesRequest:
-		_, err = parsePageToken(nodesCollection, r.GetPageToken())
+		_, err = parsePageToken(r)
 	case *namewardv1.ListMappingsRequest:
 		_, _, err = parseListMappings(r)
 	case *namewardv1.ListFlowEventsRequest:
@@ -142,21 +144,20 @@ func domainSetFaults(request proto.Message) error {
 	switch r := request.(type) {
 	case *namewardv1.CreateDomainSetRequest:
 		// The name is made of domain_set_id, which has a constraint of its own.
-		_, err = policy.ParseDomains(r.GetDomainSet().GetDomains(), 0)
+		_, err = parseDomains(r.GetDomainSet().GetDomains(), 0)
 		err = within("domain_set", err)
 	case *namewardv1.UpdateDomainSetRequest:
 		if r.GetDomainSet() != nil {
-			_, err = policy.ParseDomainSet(r.GetDomainSet())
+			_, err = parseDomainSet(r.GetDomainSet())
 		}
-		err = within("domain_set", err)
 	case *namewardv1.AddDomainsRequest:
-		_, err = policy.ParseDomains(r.GetDomains(), 0)
+		_, err = parseDomains(r.GetDomains(), 0)
 	case *namewardv1.RemoveDomainsRequest:
 		_, err = policy.ParseDomains(r.GetDomains(), 0)
 	case *namewardv1.ReplaceDomainsRequest:
 		// Only the first message of a stream, which says the name, is known to count from 0.
 		if r.GetName() != "" {
-			_, err = policy.ParseDomains(r.GetDomains(), 0)
+			_, err = parseDomains(r.GetDomains(), 0)
 		}
 	}
 	return err
@@ -171,13 +172,13 @@ func policyFaults(request proto.Message) error {
 		}
 		// The name is made of policy_id, which has a constraint of its own.
 		_, err := ruleset.ParsePolicy(r.GetPolicy())
-		return within("policy", err)
+		return within("policy", errors.Join(err, checkNamesOf(r.GetPolicy())))
 	case *namewardv1.UpdatePolicyRequest:
 		if r.GetPolicy() == nil {
 			return nil
 		}
 		_, err := policy.Parse(policy.Copy(r.GetPolicy()))
-		return within("policy", err)
+		return within("policy", errors.Join(err, checkNamesOf(r.GetPolicy())))
 	default:
 		return nil
 	}

@@ -95,6 +95,39 @@ func TestFaultsOfTheParserAlone(t *testing.T) {
 	}
 }
 
+// An address is a pattern by its characters, and no name: a rule that is to deny it would deny nothing.
+func TestAddressesAreNoDomains(t *testing.T) {
+	s := start(t)
+	ctx := t.Context()
+	domains := []string{"ok.example", "192.0.2.1", "192.0.2.2.", "192.0.2", "1.2.3.4.in-addr.arpa", "*.192.0.2.1"}
+	rules := &namewardv1.Policy{Name: "policies/web", Rules: []*namewardv1.Rule{{Action: namewardv1.Rule_DENY, Domains: domains}}}
+	_, createErr := s.CreatePolicy(ctx, &namewardv1.CreatePolicyRequest{PolicyId: "web", Policy: rules})
+	_, updateErr := s.UpdatePolicy(ctx, &namewardv1.UpdatePolicyRequest{Policy: rules, AllowMissing: true})
+	_, setErr := s.sets.CreateDomainSet(ctx, &namewardv1.CreateDomainSetRequest{DomainSetId: "saas", DomainSet: &namewardv1.DomainSet{Domains: domains}})
+	_, updateSetErr := s.sets.UpdateDomainSet(ctx, &namewardv1.UpdateDomainSetRequest{DomainSet: &namewardv1.DomainSet{Name: "domainSets/saas", Domains: domains}, AllowMissing: true})
+	_, replaceErr := s.replace(t, &namewardv1.ReplaceDomainsRequest{Name: "domainSets/saas", Domains: domains, AllowMissing: true})
+	_, addErr := s.sets.AddDomains(ctx, &namewardv1.AddDomainsRequest{Name: s.createSet(t, "more").GetName(), Domains: domains})
+	for _, test := range []struct {
+		err  error
+		path string
+	}{
+		{createErr, "policy.rules[0]."}, {updateErr, "policy.rules[0]."}, {setErr, "domain_set."}, {updateSetErr, "domain_set."}, {replaceErr, ""}, {addErr, ""},
+	} {
+		got := violations(t, test.err)
+		for _, field := range []string{"domains[1]", "domains[2]"} {
+			if field = test.path + field; !strings.Contains(got[field], "is an address") {
+				t.Errorf("violations = %v, want one of %s", got, field)
+			}
+		}
+		if len(got) != 2 {
+			t.Errorf("violations = %v, want those of the addresses alone", got)
+		}
+	}
+	if _, err := s.sets.RemoveDomains(ctx, &namewardv1.RemoveDomainsRequest{Name: "domainSets/more", Domains: domains}); err != nil {
+		t.Errorf("what a set may have from before cannot be removed: %v", err)
+	}
+}
+
 // What a constraint of the protos refuses does not hide what only the handler would.
 func TestAllFaultsOfEachRequestAtOnce(t *testing.T) {
 	v, err := adminserver.NewValidator(slog.New(slog.DiscardHandler))
@@ -134,8 +167,11 @@ func TestAllFaultsOfEachRequestAtOnce(t *testing.T) {
 		"a page of sets":     {&namewardv1.ListDomainSetsRequest{PageSize: -1, PageToken: "x"}, []string{"page_size", "page_token"}},
 		"a page of a set":    {&namewardv1.ListDomainsRequest{Name: "saas", PageSize: -1, PageToken: "x"}, []string{"name", "page_size", "page_token"}},
 		"domains to replace": {&namewardv1.ReplaceDomainsRequest{Name: "saas", Domains: []string{"a..b"}}, []string{"domains[0]", "name"}},
-		"a page of policies": {&namewardv1.ListPoliciesRequest{PageSize: -1, PageToken: "x"}, []string{"page_size", "page_token"}},
-		"a page of nodes":    {&namewardv1.ListNodesRequest{PageSize: -1, PageToken: "x"}, []string{"page_size", "page_token"}},
+		"a page of policies": {
+			&namewardv1.ListPoliciesRequest{PageSize: -1, PageToken: "x", Filter: &namewardv1.PolicyFilter{Domain: "a..b"}},
+			[]string{"filter.domain", "page_size", "page_token"},
+		},
+		"a page of nodes": {&namewardv1.ListNodesRequest{PageSize: -1, PageToken: "x"}, []string{"page_size", "page_token"}},
 		"a page of mappings": {
 			&namewardv1.ListMappingsRequest{
 				PageSize: -1, PageToken: "x",
@@ -146,7 +182,7 @@ func TestAllFaultsOfEachRequestAtOnce(t *testing.T) {
 		"a page of flow events": {
 			&namewardv1.ListFlowEventsRequest{
 				PageSize: -1, PageToken: "x",
-				Filter: &namewardv1.FlowEventFilter{Domain: "a..b", Address: "10.0.0.0/99", Node: "x", Workload: "x", Policy: "x", Mode: 9},
+				Filter: &namewardv1.FlowEventFilter{Domain: "a..b", Address: "10.0.0.0/99", Node: "x", Workload: "x", Policy: "policies/Bad name", Mode: 9},
 			},
 			[]string{"filter.address", "filter.domain", "filter.mode", "filter.node", "filter.policy", "filter.workload", "page_size", "page_token"},
 		},

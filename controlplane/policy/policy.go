@@ -5,7 +5,6 @@ package policy
 
 import (
 	"errors"
-	"regexp"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -16,9 +15,6 @@ import (
 
 // Collection precedes the id in the name of a policy.
 const Collection = "policies/"
-
-// resourceName is the constraint of policy.proto on `name`: a storage may hold what no interceptor saw.
-var resourceName = regexp.MustCompile(`^policies/[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 
 // Policy is a named, ordered list of rules for the workloads it selects on the nodes it selects. It is
 // immutable: holders share it and everything that it points to.
@@ -46,13 +42,8 @@ type Policy struct {
 // *ruleset.FieldError for every fault, with paths from the policy: `rules[0].domains[1]`.
 func Parse(message *namewardv1.Policy) (*Policy, error) {
 	rules, err := ruleset.ParsePolicy(message)
-	if !resourceName.MatchString(message.GetName()) {
-		err = errors.Join(&ruleset.FieldError{
-			Field: "name", Value: message.GetName(),
-			Reason: "is not `policies/` and 1 to 63 lower-case letters, digits, `-` and `.`, a letter or a digit first and last",
-		}, err)
-	}
-	if err != nil {
+	// A storage may hold what no interceptor saw.
+	if err := errors.Join(ruleset.CheckPolicyName("name", message.GetName()), err); err != nil {
 		return nil, err
 	}
 	message.Rules = withALabels(message.GetRules())

@@ -3,8 +3,10 @@ package localserver
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nameward/nameward/api/domain"
@@ -67,9 +69,17 @@ func (s *Server) otherNode(request about) error {
 		}
 	}
 	if len(request.GetLabels()) > 0 {
-		errs = append(errs, fieldError("labels", "", "stand for a node that need not exist: only the policy server knows what it would have"))
+		errs = append(errs, fieldError("labels", labelsText(request.GetLabels()), "stand for a node that need not exist: only the policy server knows what it would have"))
 	}
 	return errors.Join(errs...)
+}
+
+func labelsText(labels map[string]string) string {
+	var pairs []string
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		pairs = append(pairs, key+"="+labels[key])
+	}
+	return strings.Join(pairs, ",")
 }
 
 // nodeMappings are those of the node.

@@ -3,24 +3,21 @@ package localserver
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"slices"
 	"time"
 
 	"github.com/nameward/nameward/api/flow"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/token"
 )
 
 // ListFlowEvents lists the node's flow events in order of workload and destination, a page at a time.
 func (s *Server) ListFlowEvents(_ context.Context, request *namewardv1.ListFlowEventsRequest) (*namewardv1.ListFlowEventsResponse, error) {
 	s.agent.TakeIn()
 	filter, err := flow.ParseFilter("filter", request.GetFilter())
-	after, tokenErr := parseFlowToken(request.GetPageToken())
-	if request.GetPageSize() < 0 {
-		err = errors.Join(err, fieldError("page_size", "", "is negative"))
-	}
-	if err := errors.Join(err, tokenErr); err != nil {
+	after, pageErr := parsePosition(request)
+	if err := errors.Join(err, pageErr); err != nil {
 		return nil, invalid(err)
 	}
 	events := s.flows.List(time.Now(), func(e *flow.Event) bool { return filter.Match(s.node, e) })
@@ -41,21 +38,19 @@ func (s *Server) ListFlowEvents(_ context.Context, request *namewardv1.ListFlowE
 		if err != nil {
 			return nil, err //nolint:wrapcheck // it says what it did
 		}
-		response.NextPageToken = base64.RawURLEncoding.EncodeToString(last)
+		response.NextPageToken = token.Page(request, string(last))
 	}
 	return response, nil
 }
 
-func parseFlowToken(token string) (flow.Position, error) {
-	if token == "" {
-		return flow.Position{}, nil
+func parsePosition(request *namewardv1.ListFlowEventsRequest) (flow.Position, error) {
+	wire, err := parsePage(request)
+	if err != nil || wire == "" {
+		return flow.Position{}, err
 	}
-	wire, err := base64.RawURLEncoding.DecodeString(token)
-	if err == nil {
-		var position flow.Position
-		if position, err = flow.ParsePosition(wire); err == nil {
-			return position, nil
-		}
+	position, err := flow.ParsePosition([]byte(wire))
+	if err != nil {
+		return flow.Position{}, badPageToken(request)
 	}
-	return flow.Position{}, fieldError("page_token", token, "is not the next_page_token of a page of this list")
+	return position, nil
 }

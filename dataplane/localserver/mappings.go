@@ -3,7 +3,6 @@ package localserver
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"errors"
 	"net/netip"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/api/token"
 	"github.com/nameward/nameward/dataplane/observe"
 )
 
@@ -26,11 +26,8 @@ const (
 func (s *Server) ListMappings(_ context.Context, request *namewardv1.ListMappingsRequest) (*namewardv1.ListMappingsResponse, error) {
 	s.agent.TakeIn()
 	keep, err := s.filter("filter", request.GetFilter())
-	after, tokenErr := parseToken(request.GetPageToken())
-	if request.GetPageSize() < 0 {
-		err = errors.Join(err, fieldError("page_size", "", "is negative"))
-	}
-	if err := errors.Join(err, tokenErr); err != nil {
+	after, pageErr := parsePlace(request)
+	if err := errors.Join(err, pageErr); err != nil {
 		return nil, invalid(err)
 	}
 	live := s.table.Live(time.Now(), keep)
@@ -45,7 +42,7 @@ func (s *Server) ListMappings(_ context.Context, request *namewardv1.ListMapping
 		response.Mappings = append(response.Mappings, page[i].ToProto(s.node, time.Now()))
 	}
 	if first+len(page) < len(live) {
-		response.NextPageToken = placeOf(&page[len(page)-1]).token()
+		response.NextPageToken = token.Page(request, placeOf(&page[len(page)-1]).String())
 	}
 	return response, nil
 }
@@ -125,23 +122,18 @@ func (p place) compare(other place) int {
 	return cmp.Or(strings.Compare(p.domain, other.domain), p.address.Compare(other.address))
 }
 
-func (p place) token() string {
-	return base64.RawURLEncoding.EncodeToString([]byte(p.domain + " " + p.address.String()))
-}
+// String returns the place as page tokens hold it: neither names nor addresses have a space.
+func (p place) String() string { return p.domain + " " + p.address.String() }
 
-func parseToken(token string) (place, error) {
-	if token == "" {
-		return place{}, nil
+func parsePlace(request *namewardv1.ListMappingsRequest) (place, error) {
+	text, err := parsePage(request)
+	if err != nil || text == "" {
+		return place{}, err
 	}
-	fault := fieldError("page_token", token, "is not the next_page_token of a page of this list")
-	text, err := base64.RawURLEncoding.DecodeString(token)
-	if err != nil {
-		return place{}, fault
-	}
-	name, addressText, _ := strings.Cut(string(text), " ")
+	name, addressText, _ := strings.Cut(text, " ")
 	address, err := netip.ParseAddr(addressText)
 	if err != nil {
-		return place{}, fault
+		return place{}, badPageToken(request)
 	}
 	return place{name, address}, nil
 }

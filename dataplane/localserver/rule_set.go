@@ -3,8 +3,8 @@ package localserver
 import (
 	"context"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 )
@@ -16,7 +16,7 @@ func (s *Server) GetRuleSet(_ context.Context, request *namewardv1.GetRuleSetReq
 	}
 	rules := s.agent.Rules()
 	if rules == nil {
-		return nil, status.Error(codes.FailedPrecondition, "the agent has no rule set yet")
+		return nil, withDetails(codes.FailedPrecondition, "the agent has no rule set yet", &errdetails.ErrorInfo{Reason: noRuleSet, Domain: errorDomain})
 	}
 	response, node := rules.Message(), s.agent.Status().GetNode().GetStatus()
 	response.InForce, response.AppliedRuleSetId = true, response.GetRuleSetId()

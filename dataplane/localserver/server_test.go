@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -287,20 +288,70 @@ func TestEveryFaultOfARequestIsNamed(t *testing.T) {
 	_, explainErr := client.ExplainConnection(t.Context(), &namewardv1.ExplainConnectionRequest{
 		Node: "nodes/other", Labels: map[string]string{"a": "b"}, Workload: "uid:x", Destination: "a b", Port: 70000,
 	})
-	for err, want := range map[error][]string{
-		listErr:    {"filter.domain", "filter.address", "filter.node", "page_size", "page_token"},
-		explainErr: {"node", "labels", "workload", "destination", "port"},
+	for err, want := range map[error]map[string]string{
+		listErr:    {"filter.domain": `"a..b"`, "filter.address": `"x"`, "filter.node": `"lab"`, "page_size": `"-1"`, "page_token": `"?"`},
+		explainErr: {"node": `"nodes/other"`, "labels": `"a=b"`, "workload": `"uid:x"`, "destination": `"a b"`, "port": `"70000"`},
 	} {
-		s := status.Convert(err)
-		var got []string
-		for _, detail := range s.Details() {
-			for _, violation := range detail.(*errdetails.BadRequest).GetFieldViolations() {
-				got = append(got, violation.GetField())
+		got := violations(t, err)
+		for field, value := range want {
+			if !strings.Contains(got[field], value) {
+				t.Errorf("%s: %q, want a violation that names %s", field, got[field], value)
 			}
 		}
-		if diff := cmp.Diff(want, got); diff != "" || s.Code() != codes.InvalidArgument {
-			t.Errorf("%v (-want +got): %s", s, diff)
+		if len(got) != len(want) {
+			t.Errorf("violations = %v, want those of %v alone", got, want)
 		}
+	}
+}
+
+// violations returns the descriptions of a BadRequest by field, and fails the test if err is none.
+func violations(t *testing.T, err error) map[string]string {
+	t.Helper()
+	s := status.Convert(err)
+	if s.Code() != codes.InvalidArgument {
+		t.Fatalf("error = %v, want INVALID_ARGUMENT", err)
+	}
+	found, reason := map[string]string{}, ""
+	for _, detail := range s.Details() {
+		switch detail := detail.(type) {
+		case *errdetails.BadRequest:
+			for _, violation := range detail.GetFieldViolations() {
+				found[violation.GetField()] = violation.GetDescription()
+			}
+		case *errdetails.ErrorInfo:
+			reason = detail.GetReason()
+		}
+	}
+	if reason != "INVALID_FIELD" {
+		t.Errorf("%v has the reason %q, want INVALID_FIELD", err, reason)
+	}
+	return found
+}
+
+// A page goes on where the one before ended, of the same list and under the same filter alone.
+func TestPagesOfAnotherFilterAreRefused(t *testing.T) {
+	table := observe.NewTable(0, 0)
+	for _, name := range []string{"a.example", "b.example", "c.test"} {
+		learn(t, table, "192.0.2.1", name)
+	}
+	client, _, _ := serve(t, nil, table)
+	request := &namewardv1.ListMappingsRequest{Filter: &namewardv1.MappingFilter{Domain: "*.example"}, PageSize: 1}
+	page, err := client.ListMappings(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.PageToken, request.PageSize = page.GetNextPageToken(), 10
+	if page, err := client.ListMappings(t.Context(), request); err != nil || len(page.GetMappings()) != 1 {
+		t.Errorf("got %v, %v, want the one mapping left: a page may have another size", page, err)
+	}
+	request.Filter = nil
+	_, err = client.ListMappings(t.Context(), request)
+	if got := violations(t, err); len(got) != 1 || got["page_token"] == "" {
+		t.Errorf("violations = %v, want one of page_token", got)
+	}
+	_, err = client.ListFlowEvents(t.Context(), &namewardv1.ListFlowEventsRequest{PageToken: request.GetPageToken()})
+	if got := violations(t, err); len(got) != 1 || got["page_token"] == "" {
+		t.Errorf("violations = %v, want one of page_token", got)
 	}
 }
 

@@ -2,49 +2,76 @@ package localserver
 
 import (
 	"errors"
+	"fmt"
+	"strconv"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/api/token"
+)
+
+// The policy server has the same domain, reasons and bound: a program need not know whom it asked.
+const (
+	errorDomain   = "nameward"
+	invalidField  = "INVALID_FIELD"
+	noRuleSet     = "NO_RULE_SET"
+	maxViolations = 100
 )
 
 func fieldError(field, value, reason string) error {
 	return &ruleset.FieldError{Field: field, Value: value, Reason: reason}
 }
 
-// invalid answers a request whose fields are at fault, with every fault at once.
-func invalid(err error) error {
-	details := &errdetails.BadRequest{}
-	var joined interface{ Unwrap() []error }
-	faults := []error{err}
-	if errors.As(err, &joined) {
-		faults = flatten(joined.Unwrap())
+// parsePage returns where the page of a request begins. An error joins a *ruleset.FieldError for every fault.
+func parsePage(request interface {
+	token.List
+	GetPageSize() int32
+},
+) (after string, err error) {
+	if size := request.GetPageSize(); size < 0 {
+		err = fieldError("page_size", strconv.Itoa(int(size)), "is negative")
 	}
-	for _, fault := range faults {
-		violation := &errdetails.BadRequest_FieldViolation{Description: fault.Error()}
-		if field, ok := errors.AsType[*ruleset.FieldError](fault); ok {
-			violation.Field, violation.Description = field.Field, field.Reason
-		}
-		details.FieldViolations = append(details.FieldViolations, violation)
+	after, tokenErr := token.ParsePage(request)
+	if tokenErr != nil {
+		tokenErr = badPageToken(request)
 	}
-	s := status.New(codes.InvalidArgument, err.Error())
-	if detailed, err := s.WithDetails(details); err == nil {
-		s = detailed
-	}
-	return s.Err()
+	return after, errors.Join(err, tokenErr)
 }
 
-func flatten(errs []error) []error {
-	var flat []error
-	for _, err := range errs {
-		var joined interface{ Unwrap() []error }
-		if errors.As(err, &joined) {
-			flat = append(flat, flatten(joined.Unwrap())...)
-			continue
-		}
-		flat = append(flat, err)
+func badPageToken(request token.List) error {
+	return fieldError("page_token", request.GetPageToken(), "is not the next_page_token of a page of this list: all but page_size must be as it was for that page")
+}
+
+// invalid answers a request whose fields are at fault, with every fault at once.
+func invalid(err error) error {
+	faults := ruleset.FieldErrors(err)
+	if len(faults) == 0 {
+		return err
 	}
-	return flat
+	details := &errdetails.BadRequest{}
+	for _, fault := range faults[:min(len(faults), maxViolations)] {
+		details.FieldViolations = append(details.FieldViolations, &errdetails.BadRequest_FieldViolation{
+			Field: fault.Field, Description: fault.Description(),
+		})
+	}
+	message := faults[0].Field + ": " + faults[0].Description()
+	if more := len(faults) - 1; more > 0 {
+		message += fmt.Sprintf(" (and %d more)", more)
+	}
+	info := &errdetails.ErrorInfo{
+		Reason: invalidField, Domain: errorDomain, Metadata: map[string]string{"violations": strconv.Itoa(len(faults))},
+	}
+	return withDetails(codes.InvalidArgument, message, details, info)
+}
+
+func withDetails(code codes.Code, message string, details ...protoadapt.MessageV1) error {
+	s := status.New(code, message)
+	if detailed, err := s.WithDetails(details...); err == nil {
+		s = detailed // else one cannot be encoded; the code matters more
+	}
+	return s.Err()
 }
