@@ -20,6 +20,22 @@ const (
 
 type completion = func(command *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective)
 
+// completionUsage has the command that cobra adds say what is wrong with a shell that it does not know.
+func (p *program) completionUsage(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	command, _, err := root.Find([]string{"completion"})
+	if err != nil {
+		panic(err) // there is no such command
+	}
+	command.Args = cobra.ArbitraryArgs
+	command.RunE = func(command *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usagef("%q is not bash, zsh, fish or powershell", args[0])
+		}
+		return command.Help()
+	}
+}
+
 // completeNames completes resource names of some collections, by asking the server.
 func (p *program) completeNames(collections ...string) completion {
 	return func(command *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {

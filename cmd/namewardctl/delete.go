@@ -37,11 +37,15 @@ denied connections; not while its agent is connected.`,
 			defer connection.Close()
 			var errs []error
 			for _, name := range names {
-				if err := deleteResource(command.Context(), connection, name, ignoreMissing); err != nil {
+				err := deleteResource(command.Context(), connection, name)
+				switch {
+				case isNotFound(err) && ignoreMissing:
+					p.complain(name.String() + ": not found")
+				case err != nil:
 					errs = append(errs, fmt.Errorf("%s: %w", name, err))
-					continue
+				default:
+					errs = append(errs, p.print(name.String()+" deleted\n"))
 				}
-				errs = append(errs, p.print(name.String()+" deleted\n"))
 			}
 			return errors.Join(errs...)
 		},
@@ -50,18 +54,18 @@ denied connections; not while its agent is connected.`,
 	return command
 }
 
-func deleteResource(ctx context.Context, connection *grpc.ClientConn, name resourceName, ignoreMissing bool) (err error) {
+func deleteResource(ctx context.Context, connection *grpc.ClientConn, name resourceName) (err error) {
 	switch name.collection {
 	case domainSetsCollection:
-		request := &namewardv1.DeleteDomainSetRequest{Name: name.String(), AllowMissing: ignoreMissing}
+		request := &namewardv1.DeleteDomainSetRequest{Name: name.String()}
 		_, err = namewardv1.NewDomainSetServiceClient(connection).DeleteDomainSet(ctx, request)
 		return err
 	case nodesCollection:
-		request := &namewardv1.DeleteNodeRequest{Name: name.String(), AllowMissing: ignoreMissing}
+		request := &namewardv1.DeleteNodeRequest{Name: name.String()}
 		_, err = namewardv1.NewNodeServiceClient(connection).DeleteNode(ctx, request)
 		return err
 	}
-	request := &namewardv1.DeletePolicyRequest{Name: name.String(), AllowMissing: ignoreMissing}
+	request := &namewardv1.DeletePolicyRequest{Name: name.String()}
 	_, err = namewardv1.NewPolicyServiceClient(connection).DeletePolicy(ctx, request)
 	return err
 }

@@ -29,6 +29,11 @@ be applied again.`,
 			if err != nil {
 				return usageError{err}
 			}
+			for _, name := range names {
+				if matching != "" && name.collection != domainSetsCollection {
+					return usagef("--matching: selects domain patterns of domain sets, and %s is none", name)
+				}
+			}
 			return p.describe(command.Context(), names, matching)
 		},
 	}

@@ -32,6 +32,12 @@ func (p *program) getCommand() *cobra.Command {
 			if err := errors.Join(filter.fits(collection), filter.instead(names)); err != nil {
 				return err
 			}
+			switch limited := command.Flags().Changed("limit"); {
+			case limited && collection != auditCollection:
+				return usagef("--limit: limits audit events, not %s", plural(collection))
+			case filter.limit < 0:
+				return usagef("--limit: %d is less than zero", filter.limit)
+			}
 			return p.get(command.Context(), collection, names, filter)
 		},
 	}

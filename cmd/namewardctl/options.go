@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -95,7 +96,8 @@ func (o *options) validate(command *cobra.Command) error {
 	if command.Flags().Changed("server") && command.Flags().Changed("agent") {
 		errs = append(errs, usagef("--server and --agent: give one of them"))
 	}
-	if _, port, err := net.SplitHostPort(o.server); err != nil || port == "" {
+	host, port, err := net.SplitHostPort(o.server)
+	if number, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || host == "" || number == 0 {
 		errs = append(errs, usagef("--server: %q is not HOST:PORT", o.server))
 	}
 	if o.timeout <= 0 {

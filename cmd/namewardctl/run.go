@@ -86,6 +86,7 @@ variable before the file.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage; explain exits 0 for ALLOW and 3 for DENY, diff 3 when there
 are differences.`,
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(command *cobra.Command, _ []string) error {
@@ -104,5 +105,6 @@ are differences.`,
 		p.applyCommand(), p.diffCommand(), p.importCommand(), p.getCommand(), p.describeCommand(), p.deleteCommand(),
 		p.watchCommand(), p.topCommand(), p.explainCommand(), p.ruleSetCommand(), p.statusCommand(), p.pkiCommand(), p.versionCommand(),
 	)
+	p.completionUsage(root)
 	return root
 }

@@ -47,6 +47,9 @@ On a terminal each look takes the place of the one before. With -o json each is 
 			if o.interval <= 0 {
 				return usagef("--interval: %v is not more than zero", o.interval)
 			}
+			if o.rounds < 0 || o.limit < 0 {
+				return usagef("--rounds and --limit: neither is less than zero")
+			}
 			if !slices.Contains(topGroups(), o.by) {
 				return usagef("--by: %q is none of %s", o.by, strings.Join(topGroups(), ", "))
 			}

@@ -60,8 +60,8 @@ func (p *program) watch(ctx context.Context, collection string, filter filter) e
 		return err
 	}
 	switch {
-	case collection == domainSetsCollection:
-		return usagef("domain sets cannot be watched: policies, nodes, mappings and flows can")
+	case collection == domainSetsCollection || collection == auditCollection:
+		return usagef("%s cannot be watched: policies, nodes, mappings and flows can", plural(collection))
 	case collection == policiesCollection && filter.set():
 		return usagef("policies are watched all: nothing selects among them")
 	case p.options.agent != "" && (collection == mappingsCollection || collection == flowsCollection):
