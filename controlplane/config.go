@@ -125,6 +125,7 @@ func (c Config) Validate() error {
 	}
 	switch c.Store {
 	case storeBolt:
+		c.validateBolt(fault)
 	case storeEtcd:
 		c.validateEtcd(fault)
 	default:

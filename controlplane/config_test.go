@@ -26,6 +26,21 @@ func TestValidateNamesEveryFault(t *testing.T) {
 	}
 }
 
+// TestEtcdIsNotPassedOver: a server that was given a cluster does not quietly keep everything in a file of its own.
+func TestEtcdIsNotPassedOver(t *testing.T) {
+	cfg := controlplane.DefaultConfig()
+	cfg.Insecure, cfg.EtcdEndpoints, cfg.EtcdCA = true, []string{"192.0.2.1:2379"}, "ca.crt"
+	err := cfg.Validate()
+	for _, want := range []string{"etcd-endpoints: are 192.0.2.1:2379, and --store is bolt", `etcd-ca: is "ca.crt"`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %s", err, want)
+		}
+	}
+	if cfg.Store = "etcd"; cfg.Validate() != nil {
+		t.Errorf("with --store etcd: %v", cfg.Validate())
+	}
+}
+
 func TestInsecureIsForLoopbackOnly(t *testing.T) {
 	for address, valid := range map[string]bool{
 		"127.0.0.1:0": true, "[::1]:7443": true, "localhost:7443": true, ":7443": false, "0.0.0.0:7443": false, "192.0.2.1:7443": false,

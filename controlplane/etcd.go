@@ -50,6 +50,18 @@ func (c Config) validateEtcd(fault func(flag, format string, args ...any)) {
 	}
 }
 
+// validateBolt says what there is of a storage that would not be used: who names a cluster means to use it.
+func (c Config) validateBolt(fault func(flag, format string, args ...any)) {
+	if len(c.EtcdEndpoints) > 0 {
+		fault("etcd-endpoints", "are %s, and --store is bolt, which does not use them: set --store etcd, or leave them out", strings.Join(c.EtcdEndpoints, ","))
+	}
+	for _, file := range []struct{ flag, path string }{{"etcd-ca", c.EtcdCA}, {"etcd-cert", c.EtcdCert}, {"etcd-key", c.EtcdKey}} {
+		if file.path != "" {
+			fault(file.flag, "is %q, and --store is bolt, which does not use it: set --store etcd, or leave it out", file.path)
+		}
+	}
+}
+
 func isWildcard(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "" || ip != nil && ip.IsUnspecified()

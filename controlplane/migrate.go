@@ -22,6 +22,9 @@ type copyable interface {
 	Write(ctx context.Context, meta storage.Meta, records func(record func(storage.Record) error) error) error
 }
 
+// ErrPlace says that a place of a storage is none.
+var ErrPlace = errors.New("is no place of a storage")
+
 var errMigration = errors.New("the copy is not what was copied")
 
 // Migrate copies a storage to another place, which must be empty, and reads both again. The copy has the same store id
@@ -76,9 +79,12 @@ func placeOf(cfg Config, text string) (copyable, error) {
 		var faults []error
 		cfg.validateEtcd(func(flag, format string, args ...any) { faults = append(faults, fmt.Errorf(flag+": "+format, args...)) })
 		config, err := cfg.etcdTLS()
-		return etcd.Copy{Config: etcd.Config{Endpoints: cfg.EtcdEndpoints, Prefix: cfg.EtcdPrefix, TLS: config}}, errors.Join(append(faults, err)...)
+		if len(faults) > 0 {
+			err = fmt.Errorf("%q %w: %w", text, ErrPlace, errors.Join(append(faults, err)...))
+		}
+		return etcd.Copy{Config: etcd.Config{Endpoints: cfg.EtcdEndpoints, Prefix: cfg.EtcdPrefix, TLS: config}}, err
 	}
-	return nil, fmt.Errorf("%q is neither bolt:DIR nor etcd:HOST:PORT,…/PREFIX/", text)
+	return nil, fmt.Errorf("%q %w: it is neither bolt:DIR nor etcd:HOST:PORT,…/PREFIX/", text, ErrPlace)
 }
 
 // compareCopies reads two storages whole and compares them.

@@ -5,7 +5,9 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/nameward/nameward/cmd/settings"
 	"github.com/nameward/nameward/controlplane"
 )
 
@@ -24,7 +26,7 @@ standard output. Keep it as secret as the directory.`,
 		Example: `  nameward-server backup --data-dir /var/lib/nameward-server nameward-$(date +%F).db`,
 		Args:    exactlyOneFile,
 		RunE: func(command *cobra.Command, args []string) error {
-			if err := complete(command); err != nil {
+			if err := complete(command, "data-dir"); err != nil {
 				return err
 			}
 			if args[0] == standard {
@@ -57,7 +59,7 @@ watches begin with a snapshot.`,
 		Example: `  nameward-server restore --data-dir /var/lib/nameward-server nameward-2026-11-02.db`,
 		Args:    exactlyOneFile,
 		RunE: func(command *cobra.Command, args []string) error {
-			if err := complete(command); err != nil {
+			if err := complete(command, "data-dir"); err != nil {
 				return err
 			}
 			backup := command.InOrStdin()
@@ -84,16 +86,31 @@ watches begin with a snapshot.`,
 
 func bindDataDir(command *cobra.Command, dataDir *string) {
 	command.Flags().StringVar(dataDir, "data-dir", *dataDir, "data directory of the server")
+	bindConfig(command)
 }
 
-// complete takes the data directory from the environment too, as the server does.
-func complete(command *cobra.Command) error {
-	if flag := command.Flags().Lookup("data-dir"); !flag.Changed {
-		if value, ok := os.LookupEnv("NAMEWARD_DATA_DIR"); ok && value != "" {
-			if err := flag.Value.Set(value); err != nil {
-				return usageError{fmt.Errorf("NAMEWARD_DATA_DIR: %w", err)}
-			}
+// bindConfig declares the file, of which a command takes the settings that it has, and leaves those of the server alone.
+func bindConfig(command *cobra.Command) {
+	command.Flags().String(settings.ConfigFlag, "", "YAML file of the server")
+}
+
+// complete takes settings of the server from where the server does. What else a command asks for stands on its command
+// line alone.
+func complete(command *cobra.Command, names ...string) error {
+	shared := pflag.NewFlagSet(command.Name(), pflag.ContinueOnError)
+	for _, name := range append(names, settings.ConfigFlag) {
+		shared.AddFlag(command.Flags().Lookup(name))
+	}
+	from := settings.Source{LookupEnv: os.LookupEnv, ReadFile: os.ReadFile}
+	cfg, ofServer := controlplane.DefaultConfig(), pflag.NewFlagSet("server", pflag.ContinueOnError)
+	cfg.Bind(ofServer)
+	ofServer.VisitAll(func(f *pflag.Flag) {
+		if shared.Lookup(f.Name) == nil {
+			from.Silent = append(from.Silent, f.Name)
 		}
+	})
+	if err := settings.Complete(shared, from); err != nil {
+		return usageError{err}
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -39,18 +40,28 @@ func main() {
 	os.Exit(exitFailed)
 }
 
+func noArgs(command *cobra.Command, args []string) error {
+	if err := cobra.NoArgs(command, args); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+// version is what the go command stamped into the binary.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
 func command() *cobra.Command {
 	cfg := controlplane.DefaultConfig()
 	root := &cobra.Command{
 		Use:   "nameward-server",
 		Short: "The policy server: holds policies, compiles them for each node, streams them to the agents",
 		Long:  "With no command it runs the server.\n\nEach flag is also an environment variable (NAMEWARD_DATA_DIR for --data-dir) and a key of the file that --config names (data-dir).\nThe command line goes before the environment, the environment before the file.",
-		Args: func(command *cobra.Command, args []string) error {
-			if err := cobra.NoArgs(command, args); err != nil {
-				return usageError{err}
-			}
-			return nil
-		},
+		Args:  noArgs, Version: version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(command *cobra.Command, _ []string) error {

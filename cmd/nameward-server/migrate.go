@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -23,12 +24,18 @@ the copy alone, and put the source away: two stores of one id that both change a
 tell apart.`,
 		Example: `  nameward-server migrate --from bolt:/var/lib/nameward-server --to etcd:10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379/nameward/
   nameward-server migrate --from etcd:10.0.0.1:2379/nameward/ --to bolt:/var/lib/nameward-server`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			if from == "" || to == "" {
 				return usageError{fmt.Errorf("both --from and --to must be set")}
 			}
+			if err := complete(command, "etcd-ca", "etcd-cert", "etcd-key"); err != nil {
+				return err
+			}
 			meta, err := controlplane.Migrate(command.Context(), cfg, from, to)
+			if errors.Is(err, controlplane.ErrPlace) {
+				return usageError{err}
+			}
 			if err != nil {
 				return err
 			}
@@ -40,5 +47,6 @@ tell apart.`,
 	flags.StringVar(&from, "from", "", "store to copy, bolt:DIR or etcd:HOST:PORT,…/PREFIX/")
 	flags.StringVar(&to, "to", "", "where to, in the same form; there must be nothing")
 	cfg.BindEtcdTLS(flags)
+	bindConfig(command)
 	return command
 }
