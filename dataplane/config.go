@@ -25,6 +25,7 @@ const (
 	dnsPort     = 53
 	resolvConf  = "/etc/resolv.conf"
 	maxPatterns = 131_072 // what the policy server grants a node at most
+	maxLabel    = 253     // as in policies (policy.proto), which select by labels
 )
 
 // Config is what an operator decides about an agent. Fields are named after the flags.
@@ -88,29 +89,42 @@ func DefaultConfig() Config {
 	}
 }
 
+// faults collects what is wrong with flags.
+type faults []error
+
+func (f *faults) add(wrong bool, flag, format string, args ...any) {
+	if wrong {
+		*f = append(*f, fmt.Errorf("%s: "+format, append([]any{flag}, args...)...))
+	}
+}
+
 // Validate returns every fault, each under its flag's name.
 func (c Config) Validate() error {
-	var errs []error
-	fault := func(wrong bool, flag, format string, args ...any) {
-		if wrong {
-			errs = append(errs, fmt.Errorf("%s: "+format, append([]any{flag}, args...)...))
-		}
-	}
-	c.TLS.ValidateClient(c.Insecure, func(flag string, err error) { fault(true, flag, "%v", err) })
-	fault(len(c.Servers) == 0, "server", "must be set: HOST:PORT of the policy server")
-	for _, server := range c.Servers {
-		host, port, err := net.SplitHostPort(server)
-		fault(err != nil || host == "" || port == "", "server", "%q is not HOST:PORT", server)
-		fault(err == nil && c.Insecure && !loopback(server), "server", "%q is no loopback address, and in plain text (--insecure) no other is allowed", server)
-	}
+	var f faults
+	c.TLS.ValidateClient(c.Insecure, func(flag string, err error) { f.add(true, flag, "%v", err) })
+	f.add(len(c.Servers) == 0, "server", "must be set: HOST:PORT of the policy server")
 	_, err := node.ParseID(c.NodeName)
-	fault(err != nil, "node-name", "%v", err)
-	for key := range c.Labels {
-		fault(key == "" || len(key) > 253, "label", "key %q has not 1 to 253 characters", key)
-	}
+	f.add(err != nil, "node-name", "%v", err)
 	_, err = c.resolvers()
-	fault(err != nil, "trusted-resolver", "%v", err)
-	fault(c.MinTTL < 0 || c.MaxTTL < c.MinTTL, "max-ttl", "%v is less than --min-ttl %v", c.MaxTTL, c.MinTTL)
+	f.add(err != nil, "trusted-resolver", "%v", err)
+	return errors.Join(append(f, c.ValidateNode())...)
+}
+
+// ValidateNode returns the faults of what check needs too: all but what only an agent that runs has to know, whom to
+// speak with and who it is. A resolver that is none is a requirement of its own there.
+func (c Config) ValidateNode() error {
+	var f faults
+	fault := f.add
+	for _, server := range c.Servers {
+		fault(!hasPort(server), "server", "%q is not HOST:PORT", server)
+		fault(hasPort(server) && c.Insecure && !loopback(server), "server", "%q is no loopback address, and in plain text (--insecure) no other is allowed", server)
+	}
+	for key, value := range c.Labels {
+		fault(key == "" || len(key) > maxLabel, "label", "key %q has not 1 to %d characters", key, maxLabel)
+		fault(len(value) > maxLabel, "label", "value %q of %s has more than %d characters, and so is selected by no policy", value, key, maxLabel)
+	}
+	fault(c.MinTTL < 0, "min-ttl", "%v is negative", c.MinTTL)
+	fault(c.MaxTTL < c.MinTTL, "max-ttl", "%v is less than --min-ttl %v", c.MaxTTL, c.MinTTL)
 	fault(c.TTLGrace < 0, "ttl-grace", "%v is negative", c.TTLGrace)
 	fault(c.DNSQueryTimeout <= 0, "dns-query-timeout", "%v is not more than zero", c.DNSQueryTimeout)
 	fault(c.MaxMappings == 0, "max-mappings", "must be more than zero")
@@ -121,15 +135,25 @@ func (c Config) Validate() error {
 	fault(!slices.Contains([]string{netfilter.Reject, netfilter.Drop}, c.DeniedTarget), "denied-target", "%q is neither REJECT nor DROP", c.DeniedTarget)
 	fault(!slices.Contains([]string{AllowAll, DenyAll}, c.BeforeFirstRuleSet), "before-first-rule-set", "%q is neither ALLOW nor DENY", c.BeforeFirstRuleSet)
 	if c.MetricsListen != "" {
-		_, _, err = net.SplitHostPort(c.MetricsListen)
+		_, port, err := net.SplitHostPort(c.MetricsListen)
+		if err == nil {
+			_, err = net.LookupPort("tcp", port)
+		}
 		fault(err != nil, "metrics-listen", "%q is not HOST:PORT", c.MetricsListen)
 	}
 	fault(!slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q is none of debug, info, warn, error", c.LogLevel)
 	fault(!slices.Contains([]string{"text", "json"}, c.LogFormat), "log-format", "%q is neither text nor json", c.LogFormat)
-	return errors.Join(append(errs, c.ValidatePaths())...)
+	return errors.Join(append(f, c.ValidatePaths())...)
 }
 
-// ValidatePaths returns the faults of what check and cleanup need too.
+// hasPort reports whether an address is HOST:PORT with the number of a port.
+func hasPort(address string) bool {
+	host, port, err := net.SplitHostPort(address)
+	number, portErr := strconv.ParseUint(port, 10, 16)
+	return errors.Join(err, portErr) == nil && host != "" && number != 0
+}
+
+// ValidatePaths returns the faults of what cleanup needs too.
 func (c Config) ValidatePaths() error {
 	var errs []error
 	for flag, path := range map[string]string{"state-dir": c.StateDir, "bpf-dir": c.BPFDir, "socket": c.Socket} {
@@ -155,6 +179,9 @@ func (c Config) resolvers() ([]netip.AddrPort, error) {
 	var errs []error
 	for _, text := range c.TrustedResolvers {
 		resolver, err := parseResolver(text)
+		if err == nil && !answers(resolver.Addr()) {
+			err = fmt.Errorf("%q is not the address of one server", text)
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -173,6 +200,11 @@ func parseResolver(text string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("%q is not ADDR or ADDR:PORT", text)
 	}
 	return netip.AddrPortFrom(resolver.Addr().Unmap().WithZone(""), resolver.Port()), nil
+}
+
+// answers reports whether packets may come from an address.
+func answers(address netip.Addr) bool {
+	return !address.IsUnspecified() && !address.IsMulticast() && address != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 func (c Config) datapath() datapath.Config {

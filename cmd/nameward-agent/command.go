@@ -144,7 +144,7 @@ func (p *program) logger() *slog.Logger {
 }
 
 func (p *program) check(command *cobra.Command) error {
-	if err := p.cfg.ValidatePaths(); err != nil {
+	if err := p.cfg.ValidateNode(); err != nil {
 		return usageError{err}
 	}
 	write := map[string]func(io.Writer, []dataplane.Requirement) error{"table": dataplane.WriteTable, "json": dataplane.WriteJSON}[p.output]

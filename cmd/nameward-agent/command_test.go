@@ -71,6 +71,10 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"--config", "/nonexistent.yaml"}, 2, "nonexistent"},
 		{[]string{"--config", file}, 2, file + `: servers: unknown key (did you mean "server"?)`},
 		{[]string{"check", "-o", "xml"}, 2, "output"},
+		{[]string{"check", "--mark", "3", "--denied-target", "LOG", "--server", "127.0.0.1:policy"}, 2, "mark: 0x3 is not one bit"},
+		{[]string{"check", "--denied-target", "LOG"}, 2, `denied-target: "LOG" is neither REJECT nor DROP`},
+		{[]string{"--server", "127.0.0.1:policy"}, 2, `server: "127.0.0.1:policy" is not HOST:PORT`},
+		{[]string{"run", "--server", "127.0.0.1:70000", "extra"}, 2, "extra"},
 		{[]string{"cleanup", "--state-dir", "relative"}, 2, "state-dir"},
 	} {
 		var stdout, stderr bytes.Buffer
