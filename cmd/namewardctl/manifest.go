@@ -85,6 +85,14 @@ func parseResource(document document) (resource, error) {
 		found.errs = []error{fmt.Errorf("want a resource with a name, not %s", kindOf(value))}
 		return nil, found
 	}
+	if _, named := object["name"]; !named {
+		for _, list := range []string{policiesCollection, domainSetsCollection} {
+			if _, isList := object[list]; isList {
+				found.errs = []error{fmt.Errorf("want a resource with a name, not a list of %s: `namewardctl describe NAME... -o yaml` prints what can be applied", plural(list))}
+				return nil, found
+			}
+		}
+	}
 	name, resource, err := newResource(object["name"])
 	if err != nil {
 		found.errs = []error{fmt.Errorf("name: %w", err)}

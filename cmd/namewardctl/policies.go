@@ -69,11 +69,12 @@ func (p *program) describePolicy(policy *namewardv1.Policy) string {
 	t.addPlain("Priority", strconv.Itoa(int(policy.GetPriority())))
 	t.addPlain("Nodes", labelsText(policy.GetNodeSelector().GetMatchLabels(), "all"))
 	addList(t, "Workloads", workloadTexts(policy))
+	t.add(plain("Established"), establishedCell(policy.GetEstablished()))
 	t.addPlain("Created", p.moment(policy.GetCreateTime()))
 	t.addPlain("Updated", p.moment(policy.GetUpdateTime()))
 	t.addPlain("Etag", policy.GetEtag())
 
-	rules := &table{header: []string{"RULE", "ACTION", "DESTINATION", "PORTS"}}
+	rules := &table{header: []string{"RULE", "ACTION", "DESTINATION", "PORTS", "QUESTIONS"}}
 	for i, rule := range policy.GetRules() {
 		addRule(rules, i, rule)
 	}
@@ -92,9 +93,9 @@ func addRule(t *table, position int, rule *namewardv1.Rule) {
 	}
 	ports := portTexts(rule.GetPorts())
 	for i := range max(len(destinations), len(ports)) {
-		row := []cell{plain(""), plain(""), plain(""), plain("")}
+		row := []cell{plain(""), plain(""), plain(""), plain(""), plain("")}
 		if i == 0 {
-			row[0], row[1] = plain(strconv.Itoa(position)), actionCell(rule.GetAction())
+			row[0], row[1], row[4] = plain(strconv.Itoa(position)), actionCell(rule.GetAction()), questionsCell(rule.GetQueryAction())
 		}
 		if i < len(destinations) {
 			row[2] = plain(destinations[i])
@@ -193,6 +194,26 @@ func modeCell(mode namewardv1.Policy_Mode) cell {
 		return plain("ENFORCE")
 	}
 	return plain(mode.String())
+}
+
+func establishedCell(established namewardv1.Policy_Established) cell {
+	switch established {
+	case namewardv1.Policy_ESTABLISHED_UNSPECIFIED, namewardv1.Policy_CUT:
+		return plain("CUT")
+	case namewardv1.Policy_KEEP:
+		return cell{"KEEP", styleWarning}
+	}
+	return plain(established.String())
+}
+
+func questionsCell(action namewardv1.Rule_QueryAction) cell {
+	switch action {
+	case namewardv1.Rule_QUERY_ACTION_UNSPECIFIED, namewardv1.Rule_RESOLVE:
+		return plain("RESOLVE")
+	case namewardv1.Rule_REFUSE:
+		return cell{"REFUSE", styleBad}
+	}
+	return plain(action.String())
 }
 
 func actionCell(action namewardv1.Rule_Action) cell {
