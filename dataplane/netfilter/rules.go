@@ -66,6 +66,7 @@ func resolversOf(cfg Config, p protocol) (resolvers []netip.AddrPort) {
 func mangleTable(cfg Config, p protocol, resolvers []netip.AddrPort) *table {
 	t := &table{name: "mangle"}
 	pass, asked := passRules(cfg, resolvers), askedRules(cfg, p, resolvers)
+	asking := comment("may be a question to a resolver")
 	// A packet over lo was asked about in OUTPUT.
 	askForwarded := "! -i lo " + remember(cfg.Programs.DNSQueryForwarded) + " -j " + refuseChain
 	askLocal := remember(cfg.Programs.DNSQueryLocal) + " -j " + refuseChain
@@ -77,9 +78,9 @@ func mangleTable(cfg Config, p protocol, resolvers []netip.AddrPort) *table {
 	restForwarded := append([]string{known(knownForwarded)}, judgeForwarded...)
 	restLocal := slices.Concat([]string{loopback}, acceptRules(cfg, established+" "), []string{known(knownLocal)}, judgeLocal)
 
-	t.hook("PREROUTING", slices.Concat([]string{opens(synForwarded)}, pass, queryRules(resolvers, "-g "+queryForwarded, transports), restForwarded))
+	t.hook("PREROUTING", slices.Concat([]string{opens(synForwarded)}, pass, queryRules(resolvers, asking+" -g "+queryForwarded, transports), restForwarded))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
-	t.hook("OUTPUT", slices.Concat([]string{opens(synLocal)}, pass, queryRules(resolvers, "-g "+queryLocal, transports), restLocal))
+	t.hook("OUTPUT", slices.Concat([]string{opens(synLocal)}, pass, queryRules(resolvers, asking+" -g "+queryLocal, transports), restLocal))
 	if rules := acceptRules(cfg, ""); len(rules) > 0 {
 		t.hook("FORWARD", rules)
 	}
@@ -90,7 +91,7 @@ func mangleTable(cfg Config, p protocol, resolvers []netip.AddrPort) *table {
 	t.chain(queryLocal, slices.Concat([]string{askLocal}, asked, restLocal))
 	t.chain(answerChain, append([]string{learnedInInput}, answerRules(cfg.Programs, resolvers, responseChain)...))
 	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers; hold back what TCP is to send again") + " -j DROP"})
-	t.chain(synForwarded, append(queryRules(resolvers, "-j "+queryChain, []string{"tcp"}), judgeForwarded...))
+	t.chain(synForwarded, append(queryRules(resolvers, asking+" -j "+queryChain, []string{"tcp"}), judgeForwarded...))
 	t.chain(synLocal, slices.Concat(queryRules(resolvers, askLocal, []string{"tcp"}), []string{loopback}, judgeLocal))
 	t.chain(knownForwarded, append(knownRules(), judgeForwarded...))
 	t.chain(knownLocal, append(knownRules(), judgeLocal...))
@@ -113,7 +114,7 @@ const syn = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
 
 // opens sends such segments to where they are judged, whatever the kernel takes them for. On the ports of a connection
 // that it still has in its table, in either direction, it does not always see a new one.
-func opens(chain string) string { return syn + " -g " + chain }
+func opens(chain string) string { return syn + " " + comment("opens a connection") + " -g " + chain }
 
 // passRules let established connections pass, but those of a resolver's port, which questions may come on, also
 // where the resolver spoke first, and those that are cut. Where what is allowed is to be accepted, that is looked
@@ -129,7 +130,7 @@ func passRules(cfg Config, resolvers []netip.AddrPort) []string {
 		}
 		match += fmt.Sprintf(" ! --ctorigsrcport %[1]d ! --ctorigdstport %[1]d", port)
 	}
-	return []string{fmt.Sprintf("%s -m connlabel ! --label \"%d\" -j RETURN", match, cutLabel)}
+	return []string{fmt.Sprintf("%s -m connlabel ! --label \"%d\" %s -j RETURN", match, cutLabel, comment("established"))}
 }
 
 // askedRules let what goes to a trusted resolver pass, once its question was looked at: that no policy may stop it is
@@ -141,15 +142,16 @@ func askedRules(cfg Config, p protocol, resolvers []netip.AddrPort) []string {
 		return nil
 	}
 	var rules []string
+	const passed = "no policy stops what goes to a trusted resolver"
 	alike := len(ports(resolvers)) == 1 // then the port is known
 	for _, r := range resolvers {
 		to := "-d " + netip.PrefixFrom(r.Addr(), r.Addr().BitLen()).String()
 		if alike {
-			rules = append(rules, to+" -j RETURN")
+			rules = append(rules, to+" "+comment(passed)+" -j RETURN")
 			continue
 		}
 		for _, transport := range transports {
-			rules = append(rules, fmt.Sprintf("%s -p %[2]s -m %[2]s --dport %[3]d -j RETURN", to, transport, r.Port()))
+			rules = append(rules, fmt.Sprintf("%s -p %[2]s -m %[2]s --dport %[3]d %[4]s -j RETURN", to, transport, r.Port(), comment(passed)))
 		}
 	}
 	return rules
@@ -159,13 +161,15 @@ func askedRules(cfg Config, p protocol, resolvers []netip.AddrPort) []string {
 // then only on the side of who opened them.
 func knownRules() []string {
 	return []string{
-		fmt.Sprintf("-m connlabel ! --label \"%d\" -j RETURN", cutLabel),
+		fmt.Sprintf("-m connlabel ! --label \"%d\" %s -j RETURN", cutLabel, comment("established, and not cut")),
 		replies + " " + comment("and one side of those that are cut") + " -j RETURN",
 	}
 }
 
 // known sends established connections to where they are told apart.
-func known(chain string) string { return established + " -g " + chain }
+func known(chain string) string {
+	return established + " " + comment("established, on a port of resolvers or cut") + " -g " + chain
+}
 
 func toNode() string {
 	return "-m addrtype --dst-type LOCAL " + comment("addresses of the node are no egress") + " -j RETURN"
@@ -189,7 +193,7 @@ func mayAnswerRules(resolvers []netip.AddrPort) []string {
 	var rules []string
 	asked := ports(resolvers)
 	for _, port := range withDNSPort(asked) {
-		rules = append(rules, fmt.Sprintf("-m conntrack --ctorigdstport %d --ctdir REPLY -g %s", port, answerChain))
+		rules = append(rules, fmt.Sprintf("-m conntrack --ctorigdstport %d --ctdir REPLY %s -g %s", port, comment("may be an answer"), answerChain))
 	}
 	for _, port := range asked {
 		rules = append(rules, fmt.Sprintf("-p udp -m udp --sport %d %s -g %s", port, comment("from where resolvers answer"), answerChain))
@@ -261,8 +265,8 @@ func answerRules(programs Programs, resolvers []netip.AddrPort, to string) []str
 	var rules []string
 	for _, transport := range transports {
 		for _, r := range resolvers {
-			rules = append(rules, fmt.Sprintf("-p %s -m conntrack --ctstate ESTABLISHED --ctorigdst %s --ctorigdstport %d --ctdir REPLY -g %s",
-				transport, r.Addr(), r.Port(), to))
+			rules = append(rules, fmt.Sprintf("-p %s -m conntrack --ctstate ESTABLISHED --ctorigdst %s --ctorigdstport %d --ctdir REPLY %s -g %s",
+				transport, r.Addr(), r.Port(), comment("answer of a trusted resolver"), to))
 			if transport == "udp" {
 				rules = append(rules, flippedRules(programs, r, to)...)
 			}
@@ -328,5 +332,5 @@ func remember(pin string) string {
 func program(pin string) string { return "-m bpf --object-pinned " + pin }
 
 // comment says in the listing what a rule is for. It is a match that the kernel calls like any other, if those before
-// it match: rules that most packets meet and match have none.
+// it match, and so comes last.
 func comment(text string) string { return `-m comment --comment "` + commentPrefix + text + `"` }

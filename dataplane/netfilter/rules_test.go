@@ -12,16 +12,17 @@ import (
 func TestQuestionsThatAreNotJudged(t *testing.T) {
 	v4, v6 := netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:53")
 	other := netip.MustParseAddrPort("192.0.2.54:5353")
+	const passed = `-m comment --comment "nameward: no policy stops what goes to a trusted resolver"`
 	for name, c := range map[string]struct {
 		resolvers []netip.AddrPort
 		target    string
 		protocol  protocol
 		want      []string
 	}{
-		"one port": {[]netip.AddrPort{v4, v6}, Return, ipv4, []string{"-d 192.0.2.53/32 -j RETURN"}},
+		"one port": {[]netip.AddrPort{v4, v6}, Return, ipv4, []string{"-d 192.0.2.53/32 " + passed + " -j RETURN"}},
 		"two ports": {[]netip.AddrPort{v4, other}, Return, ipv4, []string{
-			"-d 192.0.2.53/32 -p udp -m udp --dport 53 -j RETURN", "-d 192.0.2.53/32 -p tcp -m tcp --dport 53 -j RETURN",
-			"-d 192.0.2.54/32 -p udp -m udp --dport 5353 -j RETURN", "-d 192.0.2.54/32 -p tcp -m tcp --dport 5353 -j RETURN",
+			"-d 192.0.2.53/32 -p udp -m udp --dport 53 " + passed + " -j RETURN", "-d 192.0.2.53/32 -p tcp -m tcp --dport 53 " + passed + " -j RETURN",
+			"-d 192.0.2.54/32 -p udp -m udp --dport 5353 " + passed + " -j RETURN", "-d 192.0.2.54/32 -p tcp -m tcp --dport 5353 " + passed + " -j RETURN",
 		}},
 		"IPv6":   {[]netip.AddrPort{v4, v6}, Return, ipv6, nil},
 		"ACCEPT": {[]netip.AddrPort{v4, v6}, Accept, ipv4, nil},
@@ -42,6 +43,42 @@ func TestQuestionsThatAreNotJudged(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Whoever lists the rules of a node reads at each of ours what it is for, the jumps of the hooks among them.
+func TestEveryRuleHasAComment(t *testing.T) {
+	resolvers := []netip.AddrPort{
+		netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("192.0.2.54:5353"),
+		netip.MustParseAddrPort("[2001:db8::53]:53"), netip.MustParseAddrPort("[2001:db8::54]:5353"),
+	}
+	var tables []*table
+	for _, p := range []protocol{ipv4, ipv6} {
+		for _, allowed := range []string{Return, Accept} {
+			for _, denied := range []string{Reject, Drop} {
+				for _, asked := range [][]netip.AddrPort{resolvers, {resolvers[0], resolvers[2]}} {
+					tables = append(tables, wantedTables(Config{Resolvers: asked, AllowedTarget: allowed, DeniedTarget: denied}, p)...)
+				}
+			}
+		}
+		tables = append(tables, overlapTable(Programs{}, resolvers))
+	}
+	for _, of := range tables {
+		for _, c := range of.chains {
+			for _, rule := range c.rules {
+				wantComment(t, of.name+" "+c.name, rule)
+			}
+		}
+		for _, j := range of.jumps {
+			wantComment(t, of.name+" "+j.hook, j.rule)
+		}
+	}
+}
+
+func wantComment(t *testing.T, where, rule string) {
+	t.Helper()
+	if strings.Count(rule, ` -m comment --comment "nameward: `) != 1 && !strings.HasPrefix(rule, `-m comment --comment "nameward: `) {
+		t.Errorf("%s: %q has no comment, or several", where, rule)
 	}
 }
 
