@@ -38,7 +38,7 @@ func (t *table) chain(name string, rules []string) {
 func (t *table) hook(hook string, rules []string) {
 	name := chainPrefix + hook
 	t.chain(name, rules)
-	t.jumps = append(t.jumps, jump{hook: hook, rule: comment("policies by domain name") + " -j " + name})
+	t.jumps = append(t.jumps, jump{hook: hook, rule: "-j " + name})
 }
 
 // faults names what is not as wanted.
