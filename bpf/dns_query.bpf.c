@@ -9,6 +9,7 @@
 #include "dns.h"
 #include "questions.h"
 #include "refuse.h"
+#include "stage.h"
 #include "stream.h"
 
 /* A query's question is in its first bytes; what follows does not matter. */
@@ -40,19 +41,27 @@ __attribute__((noinline)) int read_query(struct __sk_buff *skb, struct scratch *
 
 	if (!s || !packet)
 		return QUERY_MALFORMED;
+	if (ends_after(STAGE_MESSAGE))
+		return QUERY_ASKED;
 	header = (struct dns_header *)s->message;
 	s->asker.client = packet->source;
 	s->asker.port = packet->source_port;
 	s->asker.id = header->id;
 	s->asker.protocol = packet->protocol;
 	expect_asker(s);
+	if (ends_after(STAGE_ASKER))
+		return QUERY_ASKED;
 	if (s->message_bytes < HEADER_BYTES || header->flags & DNS_QR ||
 	    header->questions != bpf_htons(1) || !read_question(s, &question)) {
 		count(COUNTER_QUERY_MALFORMED);
 		return QUERY_MALFORMED;
 	}
+	if (ends_after(STAGE_NAME))
+		return QUERY_ASKED;
 	if (refused(skb, s, packet, origin))
 		return QUERY_REFUSED;
+	if (ends_after(STAGE_RULES))
+		return QUERY_ASKED;
 	remember(s, question.hash);
 	return QUERY_ASKED;
 }
@@ -104,7 +113,9 @@ static __always_inline int ask_by_datagram(struct __sk_buff *skb, const struct p
 		count(COUNTER_BUSY);
 		return 0;
 	}
-	if (load_message(skb, s, packet, QUERY_BYTES))
+	if (ends_after(STAGE_SCRATCH))
+		result = QUERY_ASKED;
+	else if (load_message(skb, s, packet, QUERY_BYTES))
 		result = read_query(skb, s, packet, origin);
 	else
 		count(COUNTER_QUERY_MALFORMED);
@@ -116,11 +127,15 @@ static __always_inline int ask(struct __sk_buff *skb, enum origin origin)
 {
 	struct packet packet;
 
+	if (ends_after(STAGE_NOTHING))
+		return 0;
 	if (!read_addresses(skb, &packet) || !read_transport(skb, &packet)) {
 		count(COUNTER_QUERY_MALFORMED);
 		return 0;
 	}
-	if (!is_trusted(&packet))
+	if (ends_after(STAGE_HEADERS))
+		return 0;
+	if (!is_trusted(&packet) || ends_after(STAGE_TRUSTED))
 		return 0;
 	if (unlikely(packet.protocol == IPPROTO_TCP))
 		return ask_by_segment(skb, &packet, origin);

@@ -11,6 +11,7 @@
 #include "dns.h"
 #include "mapping.h"
 #include "questions.h"
+#include "stage.h"
 #include "stream.h"
 
 #define SECOND_NS 1000000000ULL
@@ -52,6 +53,8 @@ static __always_inline enum counter judge_answer(struct scratch *s)
 	s->chain_names = 0;
 	match_anew(s);
 	append_to_chain(s, HEADER_BYTES);
+	if (ends_after(STAGE_MATCH))
+		return COUNTER_MALFORMED;
 	return read_answers(s, s->response.question.end, bpf_ntohs(header->answers));
 }
 
@@ -113,6 +116,8 @@ __attribute__((noinline)) int commit(struct scratch *s)
 	s->commit_address = 0;
 	s->commit_set = 0;
 	bpf_loop(s->addresses * s->set_count, commit_pair, &walk, 0);
+	if (ends_after(STAGE_MAPPINGS))
+		return COUNTER_LEARNED;
 	tell(s, set);
 	return s->set_count ? COUNTER_LEARNED : COUNTER_UNMATCHED;
 }
@@ -126,10 +131,14 @@ static __always_inline enum counter answer_query(struct scratch *s, const struct
 	enum counter result;
 	int finding;
 
+	if (ends_after(STAGE_NAME))
+		return COUNTER_NO_QUERY;
 	if (readable) {
 		prefetch_suffix(s);
 		prefetch_told(s, set);
 	}
+	if (ends_after(STAGE_AHEAD))
+		return COUNTER_NO_QUERY;
 	/* No question has the hash 0: then it is only whether anything was asked. */
 	finding = find_question(s, readable ? s->response.question.hash : 0, &s->asked);
 	if (finding == NOTHING_ASKED)
@@ -140,15 +149,19 @@ static __always_inline enum counter answer_query(struct scratch *s, const struct
 		return COUNTER_WRONG_QUESTION;
 	if (s->asked.state & STATE_ANSWERED)
 		return COUNTER_DUPLICATE;
+	if (ends_after(STAGE_QUESTION))
+		return COUNTER_NO_QUERY;
 	s->response.now_ns = bpf_ktime_get_boot_ns();
 	if (s->response.now_ns - asked_at_ns(s->asked.state) > set->query_timeout_ns)
 		return COUNTER_LATE;
+	if (ends_after(STAGE_CLOCK))
+		return COUNTER_NO_QUERY;
 	result = judge_answer(s);
-	if (result == COUNTER_MALFORMED)
+	if (result == COUNTER_MALFORMED || ends_after(STAGE_RECORDS))
 		return result;
 	if (!take_question(s, s->response.question.hash, &s->asked))
 		return COUNTER_DUPLICATE;
-	if (result != COUNTER_LEARNED)
+	if (result != COUNTER_LEARNED || ends_after(STAGE_TAKEN))
 		return result;
 	return commit(s);
 }
@@ -171,6 +184,8 @@ __attribute__((noinline)) int learn(struct scratch *s)
 		count(COUNTER_MALFORMED);
 		return 0;
 	}
+	if (ends_after(STAGE_MESSAGE))
+		return 0;
 	header = (struct dns_header *)s->message;
 	result = judge_header(header);
 	set = bpf_map_lookup_elem(&settings, &key);
@@ -180,7 +195,7 @@ __attribute__((noinline)) int learn(struct scratch *s)
 		s->generations = generations_of(now);
 		s->asker.id = header->id;
 		expect_asker(s);
-		result = answer_query(s, set);
+		result = ends_after(STAGE_ASKER) ? COUNTER_NO_QUERY : answer_query(s, set);
 	}
 	count(result);
 	return 0;
@@ -229,6 +244,18 @@ static __always_inline int respond_by_segment(struct __sk_buff *skb, const struc
 	return fate == FATE_HOLD_BACK;
 }
 
+static __always_inline void learn_datagram(struct __sk_buff *skb, struct scratch *s,
+					   const struct packet *packet)
+{
+	note_asker(s, packet);
+	if (ends_after(STAGE_SCRATCH))
+		return;
+	if (load_message(skb, s, packet, MESSAGE_MAX))
+		learn(s);
+	else
+		count(COUNTER_MALFORMED);
+}
+
 static __always_inline void respond_by_datagram(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct scratch *s = claim_scratch();
@@ -237,11 +264,7 @@ static __always_inline void respond_by_datagram(struct __sk_buff *skb, const str
 		count(COUNTER_BUSY);
 		return;
 	}
-	note_asker(s, packet);
-	if (load_message(skb, s, packet, MESSAGE_MAX))
-		learn(s);
-	else
-		count(COUNTER_MALFORMED);
+	learn_datagram(skb, s, packet);
 	release_scratch(s);
 }
 
@@ -249,10 +272,14 @@ static __always_inline int respond(struct __sk_buff *skb)
 {
 	struct packet packet;
 
+	if (ends_after(STAGE_NOTHING))
+		return 0;
 	if (!read_addresses(skb, &packet) || !read_transport(skb, &packet)) {
 		count(COUNTER_MALFORMED);
 		return 0;
 	}
+	if (ends_after(STAGE_HEADERS))
+		return 0;
 	if (unlikely(packet.protocol == IPPROTO_TCP))
 		return respond_by_segment(skb, &packet);
 	if (packet.protocol == IPPROTO_UDP)

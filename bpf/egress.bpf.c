@@ -8,6 +8,7 @@
  */
 #include "flow.h"
 #include "mapping.h"
+#include "stage.h"
 #include "verdict.h"
 #include "workload.h"
 
@@ -30,6 +31,8 @@ __attribute__((noinline)) int judge_names(struct judgement *judgement,
 	key.address = *destination;
 	mapping = bpf_map_lookup_elem(&mappings, &key);
 	if (!mapping)
+		return 0;
+	if (ends_after(STAGE_MAPPINGS))
 		return 0;
 	now_ns = bpf_ktime_get_boot_ns();
 	for (__u32 i = 0; i < MAPPING_SLOTS; i++) {
@@ -187,9 +190,11 @@ static __always_inline int judge_connection(struct __sk_buff *skb, struct packet
 		flow->reason = reason_of(identity);
 		return deny_for(skb, packet, flow);
 	}
-	if (judgement.workload_count == 0)
+	if (judgement.workload_count == 0 || ends_after(STAGE_WORKLOAD))
 		return 0;
 	readable = read_transport(skb, packet);
+	if (ends_after(STAGE_TRANSPORT))
+		return 0;
 	if (readable)
 		return judge(skb, packet, origin, &judgement, whole->flags, flow);
 	if (judgement.flags & WORKLOAD_ENFORCED)
@@ -206,6 +211,8 @@ static __always_inline int egress(struct __sk_buff *skb, enum origin origin)
 	struct state *now;
 	__u32 zero = 0;
 
+	if (ends_after(STAGE_NOTHING))
+		return 0;
 	now = bpf_map_lookup_elem(&state, &zero);
 	if (!now)
 		return 0;
@@ -213,9 +220,13 @@ static __always_inline int egress(struct __sk_buff *skb, enum origin origin)
 	generation = bpf_map_lookup_elem(&generations, &flow.generation);
 	if (!generation || !(generation->flags & GENERATION_ENFORCES))
 		return 0;
+	if (ends_after(STAGE_GENERATION))
+		return 0;
 	flow.flags = origin == ORIGIN_LOCAL ? FLOW_LOCAL : 0;
 	if (!read_addresses(skb, &packet))
 		return deny_unreadable(skb, &packet, &flow);
+	if (ends_after(STAGE_HEADERS))
+		return 0;
 	return judge_connection(skb, &packet, origin, generation, &flow);
 }
 

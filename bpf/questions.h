@@ -10,6 +10,7 @@
 
 #include "count.h"
 #include "name.h"
+#include "stage.h"
 #include "word.h"
 
 #define QUESTION_PLACES (2 * QUESTION_SLOTS)
@@ -290,6 +291,8 @@ __attribute__((noinline)) int remember_question(struct scratch *s, __u64 questio
 
 	if (!s || !set)
 		return NOT_REMEMBERED;
+	if (ends_after(STAGE_CLOCK))
+		return REMEMBERED;
 	s->search.question = question;
 	/* Later than 0, when none was asked. */
 	s->search.oldest_live_ns =
@@ -301,6 +304,8 @@ __attribute__((noinline)) int remember_question(struct scratch *s, __u64 questio
 #pragma unroll
 	for (int i = 0; i < QUESTION_TRIES; i++) {
 		look_for_place(s);
+		if (ends_after(STAGE_QUESTION))
+			return REMEMBERED;
 		result = take_place(s, state);
 		if (result != NOT_REMEMBERED)
 			return result;

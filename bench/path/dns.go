@@ -183,6 +183,11 @@ func unchecked(int) error { return nil }
 
 // learn puts a policy of many names in force, with its files in a directory that the agent's other threads see.
 func learn(ctx context.Context, n *node, known []string, state string) (*enforcement, error) {
+	return learnBy(ctx, n, known, state, func(*netfilter.Programs) error { return nil })
+}
+
+// learnBy is learn, by programs of which the rules are to call others.
+func learnBy(ctx context.Context, n *node, known []string, state string, change func(*netfilter.Programs) error) (*enforcement, error) {
 	rules, err := allowNames(known)
 	if err != nil {
 		return nil, err
@@ -196,7 +201,9 @@ func learn(ctx context.Context, n *node, known []string, state string) (*enforce
 	}
 	n.atEnd(func() { _ = e.datapath.Close() })
 	if err := n.do(func() error {
-		return errors.Join(e.datapath.SetEndpoints(resolvers, []netip.AddrPort{}), e.datapath.Apply(ctx, rules))
+		return errors.Join(
+			e.datapath.SetEndpoints(resolvers, []netip.AddrPort{}), e.datapath.Apply(ctx, rules), change(&e.programs),
+		)
 	}); err != nil {
 		return nil, err
 	}

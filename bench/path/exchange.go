@@ -16,6 +16,7 @@ import (
 // exchanges are questions of a client and their answers, one after the other. Each name has an address.
 type exchanges struct {
 	questions, answers [][]byte // frames; port and id are written into them
+	connections        [][]byte // to the address, once it was answered; none: nobody connects
 	next               int
 }
 
@@ -94,7 +95,25 @@ func (x *exchanges) exchange(n *node) error {
 	if _, err := unix.Write(n.cable.sink, answer); err != nil {
 		return fmt.Errorf("answer: %w", err)
 	}
+	if x.connections == nil {
+		return nil
+	}
+	connection := x.connections[i]
+	binary.BigEndian.PutUint16(connection[sourceAt:], port)
+	if _, err := unix.Write(n.cable.source, connection); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
 	return nil
+}
+
+// connect has the client send a datagram to each address that it asked for.
+func (x *exchanges) connect() {
+	address, client := services.Addr(), netip.AddrPortFrom(clients.Addr().Next(), firstPort)
+	for range x.questions {
+		address = address.Next()
+		f := flow{unix.IPPROTO_UDP, client, netip.AddrPortFrom(address, 443)}
+		x.connections = append(x.connections, datagram(toIn0, f, nil))
+	}
 }
 
 // A conversation is a node through which questions are asked, and programs of it that are watched.

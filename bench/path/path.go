@@ -42,5 +42,6 @@ func Sections() []report.Section {
 		{Name: "workloads-in-path", Measure: measureWorkloads},
 		{Name: "processes", Measure: measureProcesses},
 		{Name: "dns-in-path", Measure: measureDNS},
+		{Name: "stages-in-path", Measure: measureStages},
 	}
 }
