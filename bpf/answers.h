@@ -82,15 +82,10 @@ static __always_inline __u64 leeway(const struct response *response)
 }
 
 /* The bucket of a question, or NULL. */
-static __always_inline struct answer_bucket *answers_of(__u64 question)
+static __always_inline struct answer_bucket *answers_of(const struct settings *set, __u64 question)
 {
-	enum answer_limit which;
-	__u32 zero = 0;
-	const struct table_limits *limit = bpf_map_lookup_elem(&limits, &zero);
+	enum answer_limit which = (question >> 32) * set->answer_buckets >> 32;
 
-	if (!limit)
-		return NULL;
-	which = (question >> 32) * limit->answer_buckets >> 32;
 	return bpf_map_lookup_elem(&answers, &which);
 }
 
@@ -100,7 +95,7 @@ static __always_inline void prefetch_told(struct scratch *s, const struct settin
 	struct answer_bucket *bucket;
 
 	s->response.told_by = mix(set, s->hash, s->response.question.type);
-	bucket = answers_of(s->response.told_by);
+	bucket = answers_of(set, s->response.told_by);
 	if (bucket)
 		prefetch(bucket);
 }
@@ -168,7 +163,7 @@ static __always_inline void tell(struct scratch *s, const struct settings *set)
 {
 	__u64 content = content_of(s->response.told_by, digest_answer(s, set));
 	__u64 times = 0, expires = s->response.expires_at, known = expires, reported;
-	struct answer_bucket *bucket = answers_of(s->response.told_by);
+	struct answer_bucket *bucket = answers_of(set, s->response.told_by);
 	struct told told;
 
 	if (!bucket) { /* the agent sizes the table so that there is one */

@@ -29,14 +29,28 @@
 		__uint(pinning, LIBBPF_PIN_BY_NAME);                                               \
 	} map_name SEC(".maps")
 
-MAP(settings, BPF_MAP_TYPE_ARRAY, 1, __u32, struct settings);
-MAP(limits, BPF_MAP_TYPE_ARRAY, 1, __u32, struct table_limits);
+/*
+ * An array whose elements are where the lines of the cache are: others begin behind the fields of
+ * the map, wherever these end on a kernel, so that a bucket of one line is in two. In one that could
+ * be mapped into memory, which nobody does, they begin at a page.
+ */
+#define LINES(map_name, entries, key_type, value_type)                                             \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_ARRAY);                                                  \
+		__uint(max_entries, entries);                                                      \
+		__uint(map_flags, BPF_F_MMAPABLE);                                                 \
+		__type(key, key_type);                                                             \
+		__type(value, value_type);                                                         \
+		__uint(pinning, LIBBPF_PIN_BY_NAME);                                               \
+	} map_name SEC(".maps")
+
+LINES(settings, 1, __u32, struct settings);
 MAP(state, BPF_MAP_TYPE_ARRAY, 1, __u32, struct state);
 MAP(generations, BPF_MAP_TYPE_ARRAY, GENERATIONS, __u32, struct generation_flags);
 
 /* What a name matches. */
-MAP(name_index, BPF_MAP_TYPE_ARRAY, 1 << 15, __u32, struct name_bucket);
-MAP(name_cells, BPF_MAP_TYPE_ARRAY, 160 << 10, __u32, struct name_cell);
+LINES(name_index, 1 << 15, __u32, struct name_bucket);
+LINES(name_cells, 160 << 10, __u32, struct name_cell);
 MAP(patterns, BPF_MAP_TYPE_ARRAY, GENERATIONS *GENERAL_PATTERNS, enum general_limit,
     struct general_pattern);
 
@@ -54,8 +68,8 @@ TABLE(verdicts, 131072, struct verdict_key, struct verdict);
 
 /* What is known of the world. */
 MAP(mappings, BPF_MAP_TYPE_LRU_HASH, 262144, struct mapping_key, struct mapping);
-MAP(questions, BPF_MAP_TYPE_ARRAY, 10240, __u32, struct question_bucket);
-MAP(answers, BPF_MAP_TYPE_ARRAY, 65536, enum answer_limit, struct answer_bucket);
+LINES(questions, 10240, __u32, struct question_bucket);
+LINES(answers, 65536, enum answer_limit, struct answer_bucket);
 MAP(streams, BPF_MAP_TYPE_LRU_HASH, 16384, struct stream_key, struct stream);
 MAP(stream_buffers, BPF_MAP_TYPE_ARRAY, STREAM_BUFFERS, enum stream_limit, struct stream_buffer);
 MAP(stream_locks, BPF_MAP_TYPE_ARRAY, STREAM_LOCKS, __u32, __u32);

@@ -38,16 +38,15 @@ static __always_inline bool find_asker(const struct query_key *key, struct asker
 	const __u64 *words = (const __u64 *)key;
 	__u32 zero = 0;
 	const struct settings *set = bpf_map_lookup_elem(&settings, &zero);
-	const struct table_limits *limit = bpf_map_lookup_elem(&limits, &zero);
 	__u64 client;
 
-	if (!set || !limit)
+	if (!set)
 		return false;
 	client = mix(set, mix(set, set->hash_key[3], words[0]), words[1]);
 	asker->hash = mix(set, client, words[2]);
 	asker->tag = (client >> 32 & STATE_CLIENT) | (asker->hash & STATE_ASKER);
-	asker->buckets[0] = (asker->hash >> 32) * limit->question_buckets >> 32;
-	asker->buckets[1] = (asker->hash & ~0U) * limit->question_buckets >> 32;
+	asker->buckets[0] = (asker->hash >> 32) * set->question_buckets >> 32;
+	asker->buckets[1] = (asker->hash & ~0U) * set->question_buckets >> 32;
 	return true;
 }
 

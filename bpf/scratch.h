@@ -6,7 +6,8 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-#define LABELS_MAX 127 /* labels of a name */
+#define HEADERS_ROOM 32 /* for those of IP and UDP */
+#define LABELS_MAX 127	/* labels of a name */
 #define TEXT_STRIDE                                                                                \
 	272 /* room for one name in canonical form: 255 bytes, and a word that is written over */
 #define TEXT_MASK 511	     /* for the verifier: any place in a name */
@@ -108,9 +109,9 @@ enum scratch_limit {
 };
 
 /*
- * What every run needs comes first, and the long arrays behind, of which most runs touch the
- * beginning: the fewer lines and pages, the less comes from memory. An instruction reaches the
- * first 32 KiB alone.
+ * What every run needs comes first, 64 bytes after 64 bytes as it is needed together, and the long
+ * arrays behind, of which most runs touch the beginning: the fewer lines and pages, the less comes
+ * from memory. An instruction reaches the first 32 KiB alone.
  */
 struct scratch {
 	__u32 claimed;
@@ -131,8 +132,10 @@ struct scratch {
 	__u64 hash; /* of the whole name */
 
 	struct query_key asker; /* who asks, or asked what the message answers */
-	struct search search;	/* for its place among the questions */
 	struct asked asked;	/* the question that it answers */
+	struct search search;	/* for its place among the questions */
+	__u64 pad_search[7];
+
 	struct response response;
 
 	/* What the answer says, so far. */
@@ -157,7 +160,6 @@ struct scratch {
 	__u32 owner;	      /* its place on the chain, from 1; 0: not on it */
 	__u32 skipped;	      /* records of owners that are not on the chain, yet */
 	__u32 grown;	      /* the chain grew after a record was skipped: walk once more */
-	struct service service;
 	__u32 addresses_limit;
 	__u32 generations; /* to learn for: bits */
 
@@ -166,6 +168,7 @@ struct scratch {
 	__u64 label_hash[LABELS_MAX + 1]; /* then hashes of the suffix that begins with the label */
 	__u8 text[TEXT_BYTES + 8];
 
+	struct service service;
 	struct judgement judgement; /* of a question */
 
 	/* The TCP stream that a segment is of, as it will be when the segment has passed. */
@@ -188,25 +191,35 @@ struct scratch {
 
 	struct learned_set sets[LEARNED_SETS];
 
-	/* Words may be read up to the last byte; for the verifier, the last word of a label there.
+	/*
+	 * The headers of a usual packet end where the message begins: one copy has all. Words may
+	 * be read up to the last byte; for the verifier, the last word of a label there.
 	 */
-	__u64 aligned[0];
+	__u8 headers[HEADERS_ROOM] __attribute__((aligned(64)));
 	__u8 message[MESSAGE_MAX + 1 + 72];
 
+	__u64 pad_event;
 	struct answer_event event;
 	union {
 		struct answer_address event_addresses[ANSWER_ADDRESSES];
 		__u8 event_tail[EVENT_TAIL_MAX + 512];
 	};
-};
+} __attribute__((aligned(64)));
+_Static_assert(offsetof(struct scratch, asker) == 64, "what every run needs is in lines");
+_Static_assert(offsetof(struct scratch, response) % 64 == 0, "what a response needs is in lines");
+_Static_assert(offsetof(struct scratch, chain) == offsetof(struct scratch, response) + 128,
+	       "what a response needs is in lines");
+_Static_assert(offsetof(struct scratch, label_hash) % 64 == 0, "hashes begin at a line");
+_Static_assert(offsetof(struct scratch, text) % 64 == 0, "texts begin at a line");
 
 /*
  * Not pinned: its layout is each build's own business. The agent sets max_entries to CPUs ×
- * SCRATCH_LEVELS.
+ * SCRATCH_LEVELS. As LINES in maps.h.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SCRATCH_LEVELS);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, enum scratch_limit);
 	__type(value, struct scratch);
 } scratch SEC(".maps");

@@ -34,19 +34,25 @@ struct address {
 };
 _Static_assert(sizeof(struct address) == 16, "address");
 
-/* Settings that hold as long as the pins do, or until the agent changes them. */
+/*
+ * Settings that hold as long as the pins do, or until the agent changes them. What every question
+ * needs is in the first 64 bytes.
+ */
 struct settings {
 	__u64 hash_key[4]; /* random, made with the map; never changes, since index and mappings
 			      rest on it */
+	/* How much fits, where the programs cannot tell by the map. */
+	__u32 index_buckets; /* of name_index */
+	__u32 question_buckets;
+	__u32 answer_buckets;
+	__u32 addresses_per_name; /* of one response; ANSWER_ADDRESSES at most */
 	__u64 query_timeout_ns;
 	__u64 min_ttl_ns;
 	__u64 max_ttl_ns;
 	__u64 ttl_grace_ns;
-	__u64 next_match_set;	  /* the agent's: ids below were given out at some time */
-	__u32 index_buckets;	  /* buckets of name_index */
-	__u32 addresses_per_name; /* of one response; ANSWER_ADDRESSES at most */
+	__u64 next_match_set; /* the agent's: ids below were given out at some time */
 };
-_Static_assert(sizeof(struct settings) == 80, "settings has no hidden padding");
+_Static_assert(sizeof(struct settings) == 88, "settings has no hidden padding");
 
 /*
  * Which of the two generations of a rule set is in force. One aligned word: switched in one store.
@@ -340,13 +346,6 @@ struct question_bucket {
 	} slots[QUESTION_SLOTS];
 };
 _Static_assert(sizeof(struct question_bucket) == 192, "question_bucket is three cache lines");
-
-/* How much fits, where the programs cannot tell by the map. */
-struct table_limits {
-	__u32 question_buckets;
-	__u32 answer_buckets;
-};
-_Static_assert(sizeof(struct table_limits) == 8, "table_limits has no hidden padding");
 
 enum stream_limit {
 	STREAM_PIECES = 8,   /* pieces of one stream that came before what is missing */

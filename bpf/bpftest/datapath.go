@@ -121,6 +121,8 @@ func (d *Datapath) Settings(edit func(*bpf.DatapathSettings)) {
 		MaxTtlNs:         uint64(MaxTTL),
 		TtlGraceNs:       uint64(Grace),
 		IndexBuckets:     d.names.buckets,
+		QuestionBuckets:  d.Questions.MaxEntries(),
+		AnswerBuckets:    d.DatapathMaps.Answers.MaxEntries(),
 		AddressesPerName: uint32(len(bpf.DatapathScratch{}.EventAddresses)),
 	}
 	edit(&settings)

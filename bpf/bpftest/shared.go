@@ -130,5 +130,4 @@ func (d *Datapath) begin() {
 	d.t.Helper()
 	d.names = &names{datapath: d, buckets: d.NameIndex.MaxEntries()}
 	d.Settings(func(*bpf.DatapathSettings) {})
-	d.Put(d.Limits, uint32(0), bpf.DatapathTableLimits{QuestionBuckets: d.Questions.MaxEntries(), AnswerBuckets: d.DatapathMaps.Answers.MaxEntries()})
 }

@@ -207,7 +207,7 @@ func (k *kernel) takeMaps(c *ebpf.Collection) {
 		bpf.DatapathMapDestinations: &k.Destinations, bpf.DatapathMapEndpoints: &k.Endpoints,
 		bpf.DatapathMapEvents: &k.Events, bpf.DatapathMapFlowLimits: &k.FlowLimits,
 		bpf.DatapathMapGenerations: &k.Generations,
-		bpf.DatapathMapInterfaces:  &k.Interfaces, bpf.DatapathMapLimits: &k.Limits, bpf.DatapathMapMappings: &k.Mappings,
+		bpf.DatapathMapInterfaces:  &k.Interfaces, bpf.DatapathMapMappings: &k.Mappings,
 		bpf.DatapathMapNameCells: &k.NameCells, bpf.DatapathMapNameIndex: &k.NameIndex,
 		bpf.DatapathMapPatterns: &k.Patterns, bpf.DatapathMapQuestions: &k.Questions, bpf.DatapathMapRuleSets: &k.RuleSets,
 		bpf.DatapathMapSettings: &k.Settings,
@@ -260,7 +260,7 @@ func (k *kernel) initialise(cfg Config) error {
 		}
 		s.NextMatchSet = 1
 	}
-	s.IndexBuckets = k.NameIndex.MaxEntries()
+	s.IndexBuckets, s.QuestionBuckets, s.AnswerBuckets = k.NameIndex.MaxEntries(), k.Questions.MaxEntries(), k.Answers.MaxEntries()
 	s.AddressesPerName = cfg.MaxAddressesPerName
 	s.QueryTimeoutNs = uint64(cfg.QueryTimeout) //nolint:gosec // checked by whoever configures
 	s.MinTtlNs = uint64(cfg.MinTTL)             //nolint:gosec // see above
@@ -268,10 +268,6 @@ func (k *kernel) initialise(cfg Config) error {
 	s.TtlGraceNs = uint64(cfg.TTLGrace)         //nolint:gosec // see above
 	if err := k.putSettings(s); err != nil {
 		return err
-	}
-	limits := bpf.DatapathTableLimits{QuestionBuckets: k.Questions.MaxEntries(), AnswerBuckets: k.Answers.MaxEntries()}
-	if err := k.Limits.Put(uint32(0), &limits); err != nil {
-		return fmt.Errorf("write limits: %w", err)
 	}
 	return k.limitFlows()
 }
