@@ -55,7 +55,7 @@ static __always_inline bool send_event(struct scratch *s)
 	*(__u64 *)(s->event_tail + (tail & (EVENT_TAIL_MAX - 1))) = 0;
 	s->event.type = EVENT_ANSWER;
 	s->event.learning = s->generations;
-	s->event.learned_at_ns = s->response.now_ns;
+	s->event.learned_at_ns = s->now_ns;
 	s->event.expires_at = s->response.expires_at;
 	s->event.client = s->asker.client;
 	s->event.addresses = s->addresses;

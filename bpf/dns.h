@@ -55,6 +55,42 @@ static __always_inline bool load_message(struct __sk_buff *skb, struct scratch *
 	return load_bytes(skb, packet->offset + UDP_HEADER, s->message, bytes);
 }
 
+#define USUAL_HEADERS (IPV4_HEADER + UDP_HEADER)
+
+/* The headers of a usual packet, in scratch. */
+static __always_inline __u8 *usual_headers(struct scratch *s)
+{
+	return s->headers + HEADERS_ROOM - USUAL_HEADERS;
+}
+
+/*
+ * Copies a usual packet, UDP over IPv4 without options, with the first `limit` bytes of its
+ * message: one copy of all, since each takes as long as a short name. False for every other packet,
+ * and for what is malformed: those are read part by part.
+ */
+static __always_inline bool load_usual(struct __sk_buff *skb, struct scratch *s, __u32 limit)
+{
+	__u8 *ip = usual_headers(s);
+	const __be16 *udp = (const __be16 *)(ip + IPV4_HEADER);
+	__u32 bytes = skb->len, told;
+
+	if (bytes < USUAL_HEADERS + HEADER_BYTES)
+		return false;
+	if (bytes > USUAL_HEADERS + limit)
+		bytes = USUAL_HEADERS + limit;
+	if (!load_bytes(skb, 0, ip, bytes))
+		return false;
+	if (ip[0] != (4 << 4 | IPV4_HEADER / 4) || ip[9] != IPPROTO_UDP ||
+	    *(const __be16 *)(ip + 6) & bpf_htons(0x1fff))
+		return false;
+	told = bpf_ntohs(udp[2]);
+	if (told < UDP_HEADER + HEADER_BYTES || IPV4_HEADER + told > skb->len)
+		return false;
+	told -= UDP_HEADER;
+	s->message_bytes = told < limit ? told : limit;
+	return true;
+}
+
 static __always_inline __u16 message_u16(const struct scratch *s, __u32 position)
 {
 	return bpf_ntohs(*(__be16 *)(s->message + (position & MESSAGE_MAX)));
@@ -65,7 +101,7 @@ static __always_inline __u16 message_u16(const struct scratch *s, __u32 position
  */
 static __always_inline bool read_question(struct scratch *s, struct question *question)
 {
-	__u32 end = read_name(s, HEADER_BYTES, 0), key = 0;
+	__u32 end = read_first_name(s), key = 0;
 	struct settings *set = bpf_map_lookup_elem(&settings, &key);
 
 	if (!set || end == 0 || end + QUESTION_TAIL > s->message_bytes)
@@ -360,12 +396,35 @@ __attribute__((noinline)) int read_record(struct scratch *s)
 	return 0;
 }
 
+/*
+ * Reads the record at s->position if it is as most are: an address of the name asked, which a
+ * pointer names. Gives whether it is.
+ */
+static __always_inline bool read_usual_record(struct scratch *s)
+{
+	__u32 at = s->position & MESSAGE_MAX, data = at + 2 + RECORD_HEAD;
+	const __u8 *record = s->message + at;
+
+	if (data + 4 > s->message_bytes ||
+	    *(const __be16 *)record != bpf_htons(POINTER | HEADER_BYTES) ||
+	    *(const __be32 *)(record + 2) != bpf_htonl(TYPE_A << 16 | CLASS_IN) ||
+	    *(const __be16 *)(record + RECORD_HEAD) != bpf_htons(4))
+		return false;
+	s->owner = 1;
+	s->owner_position = HEADER_BYTES;
+	s->position = data + 4;
+	add_address(s, data, 4, bpf_ntohl(*(const __be32 *)(record + 6)));
+	return true;
+}
+
 static long walk_record(__u32 index, struct walk *walk)
 {
 	struct scratch *s = walk->s;
 
 	if (index >= s->records)
 		return 1;
+	if (read_usual_record(s))
+		return 0;
 	s->fault = read_record(s);
 	return s->fault != 0;
 }

@@ -41,14 +41,19 @@ __attribute__((noinline)) int read_query(struct __sk_buff *skb, struct scratch *
 
 	if (!s || !packet)
 		return QUERY_MALFORMED;
-	if (ends_after(STAGE_MESSAGE))
+	if (ends_after(STAGE_TRUSTED))
 		return QUERY_ASKED;
 	header = (struct dns_header *)s->message;
 	s->asker.client = packet->source;
 	s->asker.port = packet->source_port;
 	s->asker.id = header->id;
 	s->asker.protocol = packet->protocol;
+	/* Early: the clock is read when all that was to be fetched is there. */
+	s->now_ns = bpf_ktime_get_boot_ns();
+	if (ends_after(STAGE_CLOCK))
+		return QUERY_ASKED;
 	expect_asker(s);
+	prefetch_questions(s); /* which comes while the question is read */
 	if (ends_after(STAGE_ASKER))
 		return QUERY_ASKED;
 	if (s->message_bytes < HEADER_BYTES || header->flags & DNS_QR ||
@@ -113,9 +118,7 @@ static __always_inline int ask_by_datagram(struct __sk_buff *skb, const struct p
 		count(COUNTER_BUSY);
 		return 0;
 	}
-	if (ends_after(STAGE_SCRATCH))
-		result = QUERY_ASKED;
-	else if (load_message(skb, s, packet, QUERY_BYTES))
+	if (load_message(skb, s, packet, QUERY_BYTES))
 		result = read_query(skb, s, packet, origin);
 	else
 		count(COUNTER_QUERY_MALFORMED);
@@ -123,21 +126,60 @@ static __always_inline int ask_by_datagram(struct __sk_buff *skb, const struct p
 	return result == QUERY_REFUSED;
 }
 
+/* Reads the headers in scratch. */
+static __always_inline void read_usual(struct scratch *s, struct packet *packet)
+{
+	const __u8 *ip = usual_headers(s);
+	const __be16 *udp = (const __be16 *)(ip + IPV4_HEADER);
+
+	map_ipv4(&packet->source, ip + 12);
+	map_ipv4(&packet->destination, ip + 16);
+	packet->offset = IPV4_HEADER;
+	packet->protocol = IPPROTO_UDP;
+	packet->version = 4;
+	packet->icmp_type = 0;
+	packet->fragment = false;
+	packet->source_port = udp[0];
+	packet->destination_port = udp[1];
+	packet->udp_bytes = udp[2];
+}
+
+/* Gives an enum query_result, or -1 if the packet is not a usual one. */
+static __always_inline int ask_as_usual(struct __sk_buff *skb, struct packet *packet,
+					enum origin origin)
+{
+	struct scratch *s = claim_scratch();
+	int result = -1;
+
+	if (!s)
+		return -1; /* which is counted when it has been tried once more */
+	if (load_usual(skb, s, QUERY_BYTES)) {
+		read_usual(s, packet);
+		result = QUERY_ASKED;
+		if (!ends_after(STAGE_MESSAGE) && is_trusted(packet))
+			result = read_query(skb, s, packet, origin);
+	}
+	release_scratch(s);
+	return result;
+}
+
 static __always_inline int ask(struct __sk_buff *skb, enum origin origin)
 {
 	struct packet packet;
+	int result;
 
 	if (ends_after(STAGE_NOTHING))
 		return 0;
+	result = ask_as_usual(skb, &packet, origin);
+	if (result >= 0)
+		return result == QUERY_REFUSED;
 	if (!read_addresses(skb, &packet) || !read_transport(skb, &packet)) {
 		count(COUNTER_QUERY_MALFORMED);
 		return 0;
 	}
-	if (ends_after(STAGE_HEADERS))
+	if (!is_trusted(&packet))
 		return 0;
-	if (!is_trusted(&packet) || ends_after(STAGE_TRUSTED))
-		return 0;
-	if (unlikely(packet.protocol == IPPROTO_TCP))
+	if (packet.protocol == IPPROTO_TCP)
 		return ask_by_segment(skb, &packet, origin);
 	return ask_by_datagram(skb, &packet, origin);
 }

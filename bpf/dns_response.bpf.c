@@ -71,7 +71,7 @@ static __always_inline void set_lifetime(struct scratch *s, const struct setting
 		lifetime_ns = set->max_ttl_ns;
 	lifetime_ns += set->ttl_grace_ns;
 	s->response.lifetime = ticks(lifetime_ns);
-	s->response.expires_at = ticks(s->response.now_ns + lifetime_ns);
+	s->response.expires_at = ticks(s->now_ns + lifetime_ns);
 }
 
 static long commit_pair(__u32 index, struct walk *walk)
@@ -84,9 +84,11 @@ static long commit_pair(__u32 index, struct walk *walk)
 	if (of >= ANSWER_ADDRESSES || set >= LEARNED_SETS)
 		return 1;
 	address = &s->event_addresses[of];
-	if (s->sets[set].names <= address->names)
+	if (s->sets[set].names <= address->names &&
+	    !prolong_known(&address->address, s->sets[set].match_set, s->response.expires_at,
+			   s->now_ns))
 		add_match_set(&address->address, s->sets[set].match_set, s->response.expires_at,
-			      s->response.now_ns, ADDING_ANSWER);
+			      s->now_ns, ADDING_ANSWER);
 	s->commit_set = set + 1;
 	if (s->commit_set == s->set_count) {
 		s->commit_set = 0;
@@ -123,6 +125,28 @@ __attribute__((noinline)) int commit(struct scratch *s)
 }
 
 /*
+ * Prefetches what is known of the address in the first record, if it is as most are. Not inlined:
+ * the stack of who calls is short.
+ */
+__attribute__((noinline)) int prefetch_mapping(struct scratch *s)
+{
+	struct mapping_key key = {};
+	struct mapping *page;
+	__u32 at;
+
+	if (!s)
+		return 0;
+	at = s->response.question.end & MESSAGE_MAX;
+	if (message_u16(s, at) != (POINTER | HEADER_BYTES) || message_u16(s, at + 2) != TYPE_A)
+		return 0;
+	map_ipv4(&key.address, s->message + at + 2 + RECORD_HEAD);
+	page = bpf_map_lookup_elem(&mappings, &key);
+	if (page)
+		prefetch(page);
+	return 0;
+}
+
+/*
  * Finds the slot of the question that is answered, judges the rest of the message, and learns it.
  */
 static __always_inline enum counter answer_query(struct scratch *s, const struct settings *set)
@@ -133,9 +157,15 @@ static __always_inline enum counter answer_query(struct scratch *s, const struct
 
 	if (ends_after(STAGE_NAME))
 		return COUNTER_NO_QUERY;
+	/*
+	 * All at once, behind the name: an instruction that waits for memory lets a few hundred
+	 * behind it go on, and reading the name takes more.
+	 */
+	prefetch_questions(s);
 	if (readable) {
 		prefetch_suffix(s);
 		prefetch_told(s, set);
+		prefetch_mapping(s);
 	}
 	if (ends_after(STAGE_AHEAD))
 		return COUNTER_NO_QUERY;
@@ -151,11 +181,8 @@ static __always_inline enum counter answer_query(struct scratch *s, const struct
 		return COUNTER_DUPLICATE;
 	if (ends_after(STAGE_QUESTION))
 		return COUNTER_NO_QUERY;
-	s->response.now_ns = bpf_ktime_get_boot_ns();
-	if (s->response.now_ns - asked_at_ns(s->asked.state) > set->query_timeout_ns)
+	if (s->now_ns > asked_at_ns(s->asked.state) + set->query_timeout_ns)
 		return COUNTER_LATE;
-	if (ends_after(STAGE_CLOCK))
-		return COUNTER_NO_QUERY;
 	result = judge_answer(s);
 	if (result == COUNTER_MALFORMED || ends_after(STAGE_RECORDS))
 		return result;
@@ -191,6 +218,10 @@ __attribute__((noinline)) int learn(struct scratch *s)
 	set = bpf_map_lookup_elem(&settings, &key);
 	now = bpf_map_lookup_elem(&state, &key);
 	if (result == COUNTER_LEARNED && set && now) {
+		/* Early: the clock is read when all that was to be fetched is there. */
+		s->now_ns = bpf_ktime_get_boot_ns();
+		if (ends_after(STAGE_CLOCK))
+			return 0;
 		s->addresses_limit = set->addresses_per_name;
 		s->generations = generations_of(now);
 		s->asker.id = header->id;
@@ -215,6 +246,15 @@ static long learn_next(__u32 index, struct reading *reading)
 		return 1;
 	learn(reading->s);
 	return 0;
+}
+
+static __always_inline void note_usual_asker(struct scratch *s)
+{
+	const __u8 *ip = usual_headers(s);
+
+	map_ipv4(&s->asker.client, ip + 16);
+	s->asker.port = *(const __be16 *)(ip + IPV4_HEADER + 2);
+	s->asker.protocol = IPPROTO_UDP;
 }
 
 /* A segment: 1 if it is to be held back. */
@@ -244,18 +284,6 @@ static __always_inline int respond_by_segment(struct __sk_buff *skb, const struc
 	return fate == FATE_HOLD_BACK;
 }
 
-static __always_inline void learn_datagram(struct __sk_buff *skb, struct scratch *s,
-					   const struct packet *packet)
-{
-	note_asker(s, packet);
-	if (ends_after(STAGE_SCRATCH))
-		return;
-	if (load_message(skb, s, packet, MESSAGE_MAX))
-		learn(s);
-	else
-		count(COUNTER_MALFORMED);
-}
-
 static __always_inline void respond_by_datagram(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct scratch *s = claim_scratch();
@@ -264,23 +292,42 @@ static __always_inline void respond_by_datagram(struct __sk_buff *skb, const str
 		count(COUNTER_BUSY);
 		return;
 	}
-	learn_datagram(skb, s, packet);
+	note_asker(s, packet);
+	if (load_message(skb, s, packet, MESSAGE_MAX))
+		learn(s);
+	else
+		count(COUNTER_MALFORMED);
 	release_scratch(s);
+}
+
+/* Gives whether the packet is a usual one. */
+static __always_inline bool respond_as_usual(struct __sk_buff *skb)
+{
+	struct scratch *s = claim_scratch();
+	bool usual;
+
+	if (!s)
+		return false; /* which is counted when it has been tried once more */
+	usual = load_usual(skb, s, MESSAGE_MAX);
+	if (usual) {
+		note_usual_asker(s);
+		learn(s);
+	}
+	release_scratch(s);
+	return usual;
 }
 
 static __always_inline int respond(struct __sk_buff *skb)
 {
 	struct packet packet;
 
-	if (ends_after(STAGE_NOTHING))
+	if (ends_after(STAGE_NOTHING) || respond_as_usual(skb))
 		return 0;
 	if (!read_addresses(skb, &packet) || !read_transport(skb, &packet)) {
 		count(COUNTER_MALFORMED);
 		return 0;
 	}
-	if (ends_after(STAGE_HEADERS))
-		return 0;
-	if (unlikely(packet.protocol == IPPROTO_TCP))
+	if (packet.protocol == IPPROTO_TCP)
 		return respond_by_segment(skb, &packet);
 	if (packet.protocol == IPPROTO_UDP)
 		respond_by_datagram(skb, &packet);

@@ -156,6 +156,8 @@ static __always_inline int judge(struct __sk_buff *skb, const struct packet *pac
 	bool denied, reported;
 
 	weigh(judgement, packet, flags);
+	if (ends_after(STAGE_MAPPINGS))
+		return 0;
 	denied = judgement->flags & WORKLOAD_ENFORCED && denies(judgement->first[ENFORCED]);
 	reported = judgement->flags & WORKLOAD_AUDITED && denies(judgement->first[AUDITED]);
 	if ((!denied && !reported) || always_allowed(packet, origin))

@@ -98,6 +98,28 @@ __attribute__((noinline)) int insert_in_page(struct mapping_key *of, __u64 wante
 	return take(&key, page, unused, was, wanted);
 }
 
+/*
+ * Prolongs a match set that is live in the first page of an address, as most are when a name is
+ * asked for again. False: it is for add_match_set.
+ */
+static __always_inline bool prolong_known(const struct address *address, __u32 match_set,
+					  __u64 expires_at, __u64 now_ns)
+{
+	__u64 wanted = expires_at << MAPPING_MATCH_SET_BITS | (match_set & SLOT_MATCH_SET);
+	struct mapping_key key = {.address = *address};
+	struct mapping *page = bpf_map_lookup_elem(&mappings, &key);
+
+	if (!page)
+		return false;
+	for (int i = 0; i < MAPPING_SLOTS; i++) {
+		__u64 slot = load_word(&page->slots[i]);
+
+		if (((slot ^ wanted) & SLOT_MATCH_SET) == 0 && slot_live(slot, now_ns))
+			return prolong(&page->slots[i], slot, wanted) == INSERTION_DONE;
+	}
+	return false;
+}
+
 struct oldest {
 	__u64 slot; /* expiry, and page and slot in place of the match set */
 };

@@ -31,8 +31,8 @@
 
 /*
  * An array whose elements are where the lines of the cache are: others begin behind the fields of
- * the map, wherever these end on a kernel, so that a bucket of one line is in two. In one that could
- * be mapped into memory, which nobody does, they begin at a page.
+ * the map, wherever these end on a kernel, so that a bucket of one line is in two. In one that
+ * could be mapped into memory, which nobody does, they begin at a page.
  */
 #define LINES(map_name, entries, key_type, value_type)                                             \
 	struct {                                                                                   \
@@ -46,7 +46,7 @@
 
 LINES(settings, 1, __u32, struct settings);
 MAP(state, BPF_MAP_TYPE_ARRAY, 1, __u32, struct state);
-MAP(generations, BPF_MAP_TYPE_ARRAY, GENERATIONS, __u32, struct generation_flags);
+LINES(generations, GENERATIONS, __u32, struct generation_flags);
 
 /* What a name matches. */
 LINES(name_index, 1 << 15, __u32, struct name_bucket);

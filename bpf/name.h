@@ -64,14 +64,14 @@ static __always_inline __u64 odd_bytes(__u64 word)
 }
 
 /* Turns the hashes of labels into those of the suffixes that begin with them. */
-__attribute__((noinline)) int hash_suffixes(struct scratch *s)
+static __always_inline void hash_suffixes(struct scratch *s)
 {
 	__u32 key = 0, label;
 	struct settings *set = bpf_map_lookup_elem(&settings, &key);
 	__u64 hash, first, second;
 
-	if (!s || !set)
-		return 0;
+	if (!set)
+		return;
 	hash = set->hash_key[3];
 	first = set->hash_key[1] | 1;
 	second = set->hash_key[2] | 1;
@@ -88,7 +88,6 @@ __attribute__((noinline)) int hash_suffixes(struct scratch *s)
 		s->label_hash[label] = hash;
 	}
 	s->hash = hash;
-	return 0;
 }
 
 /* Takes a word of a label: its canonical form goes to `to`. Gives the hash with it. */
@@ -178,6 +177,31 @@ __attribute__((noinline)) int read_labels(struct scratch *s, __u32 at, __u32 pla
 	return 0;
 }
 
+static __always_inline void begin_name(struct scratch *s)
+{
+	s->labels = 0;
+	s->bytes = 0;
+	s->odd = 0;
+	s->end = 0;
+}
+
+/*
+ * Reads the first name of the message, to place 0. It can have no pointer: before it is but the
+ * header. As read_name.
+ */
+static __always_inline __u32 read_first_name(struct scratch *s)
+{
+	__u32 stop;
+
+	begin_name(s);
+	stop = read_labels(s, HEADER_BYTES, 0);
+	if (stop == 0 || s->message[stop & MESSAGE_MAX])
+		return 0;
+	s->bytes++;
+	hash_suffixes(s);
+	return stop + 1;
+}
+
 /*
  * Reads the name at `position` of the message into the name fields of scratch and its canonical
  * form into the text at `place`. Gives the position behind the name, or 0 if it is malformed. A
@@ -190,10 +214,7 @@ __attribute__((noinline)) int read_name(struct scratch *s, __u32 position, __u32
 
 	if (!s)
 		return 0;
-	s->labels = 0;
-	s->bytes = 0;
-	s->odd = 0;
-	s->end = 0;
+	begin_name(s);
 	for (int i = 0; i <= POINTERS_MAX; i++) {
 		s->piece = at; /* in memory, where the verifier does not follow how it shrinks */
 		stop = read_labels(s, at, place);
@@ -216,13 +237,38 @@ __attribute__((noinline)) int read_name(struct scratch *s, __u32 position, __u32
 	return 0;
 }
 
-/* Whether a pattern's name in name_cells from `cell` on is the suffix that is looked up. */
-__attribute__((noinline)) int same_name(struct scratch *s, __u32 cell)
+/*
+ * Notes what a cell has for the name itself, if `label` is its first one, or for names below. Gives
+ * whether it has anything. The name itself has all that matches it in its set; names below are held
+ * against the list besides.
+ */
+static __always_inline bool note_cell(struct scratch *s, const struct name_cell *record,
+				      __u32 label, __u32 generation)
+{
+	generation &= GENERATIONS - 1;
+	if (label == 0) {
+		s->match_set = record->exact[generation];
+		s->list = 0;
+	} else {
+		s->match_set = record->below[generation];
+		s->list = record->list[generation];
+	}
+	return s->match_set || s->list;
+}
+
+/*
+ * Whether a pattern's name in name_cells from `cell` on is the suffix that is looked up, and has
+ * anything for it, which is noted.
+ */
+__attribute__((noinline)) int take_cell(struct scratch *s, __u32 cell, __u32 label,
+					__u32 generation)
 {
 	struct name_cell *record = bpf_map_lookup_elem(&name_cells, &cell);
 	__u32 in_cell = offsetof(struct name_cell, text), at, bytes;
 
 	if (!s || !record || record->length != s->suffix_bytes)
+		return 0;
+	if (!note_cell(s, record, label, generation))
 		return 0;
 	at = s->suffix_at;
 	bytes = s->suffix_bytes;
@@ -247,29 +293,6 @@ __attribute__((noinline)) int same_name(struct scratch *s, __u32 cell)
 		bytes -= 8;
 	}
 	return 0;
-}
-
-/*
- * Notes what a cell has for the name itself, if `label` is its first one, or for names below. Gives
- * whether it has anything. The name itself has all that matches it in its set; names below are held
- * against the list besides.
- */
-__attribute__((noinline)) int note_cell(struct scratch *s, __u32 cell, __u32 label,
-					__u32 generation)
-{
-	struct name_cell *record = bpf_map_lookup_elem(&name_cells, &cell);
-
-	if (!s || !record)
-		return 0;
-	generation &= GENERATIONS - 1;
-	if (label == 0) {
-		s->match_set = record->exact[generation];
-		s->list = 0;
-	} else {
-		s->match_set = record->below[generation];
-		s->list = record->list[generation];
-	}
-	return s->match_set || s->list;
 }
 
 /* The bucket that a hash leads to, or a later one; the first comes behind the last. */
@@ -313,8 +336,7 @@ __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32
 			if (slot == 0)
 				full = false;
 			else if ((slot ^ suffix) >> 24 == 0 &&
-				 same_name(s, (slot & 0xffffff) - 1) &&
-				 note_cell(s, (slot & 0xffffff) - 1, label, generation))
+				 take_cell(s, (slot & 0xffffff) - 1, label, generation))
 				return 1;
 		}
 		if (!full)

@@ -50,11 +50,15 @@ static __always_inline bool find_asker(const struct query_key *key, struct asker
 	return true;
 }
 
-/* Finds where questions of s->asker are, and prefetches it, before the question is read. */
+/* Finds where questions of s->asker are. */
 static __always_inline void expect_asker(struct scratch *s)
 {
-	if (!find_asker(&s->asker, &s->search.asker))
-		return;
+	find_asker(&s->asker, &s->search.asker);
+}
+
+/* Prefetches them. */
+static __always_inline void prefetch_questions(struct scratch *s)
+{
 #pragma unroll
 	for (int i = 0; i < 2; i++) {
 		__u32 which = s->search.asker.buckets[i];
@@ -283,15 +287,14 @@ __attribute__((noinline)) int take_place(struct scratch *s, __u64 state)
  * itself. */
 __attribute__((noinline)) int remember_question(struct scratch *s, __u64 question)
 {
-	__u64 now_ns = bpf_ktime_get_boot_ns(), state;
+	__u64 now_ns, state;
 	__u32 zero = 0;
 	const struct settings *set = bpf_map_lookup_elem(&settings, &zero);
 	int result;
 
 	if (!s || !set)
 		return NOT_REMEMBERED;
-	if (ends_after(STAGE_CLOCK))
-		return REMEMBERED;
+	now_ns = s->now_ns;
 	s->search.question = question;
 	/* Later than 0, when none was asked. */
 	s->search.oldest_live_ns =

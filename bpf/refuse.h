@@ -59,7 +59,7 @@ static __always_inline bool refused(struct __sk_buff *skb, struct scratch *s,
 		return false;
 	active = *(volatile __u32 *)&now->active & (GENERATIONS - 1);
 	generation = bpf_map_lookup_elem(&generations, &active);
-	if (!generation || !(generation->flags & GENERATION_REFUSES))
+	if (!generation || !unlikely(generation->flags & GENERATION_REFUSES))
 		return false;
 	begin(judgement, active);
 	if (identify(skb, packet, origin, generation, judgement) != IDENTITY_KNOWN ||

@@ -43,8 +43,7 @@ struct question {
 /* What is known of a response that is well-formed. */
 struct response {
 	struct question question;
-	__u64 told_by; /* hash of the name and type asked: where what was told of it is */
-	__u64 now_ns;
+	__u64 told_by;	  /* hash of the name and type asked: where what was told of it is */
 	__u64 expires_at; /* ticks */
 	__u64 lifetime;	  /* ticks */
 };
@@ -136,6 +135,7 @@ struct scratch {
 	struct search search;	/* for its place among the questions */
 	__u64 pad_search[7];
 
+	__u64 now_ns; /* when the message was looked at */
 	struct response response;
 
 	/* What the answer says, so far. */
@@ -206,8 +206,8 @@ struct scratch {
 	};
 } __attribute__((aligned(64)));
 _Static_assert(offsetof(struct scratch, asker) == 64, "what every run needs is in lines");
-_Static_assert(offsetof(struct scratch, response) % 64 == 0, "what a response needs is in lines");
-_Static_assert(offsetof(struct scratch, chain) == offsetof(struct scratch, response) + 128,
+_Static_assert(offsetof(struct scratch, now_ns) % 64 == 0, "what a response needs is in lines");
+_Static_assert(offsetof(struct scratch, chain) == offsetof(struct scratch, now_ns) + 128,
 	       "what a response needs is in lines");
 _Static_assert(offsetof(struct scratch, label_hash) % 64 == 0, "hashes begin at a line");
 _Static_assert(offsetof(struct scratch, text) % 64 == 0, "texts begin at a line");
@@ -246,5 +246,6 @@ static __always_inline struct scratch *claim_scratch(void)
 
 static __always_inline void release_scratch(struct scratch *s)
 {
-	__sync_lock_test_and_set(&s->claimed, 0);
+	/* A store is enough: whoever claims it next does so on this CPU. */
+	*(volatile __u32 *)&s->claimed = 0;
 }
