@@ -34,6 +34,9 @@ func TestLines(t *testing.T) {
 		}
 	}
 	var settings bpf.DatapathSettings
+	if begin, end := unsafe.Offsetof(settings.MinTtlNs), unsafe.Sizeof(settings); end > 2*cacheLine || begin > cacheLine {
+		t.Errorf("what else programs need of the settings is at bytes %d to %d", begin, end)
+	}
 	if end := unsafe.Offsetof(settings.QueryTimeoutNs) + unsafe.Sizeof(settings.QueryTimeoutNs); end > cacheLine {
 		t.Errorf("what a question needs of the settings ends at byte %d", end)
 	}

@@ -24,6 +24,7 @@
 #define CGROUP_CLASSES 7       /* classes of one control group: a workload each, and one besides */
 #define CGROUP_LEVELS 64       /* groups above a control group that are looked at */
 #define CGROUP_PARTS 8	       /* of a kind, that one control group has */
+#define NEAR_RESOLVERS 2       /* that a question is held against before they are looked up */
 #define GENERATIONS 2
 #define SETS_OF_NAME (GENERAL_OF_NAME + 2) /* besides: of the suffix, of every name */
 #define LEARNED_SETS 256		   /* match sets of all names of one response */
@@ -33,6 +34,19 @@ struct address {
 	__u8 bytes[16];
 };
 _Static_assert(sizeof(struct address) == 16, "address");
+
+enum endpoint_flag {
+	ENDPOINT_RESOLVER = 1, /* DNS server that the node trusts */
+	ENDPOINT_SERVER = 2    /* policy server: the node itself may always reach it */
+};
+
+/* An address and port with a role; the value is a set of enum endpoint_flag. */
+struct endpoint_key {
+	struct address address;
+	__be16 port;
+	__u16 protocol; /* IP protocol number */
+};
+_Static_assert(sizeof(struct endpoint_key) == 20, "endpoint_key has no hidden padding");
 
 /*
  * Settings that hold as long as the pins do, or until the agent changes them. What every question
@@ -51,8 +65,10 @@ struct settings {
 	__u64 max_ttl_ns;
 	__u64 ttl_grace_ns;
 	__u64 next_match_set; /* the agent's: ids below were given out at some time */
+	/* Of the resolvers in endpoints, for UDP, the first: most questions go to one of them. */
+	struct endpoint_key resolvers[NEAR_RESOLVERS];
 };
-_Static_assert(sizeof(struct settings) == 88, "settings has no hidden padding");
+_Static_assert(sizeof(struct settings) == 128, "settings has no hidden padding");
 
 /*
  * Which of the two generations of a rule set is in force. One aligned word: switched in one store.
@@ -393,19 +409,6 @@ struct stream_buffer {
 	__u32 pad;
 	__u8 data[STREAM_AHEAD + SEGMENT_MOST + 1];
 };
-
-enum endpoint_flag {
-	ENDPOINT_RESOLVER = 1, /* DNS server that the node trusts */
-	ENDPOINT_SERVER = 2    /* policy server: the node itself may always reach it */
-};
-
-/* An address and port with a role; the value is a set of enum endpoint_flag. */
-struct endpoint_key {
-	struct address address;
-	__be16 port;
-	__u16 protocol; /* IP protocol number */
-};
-_Static_assert(sizeof(struct endpoint_key) == 20, "endpoint_key has no hidden padding");
 
 enum answer_limit {
 	ANSWER_QUESTION_BITS = 24, /* of content */

@@ -35,9 +35,9 @@ var (
 	QueryStages = []Stage{
 		{"called", "–", stagesStageSTAGE_NOTHING},
 		{"packet copied", "working memory 2 to 3", stagesStageSTAGE_MESSAGE},
-		{"resolver is trusted", "endpoints 2, bucket 1, entry 2", stagesStageSTAGE_TRUSTED},
+		{"resolver is trusted", "settings 2", stagesStageSTAGE_TRUSTED},
 		{"clock read", "working memory 1", stagesStageSTAGE_CLOCK},
-		{"asker hashed, its buckets fetched", "settings 1, working memory 1, questions 2", stagesStageSTAGE_ASKER},
+		{"asker hashed, its buckets fetched", "working memory 1, questions 2", stagesStageSTAGE_ASKER},
 		{"name read", "working memory 3", stagesStageSTAGE_NAME},
 		{"rules refuse nothing", "state 1, generations 1", stagesStageSTAGE_RULES},
 		{"place found", "working memory 1", stagesStageSTAGE_QUESTION},

@@ -27,10 +27,27 @@ func (d *Datapath) SetEndpoints(resolvers, servers []netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
+	// One that is trusted no longer is nowhere afterwards, whatever fails.
+	if err := d.kernel.setNear(nil); err != nil {
+		return err
+	}
 	if err := writeMap(d.kernel.Endpoints, have, want); err != nil {
 		return fmt.Errorf("set endpoints: %w", err)
 	}
-	return nil
+	return d.kernel.setNear(resolvers)
+}
+
+// setNear names the resolvers that a question is held against before it is looked up whether its is one.
+func (k *kernel) setNear(resolvers []netip.AddrPort) error {
+	s, err := k.settings()
+	if err != nil {
+		return err
+	}
+	s.Resolvers = [len(s.Resolvers)]bpf.DatapathEndpointKey{}
+	for i, r := range resolvers[:min(len(resolvers), len(s.Resolvers))] {
+		s.Resolvers[i] = endpoint(r, unix.IPPROTO_UDP)
+	}
+	return k.putSettings(s)
 }
 
 func endpoint(a netip.AddrPort, protocol uint16) bpf.DatapathEndpointKey {
