@@ -403,7 +403,13 @@ type DatapathScratch struct {
 	_            [4]byte
 	Hash         uint64
 	Asker        DatapathQueryKey
-	Search       struct {
+	Asked        struct {
+		_      structs.HostLayout
+		Bucket uint32
+		Slot   uint32
+		State  uint64
+	}
+	Search struct {
 		_     structs.HostLayout
 		Asker struct {
 			_       structs.HostLayout
@@ -421,13 +427,9 @@ type DatapathScratch struct {
 		Place        uint32
 		Found        uint32
 	}
-	Asked struct {
-		_      structs.HostLayout
-		Bucket uint32
-		Slot   uint32
-		State  uint64
-	}
-	Response struct {
+	PadSearch [7]uint64
+	NowNs     uint64
+	Response  struct {
 		_        structs.HostLayout
 		Question struct {
 			_     structs.HostLayout
@@ -437,7 +439,6 @@ type DatapathScratch struct {
 			Class uint16
 		}
 		ToldBy    uint64
-		NowNs     uint64
 		ExpiresAt uint64
 		Lifetime  uint64
 	}
@@ -458,18 +459,9 @@ type DatapathScratch struct {
 	Owner           uint32
 	Skipped         uint32
 	Grown           uint32
-	Service         struct {
-		_        structs.HostLayout
-		At       uint32
-		End      uint32
-		Ttl      uint32
-		Least    uint32
-		HintSize uint32
-		Fault    uint32
-	}
-	AddressesLimit uint32
-	Generations    uint32
-	Chain          [16]struct {
+	AddressesLimit  uint32
+	Generations     uint32
+	Chain           [16]struct {
 		_        structs.HostLayout
 		Hash     uint64
 		Position uint32
@@ -478,6 +470,15 @@ type DatapathScratch struct {
 	LabelAt   [128]uint8
 	LabelHash [128]uint64
 	Text      [16392]uint8
+	Service   struct {
+		_        structs.HostLayout
+		At       uint32
+		End      uint32
+		Ttl      uint32
+		Least    uint32
+		HintSize uint32
+		Fault    uint32
+	}
 	Judgement struct {
 		_             structs.HostLayout
 		Generation    uint32
@@ -530,11 +531,14 @@ type DatapathScratch struct {
 		MatchSet uint32
 		Names    uint32
 	}
-	Aligned        [0]uint64
+	_              [48]byte
+	Headers        [32]uint8
 	Message        [65608]uint8
+	PadEvent       uint64
 	Event          DatapathAnswerEvent
 	EventAddresses [1000]DatapathAnswerAddress
 	_              [13280]byte
+	_              [32]byte
 }
 
 type DatapathScratchLimit uint32
@@ -546,13 +550,16 @@ const (
 type DatapathSettings struct {
 	_                structs.HostLayout
 	HashKey          [4]uint64
+	IndexBuckets     uint32
+	QuestionBuckets  uint32
+	AnswerBuckets    uint32
+	AddressesPerName uint32
 	QueryTimeoutNs   uint64
 	MinTtlNs         uint64
 	MaxTtlNs         uint64
 	TtlGraceNs       uint64
 	NextMatchSet     uint64
-	IndexBuckets     uint32
-	AddressesPerName uint32
+	Resolvers        [2]DatapathEndpointKey
 }
 
 type DatapathSourceClass struct {
@@ -610,12 +617,6 @@ const (
 	DatapathStreamLimitSTREAM_AHEAD   DatapathStreamLimit = 65536
 	DatapathStreamLimitSEGMENT_MOST   DatapathStreamLimit = 65535
 )
-
-type DatapathTableLimits struct {
-	_               structs.HostLayout
-	QuestionBuckets uint32
-	AnswerBuckets   uint32
-}
 
 type DatapathVerdict struct {
 	_       structs.HostLayout
@@ -695,7 +696,6 @@ const (
 	DatapathMapGenerations        = "generations"
 	DatapathMapHosts              = "hosts"
 	DatapathMapInterfaces         = "interfaces"
-	DatapathMapLimits             = "limits"
 	DatapathMapMappings           = "mappings"
 	DatapathMapNameCells          = "name_cells"
 	DatapathMapNameIndex          = "name_index"
@@ -795,7 +795,6 @@ type DatapathMapSpecs struct {
 	Generations   *ebpf.MapSpec `ebpf:"generations"`
 	Hosts         *ebpf.MapSpec `ebpf:"hosts"`
 	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
-	Limits        *ebpf.MapSpec `ebpf:"limits"`
 	Mappings      *ebpf.MapSpec `ebpf:"mappings"`
 	NameCells     *ebpf.MapSpec `ebpf:"name_cells"`
 	NameIndex     *ebpf.MapSpec `ebpf:"name_index"`
@@ -853,7 +852,6 @@ type DatapathMaps struct {
 	Generations   *ebpf.Map `ebpf:"generations"`
 	Hosts         *ebpf.Map `ebpf:"hosts"`
 	Interfaces    *ebpf.Map `ebpf:"interfaces"`
-	Limits        *ebpf.Map `ebpf:"limits"`
 	Mappings      *ebpf.Map `ebpf:"mappings"`
 	NameCells     *ebpf.Map `ebpf:"name_cells"`
 	NameIndex     *ebpf.Map `ebpf:"name_index"`
@@ -887,7 +885,6 @@ func (m *DatapathMaps) Close() error {
 		m.Generations,
 		m.Hosts,
 		m.Interfaces,
-		m.Limits,
 		m.Mappings,
 		m.NameCells,
 		m.NameIndex,

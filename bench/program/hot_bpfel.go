@@ -30,7 +30,6 @@ const (
 	hotMapGenerations   = "generations"
 	hotMapHosts         = "hosts"
 	hotMapInterfaces    = "interfaces"
-	hotMapLimits        = "limits"
 	hotMapMappings      = "mappings"
 	hotMapNameCells     = "name_cells"
 	hotMapNameIndex     = "name_index"
@@ -122,7 +121,6 @@ type hotMapSpecs struct {
 	Generations   *ebpf.MapSpec `ebpf:"generations"`
 	Hosts         *ebpf.MapSpec `ebpf:"hosts"`
 	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
-	Limits        *ebpf.MapSpec `ebpf:"limits"`
 	Mappings      *ebpf.MapSpec `ebpf:"mappings"`
 	NameCells     *ebpf.MapSpec `ebpf:"name_cells"`
 	NameIndex     *ebpf.MapSpec `ebpf:"name_index"`
@@ -180,7 +178,6 @@ type hotMaps struct {
 	Generations   *ebpf.Map `ebpf:"generations"`
 	Hosts         *ebpf.Map `ebpf:"hosts"`
 	Interfaces    *ebpf.Map `ebpf:"interfaces"`
-	Limits        *ebpf.Map `ebpf:"limits"`
 	Mappings      *ebpf.Map `ebpf:"mappings"`
 	NameCells     *ebpf.Map `ebpf:"name_cells"`
 	NameIndex     *ebpf.Map `ebpf:"name_index"`
@@ -214,7 +211,6 @@ func (m *hotMaps) Close() error {
 		m.Generations,
 		m.Hosts,
 		m.Interfaces,
-		m.Limits,
 		m.Mappings,
 		m.NameCells,
 		m.NameIndex,

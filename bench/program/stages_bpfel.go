@@ -54,7 +54,6 @@ const (
 	stagesMapGenerations        = "generations"
 	stagesMapHosts              = "hosts"
 	stagesMapInterfaces         = "interfaces"
-	stagesMapLimits             = "limits"
 	stagesMapMappings           = "mappings"
 	stagesMapNameCells          = "name_cells"
 	stagesMapNameIndex          = "name_index"
@@ -155,7 +154,6 @@ type stagesMapSpecs struct {
 	Generations   *ebpf.MapSpec `ebpf:"generations"`
 	Hosts         *ebpf.MapSpec `ebpf:"hosts"`
 	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
-	Limits        *ebpf.MapSpec `ebpf:"limits"`
 	Mappings      *ebpf.MapSpec `ebpf:"mappings"`
 	NameCells     *ebpf.MapSpec `ebpf:"name_cells"`
 	NameIndex     *ebpf.MapSpec `ebpf:"name_index"`
@@ -214,7 +212,6 @@ type stagesMaps struct {
 	Generations   *ebpf.Map `ebpf:"generations"`
 	Hosts         *ebpf.Map `ebpf:"hosts"`
 	Interfaces    *ebpf.Map `ebpf:"interfaces"`
-	Limits        *ebpf.Map `ebpf:"limits"`
 	Mappings      *ebpf.Map `ebpf:"mappings"`
 	NameCells     *ebpf.Map `ebpf:"name_cells"`
 	NameIndex     *ebpf.Map `ebpf:"name_index"`
@@ -248,7 +245,6 @@ func (m *stagesMaps) Close() error {
 		m.Generations,
 		m.Hosts,
 		m.Interfaces,
-		m.Limits,
 		m.Mappings,
 		m.NameCells,
 		m.NameIndex,
