@@ -84,3 +84,15 @@ func TestDNS(t *testing.T) {
 	}
 	check(t, result)
 }
+
+func TestStages(t *testing.T) {
+	bpftest.RequirePrivileged(t)
+	result, err := stagesInPath(t.Context(), report.Config{Log: t.Output()}, smallest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, result)
+	if len(result.Tables) != len(stagedPrograms) {
+		t.Errorf("%d tables of %d programs", len(result.Tables), len(stagedPrograms))
+	}
+}

@@ -34,9 +34,8 @@ type visit struct {
 	inTurn, one  *exchanges // of many names, and of the first of them
 }
 
-func measureStages(ctx context.Context, config report.Config) (result report.Result, err error) {
-	x := extentOf(config)
-	return stagesInPath(ctx, config, x)
+func measureStages(ctx context.Context, config report.Config) (report.Result, error) {
+	return stagesInPath(ctx, config, extentOf(config))
 }
 
 func stagesInPath(ctx context.Context, config report.Config, x extent) (result report.Result, err error) {

@@ -25,9 +25,9 @@ const (
 	query        = "query, remembered"
 )
 
-// hotNote is what a profile of hot runs says (perf record of the response program alone).
-const hotNote = "No part stands out in a profile: reading and copying the message takes a quarter, the name's labels and lookup a fifth, the clock a tenth, " +
-	"the outstanding question a tenth, and the digest by which the agent is told of an answer only once another. For a name that no policy mentions all but the mapping remains, since every answer is reported."
+// hotNote is what stages and calls were measured to take.
+const hotNote = "Some twenty-five calls of functions and helpers take a third of it: a call with its return 9 ns on this kind of CPU, the copy of the message 27 ns, the clock 50 ns. The rest is the name's labels, their hashes and look-up, the outstanding question, and the digest by which the agent is told of an answer only once. " +
+	"For a name that no policy mentions all but the mapping remains, since every answer is reported."
 
 // responses are what one node and the baselines beside it are shown.
 type responses struct {
