@@ -4,7 +4,7 @@
 /*
  * Remembers what clients ask trusted resolvers, so that only answers to it are learned: 1 for a
  * question that the rules refuse, 0 for all else. Of what it cannot read, the answer is not
- * learned.
+ * learned; a rule that refuses every question refuses that too.
  */
 #include "dns.h"
 #include "questions.h"
@@ -93,11 +93,16 @@ __attribute__((noinline)) int read_query(struct __sk_buff *skb, struct scratch *
 
 static long read_next(__u32 index, struct reading *reading)
 {
+	int result;
+
 	(void)index;
 	if (!next_message(reading, QUERY_BYTES))
 		return 1;
-	reading->s->refused = read_query(reading->skb, reading->s, reading->packet,
-					 reading->s->origin) == QUERY_REFUSED;
+	result = read_query(reading->skb, reading->s, reading->packet, reading->s->origin);
+	if (result == QUERY_MALFORMED &&
+	    refused_unread(reading->skb, reading->s, reading->packet, reading->s->origin))
+		result = QUERY_REFUSED;
+	reading->s->refused = result == QUERY_REFUSED;
 	return reading->s->refused;
 }
 
@@ -124,6 +129,9 @@ static __always_inline int ask_by_segment(struct __sk_buff *skb, const struct pa
 	reading.s->origin = origin;
 	reading.s->responses = false;
 	fate = follow(&reading, &segment, read_next);
+	if (fate == FATE_PASS && reading.s->stream.lost &&
+	    refused_unread(skb, reading.s, packet, origin))
+		fate = FATE_REFUSE;
 	release_scratch(reading.s);
 	return fate == FATE_REFUSE;
 }
@@ -142,6 +150,8 @@ static __always_inline int ask_by_datagram(struct __sk_buff *skb, const struct p
 		result = read_query(skb, s, packet, origin);
 	else
 		count(COUNTER_QUERY_MALFORMED);
+	if (result == QUERY_MALFORMED && refused_unread(skb, s, packet, origin))
+		result = QUERY_REFUSED;
 	release_scratch(s);
 	return result == QUERY_REFUSED;
 }

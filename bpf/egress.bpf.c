@@ -47,27 +47,64 @@ __attribute__((noinline)) int judge_names(struct judgement *judgement,
 	return 1;
 }
 
+/* Whether a packet to the address stays on its link: to a group, or fe80::/10. */
+static __always_inline bool stays_on_link(const struct address *address)
+{
+	return address->bytes[0] == 0xff ||
+	       (address->bytes[0] == 0xfe && (address->bytes[1] & 0xc0) == 0x80);
+}
+
+/*
+ * Whether a packet of ICMPv6 keeps a link going: neighbour discovery, and multicast listener
+ * discovery. A workload may write any type: of what it sends to one host, that counts which a
+ * neighbour of its own would get, of whom the first half of the address is the same. The node's own
+ * kernel asks neighbours wherever its routes say that they are.
+ */
+static __always_inline bool keeps_link(const struct packet *packet, enum origin origin)
+{
+	const __u64 *from = (const __u64 *)packet->source.bytes;
+	const __u64 *to = (const __u64 *)packet->destination.bytes;
+	__u32 type = packet->icmp_type;
+
+	if ((type >= MLD_FIRST && type <= MLD_LAST) || type == MLD2_REPORT)
+		return origin == ORIGIN_LOCAL || packet->destination.bytes[0] == 0xff;
+	if (type < ND_FIRST || type > ND_LAST)
+		return false;
+	return origin == ORIGIN_LOCAL || stays_on_link(&packet->destination) || from[0] == to[0];
+}
+
+/*
+ * Whether a datagram is a DHCP client's. Of a workload it goes to all on its link, as what finds a
+ * server does: to one host anybody could send who may bind the port. A lease that is not renewed
+ * from its server is renewed from all. Denied to the node itself, its client might give up its
+ * address.
+ */
+static __always_inline bool is_dhcp(const struct packet *packet, enum origin origin)
+{
+	__u32 from = bpf_ntohs(packet->source_port), to = bpf_ntohs(packet->destination_port);
+	const __u32 *words = (const __u32 *)packet->destination.bytes;
+
+	if (packet->version == 4)
+		return from == DHCP_CLIENT && to == DHCP_SERVER &&
+		       (origin == ORIGIN_LOCAL || words[3] == ~0U);
+	return from == DHCPV6_CLIENT && to == DHCPV6_SERVER &&
+	       (origin == ORIGIN_LOCAL || stays_on_link(&packet->destination));
+}
+
 /* Whether the connection is one that no policy may stop: otherwise a node could lock itself out. */
 static __always_inline bool always_allowed(const struct packet *packet, enum origin origin)
 {
-	__u32 from = bpf_ntohs(packet->source_port), to = bpf_ntohs(packet->destination_port);
 	struct endpoint_key key = {
 		.address = packet->destination,
 		.port = packet->destination_port,
 		.protocol = packet->protocol,
 	};
-	__u32 type = packet->icmp_type;
 	enum endpoint_flag *flags;
 
 	if (packet->protocol == PROTOCOL_ICMPV6 && packet->version == 6)
-		return (type >= ND_FIRST && type <= ND_LAST) ||
-		       (type >= MLD_FIRST && type <= MLD_LAST) || type == MLD2_REPORT;
-	if (packet->protocol == IPPROTO_UDP) {
-		if (packet->version == 4 && from == DHCP_CLIENT && to == DHCP_SERVER)
-			return true;
-		if (packet->version == 6 && from == DHCPV6_CLIENT && to == DHCPV6_SERVER)
-			return true;
-	}
+		return keeps_link(packet, origin);
+	if (packet->protocol == IPPROTO_UDP && is_dhcp(packet, origin))
+		return true;
 	if (packet->protocol != IPPROTO_UDP && packet->protocol != IPPROTO_TCP)
 		return false;
 	flags = bpf_map_lookup_elem(&endpoints, &key);

@@ -368,16 +368,31 @@ func TestAlwaysAllowed(t *testing.T) {
 	six, group := netip.MustParseAddr("fd01::7"), netip.MustParseAddr("ff02::1")
 	for _, messageType := range []uint8{130, 131, 132, 133, 134, 135, 136, 137, 143} {
 		g.want("ND or MLD", bpftest.Ping(six, group, messageType), allowed)
+		g.want("ND or MLD to somebody far away", bpftest.Ping(six, netip.MustParseAddr("2001:db8::1"), messageType), denied)
+		if verdict := g.Run(g.EgressLocal, bpftest.Ping(six, netip.MustParseAddr("2001:db8::1"), messageType)); verdict != 0 {
+			t.Errorf("type %d, from the node: verdict %d", messageType, verdict)
+		}
 	}
+	for _, neighbour := range []string{"fd01::9", "fe80::9"} {
+		g.want("ND to a neighbour", bpftest.Ping(six, netip.MustParseAddr(neighbour), 135), allowed)
+		g.want("MLD to a neighbour", bpftest.Ping(six, netip.MustParseAddr(neighbour), 143), denied)
+	}
+	g.want("ND out of the /64", bpftest.Ping(six, netip.MustParseAddr("fd01:0:0:1::7"), 135), denied)
 	for _, messageType := range []uint8{128, 129, 138, 142, 144} {
 		g.want("other ICMPv6", bpftest.Ping(six, group, messageType), denied)
 	}
 	udp := func(from, to string) []byte {
 		return bpftest.Connection(bpftest.UDP, netip.MustParseAddrPort(from), netip.MustParseAddrPort(to))
 	}
-	g.want("DHCP", udp("10.1.0.7:68", "10.0.0.1:67"), allowed)
-	g.want("DHCP's server port alone", udp("10.1.0.7:1068", "10.0.0.1:67"), denied)
+	g.want("DHCP", udp("10.1.0.7:68", "255.255.255.255:67"), allowed)
+	g.want("DHCP's server port alone", udp("10.1.0.7:1068", "255.255.255.255:67"), denied)
 	g.want("DHCPv6", udp("[fd01::7]:546", "[ff02::1:2]:547"), allowed)
+	for from, to := range map[string]string{"10.1.0.7:68": "10.0.0.1:67", "[fd01::7]:546": "[2001:db8::1]:547"} {
+		g.want("DHCP to one host", udp(from, to), denied)
+		if verdict := g.Run(g.EgressLocal, udp(from, to)); verdict != 0 {
+			t.Errorf("DHCP of the node itself to %s: verdict %d", to, verdict)
+		}
+	}
 	g.want("DHCPv6 on IPv4", udp("10.1.0.7:546", "10.0.0.1:547"), denied)
 
 	resolver, server := netip.MustParseAddrPort("10.0.0.53:53"), netip.MustParseAddrPort("10.0.0.9:7443")

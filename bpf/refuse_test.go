@@ -2,6 +2,7 @@ package bpf_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +87,50 @@ func TestFirstRuleOfTheNameRefuses(t *testing.T) {
 	g.expectAsked("x.example.com")
 }
 
+// What asks in a way that cannot be read is asked, unless a rule refuses every name.
+func TestQuestionsThatCannotBeRead(t *testing.T) {
+	resolver := netip.MustParseAddrPort("10.0.0.53:53")
+	asked, two := query(t, 1, "evil.example"), query(t, 1, "api.example.com")
+	two.Question = append(two.Question, two.Question[0])
+	whole := bpftest.Datagram(netip.MustParseAddrPort(asking), resolver, pack(t, asked))
+	short := slices.Clone(whole)
+	short[14+20+4], short[14+20+5] = 0, 0 // Linux takes a length of 0 for all there is, in IPv6
+	unfollowed := bpftest.Segment(netip.MustParseAddrPort(asking), resolver, 1, bpftest.ACK, framed(pack(t, asked)))
+	g := newAsker(t, enforced|auditing)
+	g.Put(g.Endpoints, endpoint(resolver, bpftest.TCP), bpf.DatapathEndpointFlagENDPOINT_RESOLVER)
+	for _, test := range []struct {
+		fact    string
+		rules   []bpf.DatapathVerdictEntry
+		verdict uint32
+		flow    bpf.DatapathFlowFlag
+	}{
+		{"no rule for every name", nil, 0, 0},
+		{"a rule that lets every name be asked", []bpf.DatapathVerdictEntry{every(1, 0), every(2, deny)}, 0, 0},
+		{"a rule that refuses every name", []bpf.DatapathVerdictEntry{every(2, deny)}, 1, bpf.DatapathFlowFlagFLOW_DENIED | bpf.DatapathFlowFlagFLOW_ENFORCED_RULE},
+		{"such a rule under AUDIT", []bpf.DatapathVerdictEntry{every(2, deny|audit)}, 0, bpf.DatapathFlowFlagFLOW_AUDITED | bpf.DatapathFlowFlagFLOW_AUDITED_RULE},
+	} {
+		// Of a name, it matters to no one of these.
+		g.rules(component(bpf.DatapathComponentCOMPONENT_QUESTION, apiSet), every(1, 0))
+		g.rules(component(bpf.DatapathComponentCOMPONENT_ANY_QUESTION, 0), test.rules...)
+		for kind, packet := range map[string][]byte{
+			"two questions":                 bpftest.Datagram(netip.MustParseAddrPort(asking), resolver, pack(t, two)),
+			"a length that is not true":     short,
+			"a name that is cut short":      bpftest.Datagram(netip.MustParseAddrPort(asking), resolver, pack(t, asked)[:20]),
+			"a stream that is not followed": unfollowed,
+		} {
+			verdict := g.RunFrom(g.DnsQueryForwarded, 1, packet)
+			flows := g.Flows()
+			if verdict != test.verdict || len(flows) != min(int(test.flow), 1) {
+				t.Errorf("%s, %s: verdict %d, told %+v; want %d", test.fact, kind, verdict, flows, test.verdict)
+				continue
+			}
+			if len(flows) == 1 && (flows[0].Flags != test.flow || flows[0].Reason != bpf.DatapathFlowReasonFLOW_UNREADABLE || flows[0].Question != "") {
+				t.Errorf("%s, %s: told %+v", test.fact, kind, flows[0])
+			}
+		}
+	}
+}
+
 // A question that is refused, or would be, is told with the name in canonical form, the resolver and the
 // rules.
 func TestJudgedQuestionsAreTold(t *testing.T) {
@@ -159,15 +204,21 @@ func TestUntrustedResolverIsNotRefused(t *testing.T) {
 	}
 }
 
-// What cannot be read is not refused: the answer opens nothing.
-func TestUnreadableQuestionIsNotRefused(t *testing.T) {
+// What is cut short anywhere is refused by a rule that refuses every name, and by no other.
+func TestQuestionCutShort(t *testing.T) {
 	g := newAsker(t, enforced)
-	g.rules(component(bpf.DatapathComponentCOMPONENT_ANY_QUESTION, 0), every(2, bpf.DatapathVerdictFlagVERDICT_DENY))
 	query := pack(t, new(dns.Msg).SetQuestion("x.example.com.", dns.TypeA))
-	for cut := range len(query) {
-		packet := bpftest.Datagram(netip.MustParseAddrPort(asking), netip.MustParseAddrPort("10.0.0.53:53"), query[:cut])
-		if verdict := g.Run(g.DnsQueryForwarded, packet); verdict != 0 {
-			t.Errorf("cut to %d bytes: got verdict %d", cut, verdict)
+	for component, want := range map[bpf.DatapathComponent]uint32{
+		component(bpf.DatapathComponentCOMPONENT_QUESTION, belowSet): 0,
+		component(bpf.DatapathComponentCOMPONENT_ANY_QUESTION, 0):    1,
+	} {
+		g.rules(component, every(2, deny))
+		for cut := range len(query) {
+			packet := bpftest.Datagram(netip.MustParseAddrPort(asking), netip.MustParseAddrPort("10.0.0.53:53"), query[:cut])
+			if verdict := g.Run(g.DnsQueryForwarded, packet); verdict != want {
+				t.Errorf("cut to %d bytes: got verdict %d, want %d", cut, verdict, want)
+			}
 		}
+		g.rules(component)
 	}
 }

@@ -480,8 +480,10 @@ static __always_inline enum fate follow(struct reading *reading, struct segment 
 	s->locked = 0;
 	s->refused = 0;
 	bpf_loop(LOCK_TRIES, try_lock, reading, 0);
-	if (!s->locked)
+	if (!s->locked) {
+		s->stream.lost = 1; /* so far as this segment goes */
 		return s->responses ? FATE_HOLD_BACK : FATE_PASS;
+	}
 	known = bpf_map_lookup_elem(&streams, &s->stream_key);
 	if (known)
 		s->stream = *known;

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/miekg/dns"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
@@ -172,5 +175,75 @@ func TestRefusedQuestionToTheNode(t *testing.T) {
 			expectUnasked(t, ask.from, ask.resolver, "evil.example")
 			expectResolved(t, ask.from, ask.resolver, "api.example")
 		}
+	})
+}
+
+// waitingStreams is how many streams may wait for the rest of a message (bpf/types.h, STREAM_BUFFERS).
+const waitingStreams = 64
+
+// TestRefusedQuestionThatCannotBeRead: a last rule that refuses every question refuses what asks in a way that the node
+// cannot read too: it would get any question past the rules.
+func TestRefusedQuestionThatCannotBeRead(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, backend string) {
+		flags := []string{"--iptables", backend, "--trusted-resolver", lab.ResolverV4.String(), "--trusted-resolver", lab.ResolverV6.String()}
+		for _, address := range scriptedResolvers {
+			flags = append(flags, "--trusted-resolver", address.String())
+		}
+		f := newFleet(t, flags...)
+		policy := clientPolicy("api.example")
+		policy.Rules = append(policy.Rules, &namewardv1.Rule{Action: namewardv1.Rule_DENY, QueryAction: namewardv1.Rule_REFUSE})
+		f.put(policy)
+		forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+			expectResolved(t, f.Client, resolver, "api.example")
+			expectUnasked(t, f.Client, resolver, "evil.example")
+			t.Run("two questions in one message", func(t *testing.T) {
+				message := new(dns.Msg).SetQuestion("evil.example.", dns.TypeA)
+				message.Question = append(message.Question, message.Question[0])
+				wire, err := message.Pack()
+				f.must(err)
+				conn, err := f.Client.Dial("udp", netip.AddrPortFrom(resolver, 53).String(), lab.Patience)
+				f.must(err)
+				defer conn.Close() //nolint:errcheck // heard already
+				f.must(conn.SetDeadline(time.Now().Add(lab.Patience)))
+				_, err = conn.Write(wire)
+				f.must(err)
+				if size, err := conn.Read(make([]byte, 1500)); !lab.Refused(err) {
+					t.Errorf("got %d bytes, %v; want refused", size, err)
+				}
+			})
+			t.Run("over more connections than can be followed", func(t *testing.T) {
+				// One that waits as long as it takes.
+				patient := scriptedResolvers[0]
+				if resolver.Is6() {
+					patient = scriptedResolvers[1]
+				}
+				listener, err := f.ListenDNS(t.Context(), patient)
+				f.must(err)
+				question := lab.Framed(f.addressesOf("evil.example", 1, resolver))
+				var first, server lab.Stream
+				for i := range waitingStreams + 1 {
+					client, heard := f.hearStream(listener, patient)
+					_, err := client.Write(question[:1])
+					f.must(err)
+					_, err = heard.HearBytes(1)
+					f.must(err)
+					if i == 0 {
+						first, server = client, heard
+					}
+				}
+				_, err = first.Write(question[1:])
+				f.must(err)
+				f.must(first.SetReadDeadline(time.Now().Add(10 * time.Second))) // nobody answers
+				if _, err := first.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("got %v, want a reset", err)
+				}
+				f.must(server.SetReadDeadline(time.Now()))
+				if size, err := server.Read(make([]byte, len(question))); size > 0 {
+					t.Errorf("the resolver heard %d more bytes, %v", size, err)
+				}
+				f.counters(func(c map[string]uint64) bool { return c["dns_queries_unfollowed"] > 0 })
+				expectResolved(t, f.Client, resolver, "api.example")
+			})
+		})
 	})
 }

@@ -16,9 +16,10 @@ import (
 
 // States of a TCP connection in the kernel's table (linux/netfilter/nf_conntrack_tcp.h).
 const (
-	conntrackSynRecv  = 2
-	conntrackTimeWait = 7
-	conntrackClose    = 8
+	conntrackSynRecv     = 2
+	conntrackEstablished = 3
+	conntrackTimeWait    = 7
+	conntrackClose       = 8
 )
 
 // TestOpenedOnPortsInUse: each connection is judged when it is opened, also where the kernel takes its first segment for
@@ -74,6 +75,59 @@ func (f *fleet) openOnPortsInUse(t *testing.T) {
 	})
 }
 
+// TestOpenedAfterADenialOnPortsInUse: a client that keeps its port is let through when the answer comes, also where the
+// kernel takes its segments for those of a connection that it still has in its table; and is cut when the rules change.
+func TestOpenedAfterADenialOnPortsInUse(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, backend string) {
+		f := newFleet(t, "--iptables", backend)
+		for _, program := range []string{"iptables-", "ip6tables-"} {
+			for _, hook := range []string{"FORWARD", "OUTPUT"} {
+				f.iptables(t, program+backend, "-t mangle -A "+hook+" -j MARK --set-mark 7")
+			}
+		}
+		policy, narrow := clientPolicy("*.fresh.example", "api.example"), clientPolicy("api.example")
+		policy.Workloads = append(policy.Workloads, &namewardv1.Workload{Host: true})
+		narrow.Workloads = policy.Workloads
+		f.put(policy)
+		port, fresh := uint16(30_000), 0
+		forEachFamily(t, func(t *testing.T, resolver netip.Addr) {
+			for _, from := range []*lab.Namespace{f.Client, f.Node} {
+				for _, state := range []uint8{conntrackSynRecv, conntrackEstablished} {
+					port++
+					fresh++
+					name := lab.FreshName(fresh)
+					addresses, err := f.World.Resolve(resolver, name) // of which the node knows nothing
+					f.must(err)
+					address := map[bool]netip.Addr{true: lab.ClientV4, false: lab.NodeV4}[from == f.Client]
+					if resolver.Is6() {
+						address = map[bool]netip.Addr{true: lab.ClientV6, false: lab.NodeV6}[from == f.Client]
+					}
+					source, destination := netip.AddrPortFrom(address, port), netip.AddrPortFrom(addresses[0], lab.ServicePort)
+					t.Run(fmt.Sprintf("from %s, in state %d", from.Name, state), func(t *testing.T) {
+						f.track(source, destination, state, true)
+						for _, step := range []struct {
+							fact    string
+							does    func()
+							refused bool
+						}{
+							{"before the answer", func() {}, true},
+							{"after it", func() { f.learn(t, resolver, name) }, false},
+							{"once more", func() {}, false},
+							{"when it is no longer allowed", func() { f.put(narrow) }, true},
+							{"when it is allowed again", func() { f.put(policy) }, false},
+						} {
+							step.does()
+							if err := connectFrom(from, source, destination); lab.Refused(err) != step.refused || !step.refused && err != nil {
+								t.Errorf("%s: got %v", step.fact, err)
+							}
+						}
+					})
+				}
+			}
+		})
+	})
+}
+
 // track puts a TCP connection into the node's table.
 func (f *fleet) track(source, destination netip.AddrPort, state uint8, original bool) {
 	f.t.Helper()
@@ -104,6 +158,7 @@ func connectFrom(from *lab.Namespace, source, destination netip.AddrPort) error 
 		if err != nil {
 			return err
 		}
+		_ = conn.(*net.TCPConn).SetLinger(0) // so that the port can be used again at once
 		return conn.Close()
 	})
 }

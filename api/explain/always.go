@@ -46,13 +46,14 @@ func (a *Always) exempt(c ruleset.Connection, sourcePort uint16) namewardv1.Expl
 	return namewardv1.ExplainConnectionResponse_ALWAYS_ALLOWED_UNSPECIFIED
 }
 
-// dhcpClientOf returns the port from which a DHCP client would ask, 0 for other connections.
+// dhcpClientOf returns the port from which a DHCP client would ask, 0 for other connections. One behind the node asks
+// all on its link.
 func dhcpClientOf(c ruleset.Connection) uint16 {
-	switch {
+	switch to := c.Destination; {
 	case c.Protocol != ruleset.UDP:
-	case c.Destination.Is4() && c.Port == dhcpServer:
+	case to.Is4() && c.Port == dhcpServer && (c.Local || to == netip.AddrFrom4([4]byte{255, 255, 255, 255})):
 		return dhcpClient
-	case c.Destination.Is6() && c.Port == dhcpv6Server:
+	case to.Is6() && c.Port == dhcpv6Server && (c.Local || to.IsMulticast() || to.IsLinkLocalUnicast()):
 		return dhcpv6Client
 	}
 	return 0
@@ -101,6 +102,6 @@ func (a *answer) alwaysNotes() {
 		a.note("a DHCP client, which asks from port %d, passes whatever the policies say", from)
 	}
 	if c.Protocol == ruleset.ICMP && (c.Destination.Is6() || !c.Destination.IsValid() && !c.Source.Is4()) {
-		a.note("of ICMPv6, neighbour discovery and multicast listener discovery pass whatever the policies say")
+		a.note("of ICMPv6, neighbour discovery and multicast listener discovery on the link pass whatever the policies say")
 	}
 }

@@ -94,7 +94,8 @@ func (c *Conntrack) neverCut(t tuple, local bool) bool {
 	const dhcpServer, dhcpClient, dhcp6Client, dhcp6Server = 67, 68, 546, 547
 	from, to := t.source.Port(), t.destination.Port()
 	if t.protocol == unix.IPPROTO_UDP {
-		if v4 := t.destination.Addr().Is4(); v4 && from == dhcpClient && to == dhcpServer || !v4 && from == dhcp6Client && to == dhcp6Server {
+		// Of one behind the node to one host a policy may: a client of its link is answered, or asks all on it.
+		if v4 := t.destination.Addr().Is4(); local && (v4 && from == dhcpClient && to == dhcpServer || !v4 && from == dhcp6Client && to == dhcp6Server) {
 			return true
 		}
 	}

@@ -72,8 +72,8 @@ func (s *scan) find(ctx context.Context) error {
 
 func (s *scan) consider(e *entry) {
 	asked := e.asked()
-	// One that was denied is there only if somebody else let it pass.
-	was := e.labelled(cutLabel) || e.labelled(deniedLabel)
+	// One that was denied is there only if somebody else let it pass, or if it was opened on the ports of another.
+	was := e.labelled(cutLabel) || e.labelled(deniedLabel) && !e.labelled(reopenedLabel)
 	local := s.origins.own(asked.source.Addr())
 	if s.conntrack.neverCut(asked, local) {
 		return
@@ -228,9 +228,12 @@ func (c *candidate) relabelling() relabelling {
 	}
 	switch {
 	case c.was && c.fate == allowed:
-		change.unset = append(change.unset, cutLabel, deniedLabel)
+		change.unset = append(change.unset, cutLabel, deniedLabel, reopenedLabel)
 	case !c.was && c.fate == cut:
 		change.set = append(change.set, cutLabel)
+		change.unset = append(change.unset, deniedLabel, reopenedLabel) // the next denial is to count
+	case c.was && c.fate != allowed && c.entry.labelled(reopenedLabel):
+		change.unset = append(change.unset, deniedLabel, reopenedLabel)
 	}
 	return change
 }

@@ -25,6 +25,8 @@ const (
 	deniedLabel = 127
 	// acceptedLabel says that a policy allowed the connection, and that it passes the node's other rules.
 	acceptedLabel = 125
+	// reopenedLabel says that the denial counts no more: the connection was opened anew on its ports, and allowed.
+	reopenedLabel = 124
 
 	labelBytes = 16
 	listings   = 3 // how often a listing is begun anew that was interrupted
@@ -159,6 +161,9 @@ func (e *entry) anew() []byte {
 	b = appendAttribute(b, attrStatus, binary.BigEndian.AppendUint32(nil, status))
 	labels := make([]byte, labelBytes)
 	copy(labels, e.labels)
+	for _, bit := range []int{deniedLabel, reopenedLabel} {
+		labels[bit/8] &^= 1 << (bit % 8)
+	}
 	labels[cutLabel/8] |= 1 << (cutLabel % 8)
 	return appendAttribute(b, attrLabels, labels)
 }

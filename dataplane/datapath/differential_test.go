@@ -334,6 +334,9 @@ func (w *world) drawPacket(r *rapid.T) judgedPacket {
 		endpoint := rapid.SampledFrom([]netip.AddrPort{testResolver, testServer}).Draw(r, "to")
 		p.Destination, p.Names, p.Port = endpoint.Addr(), nil, endpoint.Port()
 	}
+	if rapid.IntRange(0, 9).Draw(r, "on link") == 0 {
+		p.Destination, p.Names = rapid.SampledFrom(onLink(p.Source)).Draw(r, "to link"), nil
+	}
 	transport := bpftest.Ports(from, p.Port)
 	switch protocol {
 	case bpftest.ICMP, bpftest.ICMPv6:
@@ -357,15 +360,28 @@ func (w *world) sourcesLike(destination netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(w.sources), func(a netip.Addr) bool { return a.Is4() != destination.Is4() })
 }
 
+// onLink returns where a client asks its link: all on it, by its own address, and by that of a neighbour.
+func onLink(source netip.Addr) []netip.Addr {
+	if source.Is4() {
+		return []netip.Addr{netip.MustParseAddr("255.255.255.255")}
+	}
+	neighbour := source.As16()
+	neighbour[15] ^= 0x80
+	return []netip.Addr{netip.MustParseAddr("ff02::1:2"), netip.MustParseAddr("ff0e::1"), netip.MustParseAddr("fe80::7"), netip.AddrFrom16(neighbour)}
+}
+
 // alwaysAllowed says what semantics.md lists, but for what iptables rules let through before.
 func alwaysAllowed(c ruleset.Connection, protocol uint8, from uint16, icmpType byte) bool {
 	six := c.Destination.Is6()
 	to := netip.AddrPortFrom(c.Destination, c.Port)
 	switch protocol {
 	case bpftest.ICMPv6: // neighbour discovery, and what it rests on
-		return six && (icmpType >= 130 && icmpType <= 137 || icmpType == 143)
+		neighbour := c.Destination.IsMulticast() || c.Destination.IsLinkLocalUnicast() || netip.PrefixFrom(c.Source, 64).Masked().Contains(c.Destination)
+		listeners := icmpType >= 130 && icmpType <= 132 || icmpType == 143
+		return six && (listeners && (c.Local || c.Destination.IsMulticast()) || icmpType >= 133 && icmpType <= 137 && (c.Local || neighbour))
 	case bpftest.UDP:
-		return to == testResolver || !six && from == 68 && c.Port == 67 || six && from == 546 && c.Port == 547
+		toLink := c.Local || c.Destination.IsMulticast() || c.Destination.IsLinkLocalUnicast() || c.Destination == netip.MustParseAddr("255.255.255.255")
+		return to == testResolver || toLink && (!six && from == 68 && c.Port == 67 || six && from == 546 && c.Port == 547)
 	case bpftest.TCP:
 		return to == testResolver || to == testServer && c.Local
 	}

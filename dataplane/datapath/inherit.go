@@ -102,9 +102,12 @@ func (d *Datapath) carry(movedOn bool) error {
 	return d.dropOverdue()
 }
 
-// toldTwice reports whether this build's programs tell of what another's told too: questions that both refuse.
+// toldTwice reports whether this build's programs tell of what another's told too: questions that both refuse, those
+// included that cannot be read, which a rule refuses all the same.
 func (d *Datapath) toldTwice(s *stopped) bool {
-	return s.NameBytes != 0 && !d.overlapSince.IsZero() && s.seen.After(d.overlapSince)
+	const byRule = bpf.DatapathFlowFlagFLOW_ENFORCED_RULE | bpf.DatapathFlowFlagFLOW_AUDITED_RULE
+	unread := s.Reason == bpf.DatapathFlowReasonFLOW_UNREADABLE && s.Flags&byRule != 0
+	return (s.NameBytes != 0 || unread) && !d.overlapSince.IsZero() && s.seen.After(d.overlapSince)
 }
 
 // retireLayouts ends the takeover, with what the others learned by the last moment: over TCP connections of

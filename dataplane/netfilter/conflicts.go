@@ -79,13 +79,13 @@ func judgeMark(rules []foreignRule, mark uint32) preflight.Requirement {
 }
 
 func judgeLabels(rules []foreignRule) preflight.Requirement {
-	name := fmt.Sprintf("connection labels %d to %d", acceptedLabel, deniedLabel)
-	const remedy = "give that rule another label: these three are the agent's"
+	name := fmt.Sprintf("connection labels %d to %d", reopenedLabel, deniedLabel)
+	const remedy = "give that rule another label: these four are the agent's"
 	var setters, testers []string
 	for _, rule := range rules {
 		for label, sets := range rule.labels() {
 			switch {
-			case label < acceptedLabel || label > deniedLabel:
+			case label < reopenedLabel || label > deniedLabel:
 			case sets:
 				setters = append(setters, rule.String())
 			default:

@@ -106,8 +106,8 @@ func TestConflicts(t *testing.T) {
 		{"iptables-nft -t mangle -A PREROUTING -j MARK --set-mark 0x10000000", map[string]preflight.Level{"mark bit 0x10000000": preflight.Failed}, "iptables-nft -t mangle -A PREROUTING"},
 		{"ip6tables-legacy -t raw -A OUTPUT -p udp -j MARK --or-mark 0x30000000", map[string]preflight.Level{"mark bit 0x10000000": preflight.Failed}, "ip6tables-legacy -t raw -A OUTPUT -p udp"},
 		{"iptables-nft -t nat -A PREROUTING -m mark --mark 0x10000000/0x10000000 -j ACCEPT", map[string]preflight.Level{"mark bit 0x10000000": preflight.Warning}, "-t nat"},
-		{"iptables-legacy -t mangle -A FORWARD -m connlabel --label 127 --set", map[string]preflight.Level{"connection labels 125 to 127": preflight.Failed}, "iptables-legacy -t mangle -A FORWARD"},
-		{"ip6tables-nft -t filter -A INPUT -m connlabel --label 126 -j ACCEPT", map[string]preflight.Level{"connection labels 125 to 127": preflight.Warning}, "ip6tables-nft -t filter"},
+		{"iptables-legacy -t mangle -A FORWARD -m connlabel --label 127 --set", map[string]preflight.Level{"connection labels 124 to 127": preflight.Failed}, "iptables-legacy -t mangle -A FORWARD"},
+		{"ip6tables-nft -t filter -A INPUT -m connlabel --label 126 -j ACCEPT", map[string]preflight.Level{"connection labels 124 to 127": preflight.Warning}, "ip6tables-nft -t filter"},
 		{"iptables-nft -t mangle -A PREROUTING -j MARK --set-mark 0x1", nil, ""},
 	}
 	for _, test := range tests {

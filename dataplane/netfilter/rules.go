@@ -43,6 +43,7 @@ const (
 	deniedLabel   = 127 // denied
 	cutLabel      = 126 // established, and no longer allowed: the agent sets it, and clears both
 	acceptedLabel = 125 // a policy allowed it, and --allowed-target is ACCEPT
+	reopenedLabel = 124 // denied, and then opened anew on the same ports, and allowed: the denial counts no more
 )
 
 // wantedTables returns the rules of one family, as iptables prints them: `-A` and the chain left out,
@@ -70,13 +71,13 @@ func mangleTable(cfg Config, p protocol, resolvers []netip.AddrPort) *table {
 	// A packet over lo was asked about in OUTPUT.
 	askForwarded := "! -i lo " + remember(cfg.Programs.DNSQueryForwarded) + " -j " + refuseChain
 	askLocal := remember(cfg.Programs.DNSQueryLocal) + " -j " + refuseChain
-	judgeForwarded := append([]string{toNode(), program(cfg.Programs.EgressForwarded) + " " + comment("forwarded connection denied") + " -j " + denyChain},
+	judgeForwarded := append([]string{toNode(), program(cfg.Programs.EgressForwarded) + " " + comment("forwarded connection denied") + " -g " + denyChain},
 		noteAccepted(cfg, cfg.Programs.AcceptForwarded)...)
-	judgeLocal := slices.Concat(
-		[]string{toNode(), program(cfg.Programs.EgressLocal) + " " + comment("connection of the node denied") + " -j " + denyChain},
-		noteAccepted(cfg, cfg.Programs.AcceptLocal), acceptRules(cfg, ""))
+	judgeLocal := append([]string{toNode(), program(cfg.Programs.EgressLocal) + " " + comment("connection of the node denied") + " -g " + denyChain},
+		noteAccepted(cfg, cfg.Programs.AcceptLocal)...)
+	acceptLocal := acceptRules(cfg, "")
 	restForwarded := append([]string{known(knownForwarded)}, judgeForwarded...)
-	restLocal := slices.Concat([]string{loopback}, acceptRules(cfg, established+" "), []string{known(knownLocal)}, judgeLocal)
+	restLocal := slices.Concat([]string{loopback}, acceptRules(cfg, established+" "), []string{known(knownLocal)}, judgeLocal, acceptLocal)
 
 	t.hook("PREROUTING", slices.Concat([]string{opens(synForwarded)}, pass, queryRules(resolvers, asking+" -g "+queryForwarded, transports), restForwarded))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
@@ -91,10 +92,10 @@ func mangleTable(cfg Config, p protocol, resolvers []netip.AddrPort) *table {
 	t.chain(queryLocal, slices.Concat([]string{askLocal}, asked, restLocal))
 	t.chain(answerChain, append([]string{learnedInInput}, answerRules(cfg.Programs, resolvers, responseChain)...))
 	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers; hold back what TCP is to send again") + " -j DROP"})
-	t.chain(synForwarded, append(queryRules(resolvers, asking+" -j "+queryChain, []string{"tcp"}), judgeForwarded...))
-	t.chain(synLocal, slices.Concat(queryRules(resolvers, askLocal, []string{"tcp"}), []string{loopback}, judgeLocal))
+	t.chain(synForwarded, slices.Concat(queryRules(resolvers, asking+" -j "+queryChain, []string{"tcp"}), judgeForwarded, []string{reopened}))
+	t.chain(synLocal, slices.Concat(queryRules(resolvers, askLocal, []string{"tcp"}), []string{loopback}, judgeLocal, []string{reopened}, acceptLocal))
 	t.chain(knownForwarded, append(knownRules(), judgeForwarded...))
-	t.chain(knownLocal, append(knownRules(), judgeLocal...))
+	t.chain(knownLocal, slices.Concat(knownRules(), judgeLocal, acceptLocal))
 	t.chain(denyChain, denyRules(cfg))
 	t.chain(refuseChain, refuseRules(cfg))
 	return t
@@ -115,6 +116,10 @@ const syn = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
 // opens sends such segments to where they are judged, whatever the kernel takes them for. On the ports of a connection
 // that it still has in its table, in either direction, it does not always see a new one.
 func opens(chain string) string { return syn + " " + comment("opens a connection") + " -g " + chain }
+
+// reopened has a connection that is opened on the ports of one that was denied, and is allowed, not be taken for that
+// one: no rule can take its label back.
+var reopened = fmt.Sprintf("-m connlabel --label \"%d\" -m connlabel --label \"%d\" --set %s", deniedLabel, reopenedLabel, comment("allowed after a denial"))
 
 // passRules let established connections pass, but those of a resolver's port, which questions may come on, also
 // where the resolver spoke first, and those that are cut. Where what is allowed is to be accepted, that is looked
@@ -201,7 +206,7 @@ func mayAnswerRules(resolvers []netip.AddrPort) []string {
 	return rules
 }
 
-// denyRules see to it that a packet does not pass: dropped at once where nobody is to be told, else noted
+// denyRules see to it that a packet does not pass, and nothing more is asked of it: dropped at once where nobody is to be told, else noted
 // for filter, which alone can reject. A packet that conntrack knows nothing of is dropped too: there is
 // no connection to label, and a reset would end the one that it only seems to belong to. The label is for
 // connections that do not exist yet, and so goes with the packet, and for those that are cut.
@@ -297,6 +302,7 @@ func filterTable(cfg Config, p protocol) *table {
 	t.hook("FORWARD", accepted)
 	t.hook("OUTPUT", accepted)
 	t.chain(labelledChain, []string{
+		fmt.Sprintf("-m connlabel --label \"%d\" %s -j RETURN", reopenedLabel, comment("allowed since")),
 		syn + " " + comment("denied, in either direction") + " -j " + deniedChain,
 		// Of one direction alone: the answer that rejects belongs to the same connection.
 		"-p tcp -m tcp --tcp-flags RST RST -m conntrack --ctstate RELATED " + comment("rejects what the other side may not open") + " -j RETURN",
