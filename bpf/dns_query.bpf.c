@@ -91,18 +91,23 @@ __attribute__((noinline)) int read_query(struct __sk_buff *skb, struct scratch *
 	return QUERY_ASKED;
 }
 
+/* Whether the query in scratch is refused, also where it cannot be read. */
+static __always_inline bool query_refused(struct __sk_buff *skb, struct scratch *s,
+					  const struct packet *packet, __u32 origin)
+{
+	int result = read_query(skb, s, packet, origin);
+
+	return result == QUERY_REFUSED ||
+	       (result == QUERY_MALFORMED && refused_unread(skb, s, packet, origin));
+}
+
 static long read_next(__u32 index, struct reading *reading)
 {
-	int result;
-
 	(void)index;
 	if (!next_message(reading, QUERY_BYTES))
 		return 1;
-	result = read_query(reading->skb, reading->s, reading->packet, reading->s->origin);
-	if (result == QUERY_MALFORMED &&
-	    refused_unread(reading->skb, reading->s, reading->packet, reading->s->origin))
-		result = QUERY_REFUSED;
-	reading->s->refused = result == QUERY_REFUSED;
+	reading->s->refused =
+		query_refused(reading->skb, reading->s, reading->packet, reading->s->origin);
 	return reading->s->refused;
 }
 
@@ -139,21 +144,21 @@ static __always_inline int ask_by_segment(struct __sk_buff *skb, const struct pa
 static __always_inline int ask_by_datagram(struct __sk_buff *skb, const struct packet *packet,
 					   enum origin origin)
 {
-	int result = QUERY_MALFORMED;
 	struct scratch *s = claim_scratch();
+	bool refused;
 
 	if (!s) {
 		count(COUNTER_BUSY);
 		return 0;
 	}
-	if (load_message(skb, s, packet, QUERY_BYTES))
-		result = read_query(skb, s, packet, origin);
-	else
+	if (load_message(skb, s, packet, QUERY_BYTES)) {
+		refused = query_refused(skb, s, packet, origin);
+	} else {
 		count(COUNTER_QUERY_MALFORMED);
-	if (result == QUERY_MALFORMED && refused_unread(skb, s, packet, origin))
-		result = QUERY_REFUSED;
+		refused = refused_unread(skb, s, packet, origin);
+	}
 	release_scratch(s);
-	return result == QUERY_REFUSED;
+	return refused;
 }
 
 /* Reads the headers in scratch. */
@@ -174,35 +179,34 @@ static __always_inline void read_usual(struct scratch *s, struct packet *packet)
 	packet->udp_bytes = udp[2];
 }
 
-/* Gives an enum query_result, or -1 if the packet is not a usual one. */
+/* Whether the question is refused, as 1 or 0; -1 if the packet is not a usual one. */
 static __always_inline int ask_as_usual(struct __sk_buff *skb, struct packet *packet,
 					enum origin origin)
 {
 	struct scratch *s = claim_scratch();
-	int result = -1;
+	int refused = -1;
 
 	if (!s)
 		return -1; /* which is counted when it has been tried once more */
 	if (load_usual(skb, s, QUERY_BYTES)) {
 		read_usual(s, packet);
-		result = QUERY_ASKED;
-		if (!ends_after(STAGE_MESSAGE) && is_trusted(packet))
-			result = read_query(skb, s, packet, origin);
+		refused = !ends_after(STAGE_MESSAGE) && is_trusted(packet) &&
+			  query_refused(skb, s, packet, origin);
 	}
 	release_scratch(s);
-	return result;
+	return refused;
 }
 
 static __always_inline int ask(struct __sk_buff *skb, enum origin origin)
 {
 	struct packet packet;
-	int result;
+	int refused;
 
 	if (ends_after(STAGE_NOTHING))
 		return 0;
-	result = ask_as_usual(skb, &packet, origin);
-	if (result >= 0)
-		return result == QUERY_REFUSED;
+	refused = ask_as_usual(skb, &packet, origin);
+	if (refused >= 0)
+		return refused;
 	if (!read_addresses(skb, &packet) || !read_transport(skb, &packet)) {
 		count(COUNTER_QUERY_MALFORMED);
 		return 0;

@@ -128,6 +128,46 @@ func TestOpenedAfterADenialOnPortsInUse(t *testing.T) {
 	})
 }
 
+// TestDeniedAgainOnPortsInUse: on ports where a connection was denied, and then allowed, the next one is judged too, and
+// its denial does not hang on a mark that others write.
+func TestDeniedAgainOnPortsInUse(t *testing.T) {
+	forEachBackend(t, func(t *testing.T, backend string) {
+		f := newFleet(t, "--iptables", backend, "--min-ttl", "3s", "--max-ttl", "3s", "--ttl-grace", "0s")
+		for _, hook := range []string{"FORWARD", "OUTPUT"} {
+			f.iptables(t, "iptables-"+backend, "-t mangle -A "+hook+" -j MARK --set-mark 7")
+		}
+		policy := clientPolicy("*.fresh.example")
+		policy.Workloads = append(policy.Workloads, &namewardv1.Workload{Host: true})
+		f.put(policy)
+		for i, from := range []struct {
+			namespace *lab.Namespace
+			address   netip.Addr
+		}{{f.Client, lab.ClientV4}, {f.Node, lab.NodeV4}} {
+			name := lab.FreshName(i)
+			addresses, err := f.World.Resolve(lab.ResolverV4, name) // of which the node knows nothing
+			f.must(err)
+			source, destination := netip.AddrPortFrom(from.address, 31_000), netip.AddrPortFrom(addresses[0], lab.ServicePort)
+			f.track(source, destination, conntrackEstablished, true)
+			if err := connectFrom(from.namespace, source, destination); !lab.Refused(err) {
+				t.Errorf("from %s, before the answer: got %v, want refused", from.namespace.Name, err)
+			}
+			f.learn(t, lab.ResolverV4, name)
+			if err := connectFrom(from.namespace, source, destination); err != nil {
+				t.Errorf("from %s, after it: %v", from.namespace.Name, err)
+			}
+			f.must(lab.Await(t.Context(), func() error {
+				if err := f.Connect(destination.Addr(), lab.ServicePort); !lab.Refused(err) {
+					return fmt.Errorf("got %w, want refused", err)
+				}
+				return nil
+			}, nil))
+			if err := connectFrom(from.namespace, source, destination); err == nil {
+				t.Errorf("from %s, when its mapping has ended: it connected", from.namespace.Name)
+			}
+		}
+	})
+}
+
 // track puts a TCP connection into the node's table.
 func (f *fleet) track(source, destination netip.AddrPort, state uint8, original bool) {
 	f.t.Helper()

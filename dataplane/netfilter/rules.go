@@ -206,7 +206,8 @@ func mayAnswerRules(resolvers []netip.AddrPort) []string {
 	return rules
 }
 
-// denyRules see to it that a packet does not pass, and nothing more is asked of it: dropped at once where nobody is to be told, else noted
+// denyRules see to it that a packet does not pass, and nothing more is asked of it: dropped at once where nobody is to be
+// told, else noted
 // for filter, which alone can reject. A packet that conntrack knows nothing of is dropped too: there is
 // no connection to label, and a reset would end the one that it only seems to belong to. The label is for
 // connections that do not exist yet, and so goes with the packet, and for those that are cut.
@@ -216,6 +217,7 @@ func denyRules(cfg Config) []string {
 	}
 	return append([]string{
 		"-m conntrack --ctstate INVALID,UNTRACKED " + comment("denied, and of no connection") + " -j DROP",
+		fmt.Sprintf("-m connlabel --label \"%d\" %s -j DROP", reopenedLabel, comment("denied again: no label is left to say it")),
 		fmt.Sprintf("-m connlabel --label \"%d\" -m connlabel --label \"%d\" --set %s", cutLabel, deniedLabel, comment("remember the denial")),
 	}, noteRules(cfg)...)
 }
