@@ -58,6 +58,7 @@ __attribute__((noinline)) int read_query(struct __sk_buff *skb, struct scratch *
 {
 	struct dns_header *header;
 	struct question question;
+	bool readable;
 
 	if (!s || !packet)
 		return QUERY_MALFORMED;
@@ -76,29 +77,27 @@ __attribute__((noinline)) int read_query(struct __sk_buff *skb, struct scratch *
 	prefetch_questions(s); /* which comes while the question is read */
 	if (ends_after(STAGE_ASKER))
 		return QUERY_ASKED;
-	if (s->message_bytes < HEADER_BYTES || header->flags & DNS_QR ||
-	    header->questions != bpf_htons(1) || !read_question(s, &question)) {
+	readable = s->message_bytes >= HEADER_BYTES && !(header->flags & DNS_QR) &&
+		   header->questions == bpf_htons(1) && read_question(s, &question);
+	if (!readable && s->message_bytes)
 		count(COUNTER_QUERY_MALFORMED);
-		return QUERY_MALFORMED;
-	}
 	if (ends_after(STAGE_NAME))
 		return QUERY_ASKED;
-	if (refused(skb, s, packet, origin))
+	if (refused(skb, s, packet, origin, readable))
 		return QUERY_REFUSED;
+	if (!readable)
+		return QUERY_MALFORMED;
 	if (ends_after(STAGE_RULES))
 		return QUERY_ASKED;
 	remember(s, question.hash);
 	return QUERY_ASKED;
 }
 
-/* Whether the query in scratch is refused, also where it cannot be read. */
+/* Whether the query in scratch is refused; one of no bytes could not be read, and was counted. */
 static __always_inline bool query_refused(struct __sk_buff *skb, struct scratch *s,
 					  const struct packet *packet, __u32 origin)
 {
-	int result = read_query(skb, s, packet, origin);
-
-	return result == QUERY_REFUSED ||
-	       (result == QUERY_MALFORMED && refused_unread(skb, s, packet, origin));
+	return read_query(skb, s, packet, origin) == QUERY_REFUSED;
 }
 
 static long read_next(__u32 index, struct reading *reading)
@@ -106,6 +105,8 @@ static long read_next(__u32 index, struct reading *reading)
 	(void)index;
 	if (!next_message(reading, QUERY_BYTES))
 		return 1;
+	if (!reading->s->message_bytes)
+		count(COUNTER_QUERY_MALFORMED);
 	reading->s->refused =
 		query_refused(reading->skb, reading->s, reading->packet, reading->s->origin);
 	return reading->s->refused;
@@ -134,9 +135,11 @@ static __always_inline int ask_by_segment(struct __sk_buff *skb, const struct pa
 	reading.s->origin = origin;
 	reading.s->responses = false;
 	fate = follow(&reading, &segment, read_next);
-	if (fate == FATE_PASS && reading.s->stream.lost &&
-	    refused_unread(skb, reading.s, packet, origin))
-		fate = FATE_REFUSE;
+	if (fate == FATE_PASS && reading.s->stream.lost) {
+		reading.s->message_bytes = 0;
+		if (query_refused(reading.skb, reading.s, reading.packet, reading.s->origin))
+			fate = FATE_REFUSE;
+	}
 	release_scratch(reading.s);
 	return fate == FATE_REFUSE;
 }
@@ -151,12 +154,11 @@ static __always_inline int ask_by_datagram(struct __sk_buff *skb, const struct p
 		count(COUNTER_BUSY);
 		return 0;
 	}
-	if (load_message(skb, s, packet, QUERY_BYTES)) {
-		refused = query_refused(skb, s, packet, origin);
-	} else {
+	if (!load_message(skb, s, packet, QUERY_BYTES)) {
 		count(COUNTER_QUERY_MALFORMED);
-		refused = refused_unread(skb, s, packet, origin);
+		s->message_bytes = 0;
 	}
+	refused = query_refused(skb, s, packet, origin);
 	release_scratch(s);
 	return refused;
 }

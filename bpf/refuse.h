@@ -22,26 +22,24 @@ static __always_inline void judge_question(struct scratch *s, struct judgement *
 	}
 }
 
-/* What the rules say of a question: enum flow_flag; 0: it may be asked. */
-static __always_inline __u32 judged(const struct judgement *judgement)
+/*
+ * The same of what asks in a way that cannot be read: a rule that refuses every name refuses it
+ * too. Else who writes a question oddly would get it past the rules.
+ */
+static __always_inline void judge_unread(struct scratch *s, struct judgement *judgement)
 {
-	__u32 flags = 0;
-
-	if (judgement->flags & WORKLOAD_ENFORCED && denies(judgement->first[ENFORCED]))
-		flags |= FLOW_DENIED;
-	if (judgement->flags & WORKLOAD_AUDITED && denies(judgement->first[AUDITED]))
-		flags |= FLOW_AUDITED;
-	if (flags)
-		count(flags & FLOW_DENIED ? COUNTER_QUERY_REFUSED : COUNTER_QUERY_AUDIT);
-	return flags;
+	s->bytes = 0; /* of a name */
+	judge_component(judgement, COMPONENT_ANY_QUESTION << COMPONENT_SHIFT);
 }
 
-/* A question that rules refuse, or would, as it is told. */
-static __always_inline struct flow flow_of(const struct judgement *judgement, enum origin origin,
-					   __u32 flags)
+/* Tells of a question that rules refuse, or would. */
+static __always_inline void tell_judged(struct __sk_buff *skb, struct scratch *s,
+					const struct packet *packet, enum origin origin,
+					const struct judgement *judgement, __u32 flags)
 {
 	struct flow flow = {
 		.flags = flags | (origin == ORIGIN_LOCAL ? FLOW_LOCAL : 0),
+		.reason = s->bytes ? 0 : FLOW_UNREADABLE,
 		.generation = judgement->generation,
 		.enforced = position_of(judgement->first[ENFORCED]),
 		.audited = position_of(judgement->first[AUDITED]),
@@ -51,16 +49,20 @@ static __always_inline struct flow flow_of(const struct judgement *judgement, en
 		flow.flags |= FLOW_ENFORCED_RULE;
 	if (flow.audited != NO_RULE)
 		flow.flags |= FLOW_AUDITED_RULE;
-	return flow;
+	tell_question(skb, s, packet, &flow);
 }
 
-/* Finds who asks. False: none of its questions is refused, or who it is cannot be told. */
-static __always_inline bool begin_question(struct __sk_buff *skb, struct scratch *s,
-					   const struct packet *packet, enum origin origin)
+/*
+ * Whether the rules refuse the question whose name was read last, over any transport, or one that
+ * cannot be read; that, and what only AUDIT policies would refuse, is told. A question is never
+ * refused for another reason: of whom cannot be told, it is asked, and opens nothing by itself.
+ */
+static __always_inline bool refused(struct __sk_buff *skb, struct scratch *s,
+				    const struct packet *packet, enum origin origin, bool readable)
 {
 	struct judgement *judgement = &s->judgement;
 	struct generation_flags *generation;
-	__u32 zero = 0, active;
+	__u32 zero = 0, active, flags = 0;
 	struct state *now;
 
 	now = bpf_map_lookup_elem(&state, &zero);
@@ -71,51 +73,20 @@ static __always_inline bool begin_question(struct __sk_buff *skb, struct scratch
 	if (!generation || !unlikely(generation->flags & GENERATION_REFUSES))
 		return false;
 	begin(judgement, active);
-	return identify(skb, packet, origin, generation, judgement) == IDENTITY_KNOWN &&
-	       judgement->workload_count;
-}
-
-/*
- * Whether the rules refuse the question whose name was read last, over any transport; that, and
- * what only AUDIT policies would refuse, is told. A question is never refused for another reason:
- * of whom cannot be told, it is asked, and opens nothing by itself.
- */
-static __always_inline bool refused(struct __sk_buff *skb, struct scratch *s,
-				    const struct packet *packet, enum origin origin)
-{
-	struct flow flow;
-	__u32 flags;
-
-	if (!begin_question(skb, s, packet, origin))
+	if (identify(skb, packet, origin, generation, judgement) != IDENTITY_KNOWN ||
+	    judgement->workload_count == 0)
 		return false;
-	judge_question(s, &s->judgement);
-	flags = judged(&s->judgement);
+	if (readable)
+		judge_question(s, judgement);
+	else
+		judge_unread(s, judgement);
+	if (judgement->flags & WORKLOAD_ENFORCED && denies(judgement->first[ENFORCED]))
+		flags |= FLOW_DENIED;
+	if (judgement->flags & WORKLOAD_AUDITED && denies(judgement->first[AUDITED]))
+		flags |= FLOW_AUDITED;
 	if (!flags)
 		return false;
-	flow = flow_of(&s->judgement, origin, flags);
-	tell_question(skb, s, packet, &flow);
+	count(flags & FLOW_DENIED ? COUNTER_QUERY_REFUSED : COUNTER_QUERY_AUDIT);
+	tell_judged(skb, s, packet, origin, judgement, flags);
 	return flags & FLOW_DENIED;
-}
-
-/*
- * The same of what asks in a way that cannot be read: a rule that refuses every name refuses this
- * one. Else who writes a question oddly would get it past the rules. Verified once, by itself.
- */
-__attribute__((noinline)) int refused_unread(struct __sk_buff *skb, struct scratch *s,
-					     const struct packet *packet, enum origin origin)
-{
-	struct flow flow;
-	__u32 flags;
-
-	if (!s || !packet || !begin_question(skb, s, packet, origin))
-		return false;
-	judge_component(&s->judgement, COMPONENT_ANY_QUESTION << COMPONENT_SHIFT);
-	flags = judged(&s->judgement);
-	if (!flags)
-		return false;
-	flow = flow_of(&s->judgement, origin, flags);
-	flow.reason = FLOW_UNREADABLE;
-	s->bytes = 0; /* of a name */
-	tell_question(skb, s, packet, &flow);
-	return (flags & FLOW_DENIED) != 0;
 }
