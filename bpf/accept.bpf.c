@@ -24,7 +24,7 @@ static __always_inline int accept(struct __sk_buff *skb, enum origin origin)
 		return 0;
 	if (!read_addresses(skb, &packet))
 		return 0;
-	begin(&judgement, number);
+	begin(&judgement, number, generation);
 	if (identify(skb, &packet, origin, generation, &judgement) != IDENTITY_KNOWN)
 		return 0;
 	if (!(judgement.flags & WORKLOAD_ENFORCED) || !read_transport(skb, &packet))

@@ -221,7 +221,7 @@ static __always_inline int judge_connection(struct __sk_buff *skb, struct packet
 	enum identity identity;
 	bool readable;
 
-	begin(&judgement, flow->generation);
+	begin(&judgement, flow->generation, whole);
 	identity = identify(skb, packet, origin, whole, &judgement);
 	if (identity != IDENTITY_KNOWN) {
 		if (read_transport(skb, packet) && always_allowed(packet, origin))

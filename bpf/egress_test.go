@@ -41,7 +41,7 @@ func newGate(t testing.TB, flags bpf.DatapathWorkloadFlag) *gate {
 
 func (g *gate) flags(flags bpf.DatapathGenerationFlag) {
 	g.t.Helper()
-	g.Put(g.Generations, uint32(0), bpf.DatapathGenerationFlags{Flags: flags})
+	g.Flags(0, flags)
 }
 
 func (g *gate) prefix(m any, text string, class uint32) {
@@ -64,36 +64,22 @@ func (g *gate) workload(key bpf.DatapathWorkloadKey, flags bpf.DatapathWorkloadF
 	g.Put(g.Workloads, key, bpf.DatapathWorkload{Id: 1, Flags: flags | bpf.DatapathWorkloadFlagWORKLOAD_ANYWHERE})
 }
 
-// rules sets what one component may match, in pages.
-func (g *gate) rules(component bpf.DatapathComponent, entries ...bpf.DatapathVerdictEntry) {
+// rules sets what one component may match.
+func (g *gate) rules(component bpf.DatapathComponent, entries ...bpf.VerdictEntry) {
 	g.t.Helper()
-	key := bpf.DatapathVerdictKey{Workload: 1, Component: component}
-	room := len(bpf.DatapathVerdict{}.Entries)
-	for ; ; key.Page++ {
-		var verdict bpf.DatapathVerdict
-		count := copy(verdict.Entries[:], entries)
-		entries = entries[count:]
-		verdict.Count = uint32(count)
-		if len(entries) > 0 {
-			verdict.More = 1
-		}
-		g.Put(g.Verdicts, key, verdict)
-		if count < room || len(entries) == 0 {
-			return
-		}
-	}
+	g.Rules(0, bpf.VerdictKey{Workload: 1, Component: component}, entries...)
 }
 
 func component(kind bpf.DatapathComponent, id uint32) bpf.DatapathComponent {
 	return kind<<bpf.DatapathComponentCOMPONENT_SHIFT | bpf.DatapathComponent(id)
 }
 
-func rule(position uint32, protocol uint8, first, last uint16, flags bpf.DatapathVerdictFlag) bpf.DatapathVerdictEntry {
-	return bpf.DatapathVerdictEntry{Position: position, Protocol: protocol, FirstPort: first, LastPort: last, Flags: flags}
+func rule(position uint32, protocol uint8, first, last uint16, flags bpf.DatapathVerdictFlag) bpf.VerdictEntry {
+	return bpf.VerdictEntry{Position: position, Protocol: protocol, FirstPort: first, LastPort: last, Flags: flags}
 }
 
-func every(position uint32, flags bpf.DatapathVerdictFlag) bpf.DatapathVerdictEntry {
-	return rule(position, 0, 0, 0, flags)
+func every(position uint32, flags bpf.DatapathVerdictFlag) bpf.VerdictEntry {
+	return rule(position, 0, 0, 65535, flags)
 }
 
 // judge runs egress_forwarded, checks that verdict and counter agree, and that accept_forwarded matches what
@@ -180,7 +166,7 @@ func TestWhoIsJudged(t *testing.T) {
 func TestHosts(t *testing.T) {
 	g := newGate(t, enforced)
 	host := func(generation uint32, address string, class uint32) {
-		g.Put(g.Hosts, bpf.DatapathHostKey{Generation: generation, Address: bpftest.Addr(netip.MustParseAddr(address))}, bpf.DatapathSourceClass{Class: class})
+		g.Host(generation, netip.MustParseAddr(address), bpf.DatapathSourceClass{Class: class})
 	}
 	host(0, "10.1.0.9", 12) // of a workload that nobody selects
 	host(0, "10.9.0.9", workloadClass)
@@ -324,12 +310,12 @@ func TestPortsAndProtocols(t *testing.T) {
 
 func TestManyRules(t *testing.T) {
 	g := newGate(t, enforced)
-	var entries []bpf.DatapathVerdictEntry
-	for i := range uint16(uint16(bpf.DatapathVerdictLimitVERDICT_PAGES) * uint16(len(bpf.DatapathVerdict{}.Entries))) {
+	var entries []bpf.VerdictEntry
+	for i := range uint16(80) {
 		entries = append(entries, rule(uint32(i), bpftest.TCP, 1000+i, 1000+i, 0))
 	}
 	g.rules(component(bpf.DatapathComponentCOMPONENT_ANY, 0), entries...)
-	for _, i := range []int{0, 9, 10, 79} {
+	for _, i := range []int{0, 5, 6, 79} {
 		port := netip.AddrPortFrom(known, 1000+uint16(i))
 		g.want(port.String(), bpftest.Connection(bpftest.TCP, source, port), allowed)
 	}
@@ -342,17 +328,17 @@ func TestAudit(t *testing.T) {
 	tests := []struct {
 		fact  string
 		flags bpf.DatapathWorkloadFlag
-		rules []bpf.DatapathVerdictEntry
+		rules []bpf.VerdictEntry
 		want  bpf.DatapathCounter
 	}{
 		{"audit alone, no rule", auditing, nil, audited},
-		{"audit alone, allowed", auditing, []bpf.DatapathVerdictEntry{every(1, audit)}, allowed},
-		{"audit alone, denied", auditing, []bpf.DatapathVerdictEntry{every(1, audit|deny), every(2, audit)}, audited},
-		{"an audit rule allows nothing beside enforced ones", enforced | auditing, []bpf.DatapathVerdictEntry{every(1, audit)}, denied},
-		{"an audit rule denies nothing beside enforced ones", enforced | auditing, []bpf.DatapathVerdictEntry{every(1, audit|deny), every(2, 0)}, audited},
-		{"both allow", enforced | auditing, []bpf.DatapathVerdictEntry{every(1, 0), every(2, audit)}, allowed},
-		{"an enforced rule is none of audit", enforced | auditing, []bpf.DatapathVerdictEntry{every(1, 0)}, audited},
-		{"both deny", enforced | auditing, []bpf.DatapathVerdictEntry{every(1, deny), every(2, audit|deny)}, denied},
+		{"audit alone, allowed", auditing, []bpf.VerdictEntry{every(1, audit)}, allowed},
+		{"audit alone, denied", auditing, []bpf.VerdictEntry{every(1, audit|deny), every(2, audit)}, audited},
+		{"an audit rule allows nothing beside enforced ones", enforced | auditing, []bpf.VerdictEntry{every(1, audit)}, denied},
+		{"an audit rule denies nothing beside enforced ones", enforced | auditing, []bpf.VerdictEntry{every(1, audit|deny), every(2, 0)}, audited},
+		{"both allow", enforced | auditing, []bpf.VerdictEntry{every(1, 0), every(2, audit)}, allowed},
+		{"an enforced rule is none of audit", enforced | auditing, []bpf.VerdictEntry{every(1, 0)}, audited},
+		{"both deny", enforced | auditing, []bpf.VerdictEntry{every(1, deny), every(2, audit|deny)}, denied},
 	}
 	g := newGate(t, enforced)
 	for _, test := range tests {

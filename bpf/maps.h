@@ -56,7 +56,7 @@ MAP(patterns, BPF_MAP_TYPE_ARRAY, GENERATIONS *GENERAL_PATTERNS, enum general_li
 
 /* Who opens a connection. */
 TABLE(interfaces, 4096, __u32, struct interface_classes);
-TABLE(hosts, 65536, struct host_key, struct source_class);
+LINES(hosts, GENERATIONS *HOST_CELLS, enum host_limit, struct host_cell);
 TABLE(workloads, 65536, struct workload_key, struct workload);
 MAP(cgroup_tables, BPF_MAP_TYPE_ARRAY, GENERATIONS, __u32, struct cgroup_table);
 TABLE(cgroups, 65536, struct cgroup_key, struct cgroup_node);
@@ -64,7 +64,7 @@ TABLE(cgroup_pairs, 65536, struct cgroup_pair, __u32);
 MAP(cgroups_known, BPF_MAP_TYPE_LRU_HASH, 4096, struct cgroup_known_key, struct cgroup_known);
 
 /* What it may do. */
-TABLE(verdicts, 131072, struct verdict_key, struct verdict);
+LINES(verdicts, GENERATIONS *VERDICT_CELLS, enum verdict_limit, struct verdict);
 
 /* What is known of the world. */
 MAP(mappings, BPF_MAP_TYPE_LRU_HASH, 262144, struct mapping_key, struct mapping);

@@ -72,7 +72,7 @@ static __always_inline bool refused(struct __sk_buff *skb, struct scratch *s,
 	generation = bpf_map_lookup_elem(&generations, &active);
 	if (!generation || !unlikely(generation->flags & GENERATION_REFUSES))
 		return false;
-	begin(judgement, active);
+	begin(judgement, active, generation);
 	if (identify(skb, packet, origin, generation, judgement) != IDENTITY_KNOWN ||
 	    judgement->workload_count == 0)
 		return false;

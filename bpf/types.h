@@ -16,7 +16,8 @@
 #define BUCKET_SLOTS 8	       /* index slots in a cache line */
 #define BUCKET_PROBES 10       /* neighbouring buckets that a slot may be in */
 #define MAPPING_SLOTS 4	       /* match sets in one page of a mapping */
-#define VERDICT_ENTRIES 10     /* ordered rules in one page of a verdict */
+#define HOST_SLOTS 2	       /* addresses in one cell of hosts */
+#define VERDICT_ENTRIES 6      /* rules in one cell of verdicts */
 #define QUESTION_SLOTS 8       /* questions in one bucket */
 #define ANSWER_SLOTS 4	       /* answers in one bucket */
 #define REMAP_ENTRIES 64       /* entries of one call of remap */
@@ -108,17 +109,20 @@ struct workload {
 _Static_assert(sizeof(struct workload) == 8, "workload has no hidden padding");
 
 /*
- * What holds for a generation as a whole: what may be passed over, what every name matches, and the
- * workload of connections of each origin that have no class; without flags: look it up.
+ * What holds for a generation as a whole: what may be passed over, what every name matches, how
+ * hosts and verdicts are laid out (see cells.h), and the workload of connections of each origin
+ * that have no class; without flags: look it up.
  */
 struct generation_flags {
 	enum generation_flag flags;
-	__u32 every; /* match set of every name; 0: none */
-	__u16 list;  /* first general pattern for names below which none is known; 0: none */
-	__u16 pad;
+	__u32 every;	   /* match set of every name; 0: none */
+	__u16 list;	   /* first general pattern for names below which none is known; 0: none */
+	__u8 host_bits;	   /* so many cells of hosts are homes, as a power of two */
+	__u8 verdict_bits; /* the same of verdicts */
+	__u32 seed;	   /* secret: of the hashes that homes are found by */
 	struct workload others[ORIGIN_LOCAL + 1];
 };
-_Static_assert(sizeof(struct generation_flags) == 28, "generation_flags has no hidden padding");
+_Static_assert(sizeof(struct generation_flags) == 32, "generation_flags has no hidden padding");
 
 /*
  * A pattern's name, in one or more cells of name_cells. Bytes are the canonical wire form: length
@@ -183,14 +187,6 @@ struct prefix_key {
 };
 _Static_assert(sizeof(struct prefix_key) == 24, "prefix_key has no hidden padding");
 
-/* Key of hosts: a source address that is named whole. No prefix is longer, so the trie is not
- * asked. */
-struct host_key {
-	__u32 generation;
-	struct address address;
-};
-_Static_assert(sizeof(struct host_key) == 20, "host_key has no hidden padding");
-
 /* Class of a source, and the workload of connections that are of no other class; without flags:
  * look it up. */
 struct source_class {
@@ -198,6 +194,35 @@ struct source_class {
 	struct workload workload;
 };
 _Static_assert(sizeof(struct source_class) == 12, "source_class has no hidden padding");
+
+/*
+ * What stands in a cell of hosts or verdicts. A key has a home, the cell that its hash leads to.
+ * The keys of one home are a chain of cells: the first is the home itself, and the others are in
+ * cells that are nobody's home, close by if there are any. So who asks for what is not there finds
+ * it out by the home alone, unless others have that home and more than fit in.
+ */
+enum cell_role {
+	CELL_FREE = 0,
+	CELL_HOME = 1, /* the first of a chain */
+	CELL_AWAY = 2  /* a later one */
+} __attribute__((packed));
+_Static_assert(sizeof(enum cell_role) == 1, "cell_role is a byte");
+
+enum host_limit {
+	HOST_CELLS = 1 << 15, /* of each generation */
+	HOST_CHAIN = 16	      /* cells of one chain */
+};
+
+/* Sources that are named by a whole address. No prefix is longer, so the trie is not asked. */
+struct host_cell {
+	__u32 next; /* cell that the chain goes on in; 0: none */
+	enum cell_role role;
+	__u8 count; /* of slots that are in use */
+	__u8 pad[2];
+	struct address addresses[HOST_SLOTS];
+	struct source_class classes[HOST_SLOTS];
+};
+_Static_assert(sizeof(struct host_cell) == 64, "host_cell is a cache line");
 
 /* Class of an interface in each generation; 0: no workload selects by it. */
 struct interface_classes {
@@ -280,43 +305,45 @@ enum component {
 	COMPONENT_SHIFT = 28	    /* the kind is above the id */
 };
 
-enum verdict_limit {
-	VERDICT_PAGES = 8 /* pages of one verdict */
-};
-
-/* The rules of a workload that one component of a destination can match. */
-struct verdict_key {
-	__u32 generation;
-	__u32 workload;
-	enum component component;
-	enum verdict_limit page; /* below VERDICT_PAGES */
-};
-_Static_assert(sizeof(struct verdict_key) == 16, "verdict_key has no hidden padding");
-
 /* One byte: the attribute makes an enum as small as its values. */
 enum verdict_flag {
-	VERDICT_DENY = 1, /* the rule's action is DENY */
-	VERDICT_AUDIT = 2 /* the rule is of a policy in mode AUDIT */
+	VERDICT_AUDIT = 1, /* the rule is of a policy in mode AUDIT */
+	VERDICT_DENY = 2,  /* the rule's action is DENY */
+	VERDICT_MORE = 4   /* of a cell: the next one of the chain is of the same key */
 } __attribute__((packed));
 _Static_assert(sizeof(enum verdict_flag) == 1, "verdict_flag is a byte");
 
-struct verdict_entry {
-	__u32 position;	  /* of the rule among all rules of the node, in order of evaluation */
-	__u16 first_port; /* host byte order */
-	__u16 last_port;  /* inclusive */
-	__u8 protocol;	  /* IP protocol number; 0: any, and ports do not count; ICMPv6 is 1 */
-	enum verdict_flag flags;
-	__u8 pad[2];
-};
-_Static_assert(sizeof(struct verdict_entry) == 12, "verdict_entry has no hidden padding");
+enum verdict_limit {
+	VERDICT_CELLS = 1 << 17, /* of each generation */
+	VERDICT_CHAIN = 128,	 /* cells of one chain */
 
-/* Entries in order of position. The first that fits protocol and port is the component's answer. */
-struct verdict {
-	__u32 count; /* entries in this page */
-	__u32 more;  /* 1: the next page goes on */
-	struct verdict_entry entries[VERDICT_ENTRIES];
+	/*
+	 * A rule, or a range of its ports, is 64 bits: in the low ones the first port and the last,
+	 * inclusive, in host byte order; the IP protocol number, 0 for any, where ports do not
+	 * count and the last is 65535 (ICMPv6 is 1); enum verdict_flag; the position among all
+	 * rules of the node, in order of evaluation. 0: none.
+	 */
+	VERDICT_LAST_PORT_SHIFT = 16,
+	VERDICT_PROTOCOL_SHIFT = 32,
+	VERDICT_FLAGS_SHIFT = 40,
+	VERDICT_POSITION_SHIFT = 42
 };
-_Static_assert(sizeof(struct verdict) == 128, "verdict has no hidden padding");
+
+/*
+ * The rules of a workload that one component of a destination can match, in order of position. The
+ * first that fits protocol and port is the component's answer. Those that find no room here go on
+ * in the next cell, under the same key.
+ */
+struct verdict {
+	__u32 next; /* cell that the chain goes on in; 0: none */
+	enum cell_role role;
+	enum verdict_flag flags; /* VERDICT_MORE alone */
+	__u8 pad[2];
+	__u32 workload;
+	enum component component;
+	__u64 entries[VERDICT_ENTRIES];
+};
+_Static_assert(sizeof(struct verdict) == 64, "verdict is a cache line");
 
 enum mapping_limit {
 	MAPPING_PAGES = 16,	     /* pages of one address */

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "cells.h"
 #include "maps.h"
 #include <stdbool.h>
 
@@ -20,8 +21,10 @@ struct judgement {
 		/* Before: each gives way to the workload that it leads to. */
 		struct cgroup_classes classes;
 	};
-	__u32 protocol; /* as verdict_entry has it */
-	__u32 port;	/* host byte order */
+	__u32 seed; /* as generation_flags has it */
+	__u8 verdict_bits;
+	__u8 protocol; /* as a rule of a verdict has it */
+	__u16 port;    /* host byte order */
 	/* The first rule that matches, in each mode: position << 1, and 1 if it denies. */
 	__u64 first[2];
 };
@@ -39,10 +42,13 @@ static __always_inline bool denies(__u64 rule)
 }
 
 /* A judgement before any rule was asked. */
-static __always_inline void begin(struct judgement *judgement, __u32 generation)
+static __always_inline void begin(struct judgement *judgement, __u32 generation,
+				  const struct generation_flags *whole)
 {
 	__builtin_memset(judgement, 0, sizeof(*judgement));
 	judgement->generation = generation;
+	judgement->seed = whole->seed;
+	judgement->verdict_bits = whole->verdict_bits;
 	judgement->first[ENFORCED] = NO_RULE << 1;
 	judgement->first[AUDITED] = NO_RULE << 1;
 }
@@ -70,51 +76,50 @@ static __always_inline bool add_workload(struct judgement *judgement,
 }
 
 /*
- * Whether an entry is for another protocol or port, as 1 or 0: without a branch, which the verifier
- * would follow, over all entries and pages.
+ * Whether a rule is for another protocol or port, as 1 or 0: without a branch, which the verifier
+ * would follow, over all rules and cells.
  */
-static __always_inline __u64 misses(const struct verdict_entry *entry,
-				    const struct judgement *judgement)
+static __always_inline __u64 misses(__u64 entry, const struct judgement *judgement)
 {
-	__u64 port = judgement->port;
-	__u64 outside = (port - entry->first_port) | (entry->last_port - port);
-	__u64 other = -(__u64)(entry->protocol ^ judgement->protocol);
-	__u64 some = -(__u64)entry->protocol;
+	__u64 port = judgement->port, protocol = entry >> VERDICT_PROTOCOL_SHIFT & 0xff;
+	__u64 outside =
+		(port - (entry & 0xffff)) | ((entry >> VERDICT_LAST_PORT_SHIFT & 0xffff) - port);
+	__u64 other = -(protocol ^ judgement->protocol);
 
-	return (some & (other | outside)) >> 63;
+	return (-protocol & (other | outside)) >> 63;
 }
 
-static __always_inline void consider(const struct verdict_entry *entry, struct judgement *judgement)
+static __always_inline void consider(__u64 entry, struct judgement *judgement)
 {
-	__u64 rule = (__u64)entry->position << 1 | (entry->flags & VERDICT_DENY);
-	__u64 *first = &judgement->first[(entry->flags & VERDICT_AUDIT) / VERDICT_AUDIT];
+	__u64 flags = entry >> VERDICT_FLAGS_SHIFT;
+	__u64 rule = entry >> VERDICT_POSITION_SHIFT << 1 | (flags & VERDICT_DENY) / VERDICT_DENY;
+	__u64 *first = &judgement->first[flags & VERDICT_AUDIT];
 
 	if (!misses(entry, judgement) && rule < *first)
 		*first = rule;
 }
 
 /*
- * Asks the rules of one page of a workload. Gives whether there is a next one. Verified once, by
- * itself.
+ * Asks the rules of one cell, if it is of the key. Gives the cell in which to go on; 0: there is
+ * none. Verified once, by itself.
  */
-__attribute__((noinline)) int judge_page(struct judgement *judgement, __u32 workload,
-					 __u32 component, __u32 page)
+__attribute__((noinline)) int judge_cell(struct judgement *judgement, __u32 workload,
+					 __u32 component, __u32 at, enum cell_role role)
 {
-	struct verdict_key key = {.workload = workload, .component = component, .page = page};
-	struct verdict *verdict;
+	struct verdict *verdict = bpf_map_lookup_elem(&verdicts, &at);
 
-	if (!judgement)
+	if (!judgement || !verdict || verdict->role != role)
 		return 0;
-	key.generation = judgement->generation;
-	verdict = bpf_map_lookup_elem(&verdicts, &key);
-	if (!verdict)
-		return 0;
+	if (verdict->workload != workload || verdict->component != component)
+		return verdict->next;
 	for (__u32 i = 0; i < VERDICT_ENTRIES; i++) {
-		if (i >= verdict->count)
+		__u64 entry = verdict->entries[i];
+
+		if (!entry)
 			break;
-		consider(&verdict->entries[i], judgement);
+		consider(entry, judgement);
 	}
-	return verdict->more;
+	return verdict->flags & VERDICT_MORE ? verdict->next : 0;
 }
 
 /* Asks the rules that one component of the destination can match. Verified once, by itself. */
@@ -123,11 +128,19 @@ __attribute__((noinline)) int judge_component(struct judgement *judgement, __u32
 	if (!judgement)
 		return 0;
 	for (__u32 i = 0; i < CONNECTION_WORKLOADS; i++) {
+		enum cell_role role = CELL_HOME;
+		__u32 workload, at;
+
 		if (i >= judgement->workload_count)
 			break;
-		for (__u32 page = 0; page < VERDICT_PAGES; page++) {
-			if (!judge_page(judgement, judgement->workloads[i], component, page))
+		workload = judgement->workloads[i];
+		at = home_of_verdict(judgement->generation, judgement->seed,
+				     judgement->verdict_bits, workload, component);
+		for (__u32 cell = 0; cell < VERDICT_CHAIN; cell++) {
+			at = judge_cell(judgement, workload, component, at, role);
+			if (!at)
 				break;
+			role = CELL_AWAY;
 		}
 	}
 	return 0;

@@ -22,20 +22,70 @@ static __always_inline void *find_prefix(void *prefixes, __u32 generation,
 	return bpf_map_lookup_elem(prefixes, &key);
 }
 
-/* The class of a source: that of the address itself, or of its longest prefix. NULL: it has none.
+/*
+ * Gives the place of an address in hosts: cell and slot as one number, from 1 on; 0: it is not
+ * there. Verified once, by itself.
  */
-static __always_inline struct source_class *find_source(__u32 generation,
-							const struct address *address, __u32 flags)
+__attribute__((noinline)) int find_host(const struct address *address, __u32 generation, __u32 seed,
+					__u32 bits)
 {
-	struct host_key key = {.generation = generation, .address = *address};
+	enum cell_role role = CELL_HOME;
+	const __u64 *wanted;
+	__u32 at;
+
+	if (!address)
+		return 0;
+	wanted = (const __u64 *)address->bytes;
+	at = home_of_host(generation, seed, bits, address);
+	for (int cell = 0; cell < HOST_CHAIN; cell++) {
+		struct host_cell *host = bpf_map_lookup_elem(&hosts, &at);
+
+		if (!host || host->role != role)
+			return 0;
+		for (__u32 slot = 0; slot < HOST_SLOTS; slot++) {
+			const __u64 *words = (const __u64 *)host->addresses[slot].bytes;
+
+			if (slot < host->count && words[0] == wanted[0] && words[1] == wanted[1])
+				return at * HOST_SLOTS + slot + 1;
+		}
+		at = host->next;
+		if (!at)
+			return 0;
+		role = CELL_AWAY;
+	}
+	return 0;
+}
+
+/* The class of a source that is named by its whole address. NULL: it is not. */
+static __always_inline struct source_class *
+class_of_host(const struct generation_flags *whole, __u32 generation, const struct address *address)
+{
+	__u32 place = find_host(address, generation, whole->seed, whole->host_bits);
+	struct host_cell *host;
+	__u32 at;
+
+	if (!place)
+		return NULL;
+	at = (place - 1) / HOST_SLOTS;
+	host = bpf_map_lookup_elem(&hosts, &at);
+	return host ? &host->classes[(place - 1) % HOST_SLOTS] : NULL;
+}
+
+/*
+ * The class of a source: that of the address itself, or of its longest prefix. NULL: it has none.
+ */
+static __always_inline struct source_class *
+find_source(const struct generation_flags *whole, __u32 generation, const struct address *address)
+{
 	struct source_class *source;
 
-	if (flags & GENERATION_HOSTS) {
-		source = bpf_map_lookup_elem(&hosts, &key);
+	if (whole->flags & GENERATION_HOSTS) {
+		source = class_of_host(whole, generation, address);
 		if (source)
 			return source;
 	}
-	return flags & GENERATION_SOURCES ? find_prefix(&sources, generation, address) : NULL;
+	return whole->flags & GENERATION_SOURCES ? find_prefix(&sources, generation, address)
+						 : NULL;
 }
 
 static __always_inline enum identity identify_forwarded(struct __sk_buff *skb,
@@ -47,7 +97,7 @@ static __always_inline enum identity identify_forwarded(struct __sk_buff *skb,
 		.generation = judgement->generation,
 		.origin = ORIGIN_FORWARDED,
 	};
-	struct source_class *source = find_source(key.generation, &packet->source, whole->flags);
+	struct source_class *source = find_source(whole, key.generation, &packet->source);
 	__u32 ifindex = skb->ifindex;
 	struct interface_classes *classes;
 

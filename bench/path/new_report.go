@@ -34,7 +34,7 @@ firewall that keeps state has.`
 // What stands in the way where a promise is not kept.
 const (
 	warmNote = "each connection is three look-ups, one after the other: the class and workload of its source, the mapping of its destination, and the rules of the mapping's match set"
-	coldNote = "where thousands of destinations take turns, the mapping and the rules for each come from memory, not from the nearest caches: two buckets and two entries of hash tables, of several cache lines"
+	coldNote = "where thousands of destinations take turns, the mapping and the rules for each come from memory, not from the nearest caches: a bucket and an entry of the kernel's LRU table, of several cache lines in pages of their own, and behind them the cell of the rules"
 )
 
 func reportNew(all, legacy []costs) report.Result {

@@ -98,7 +98,7 @@ func reportWorkloads(all []costs) report.Result {
 	r := report.Result{Title: "A new connection, by number of workloads", Text: workloadsText}
 	r.Budgets = []report.Budget{
 		flat("Verdict on a new connection: the egress program in path, most workloads against fewest, one client", all, steadily(programOf(ours))),
-		noted("a client's address leads to its workload, and that with the match set to its rules: a bucket and an entry each, in pages of their own, and where thousands of clients take turns all four come from memory",
+		noted("a client's address leads to its workload, and that with the match set to its rules: a cell of a cache line each, in pages of their own, and where thousands of clients take turns both come from memory, one behind the other",
 			flat("The same, clients by turns over all workloads", all, programOf(ours))),
 	}
 	r.Tables = []report.Table{bySize("Nanoseconds a run of the egress program by the kernel's statistics, and of the whole path: median (quartiles)", "workloads", all, []column{

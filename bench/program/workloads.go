@@ -15,7 +15,7 @@ import (
 var firstSource = netip.MustParseAddr("10.1.0.0")
 
 // sourceNote is what stands in the way of a verdict that costs the same with any number of sources.
-const sourceNote = "The source's CIDR is looked up in the kernel's LPM trie: with 10,000 CIDRs some fourteen nodes one after the other, each of which may be in no cache. Besides, each workload has an entry of its own in two tables."
+const sourceNote = "The source's CIDR is looked up in the kernel's LPM trie: with 10,000 CIDRs some fourteen nodes one after the other, each of which may be in no cache. Besides, each workload has rules of its own."
 
 func measureWorkloads(ctx context.Context, config report.Config) (result report.Result, err error) {
 	n, err := newNode(agentPatterns, effortOf(config))

@@ -37,6 +37,7 @@ type Datapath struct {
 	t      testing.TB
 	events *ringbuf.Reader
 	names  *names
+	cells  *cells
 }
 
 // Load gives a test a collection of its own with room for `buckets` buckets of names, and

@@ -3,6 +3,7 @@ package bpftest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"reflect"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/nameward/nameward/bpf"
 )
@@ -75,8 +77,11 @@ func (d *Datapath) empty() error {
 	return errors.Join(errs...)
 }
 
-// zero writes an array in one call.
+// zero writes an array in one call, or without any where its memory can be had.
 func zero(m *ebpf.Map) error {
+	if m.Flags()&unix.BPF_F_MMAPABLE != 0 {
+		return zeroMemory(m)
+	}
 	keys := make([]uint32, m.MaxEntries())
 	for i := range keys {
 		keys[i] = uint32(i)
@@ -85,6 +90,23 @@ func zero(m *ebpf.Map) error {
 	values := reflect.MakeSlice(reflect.SliceOf(value), len(keys), len(keys))
 	_, err := m.BatchUpdate(keys, values.Interface(), nil)
 	return err
+}
+
+func zeroMemory(m *ebpf.Map) error {
+	memory, err := m.Memory()
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.NewOffsetWriter(memory, 0), io.LimitReader(zeros{}, int64(memory.Size())))
+	return err
+}
+
+// zeros reads as any number of zeros.
+type zeros struct{}
+
+func (zeros) Read(to []byte) (int, error) {
+	clear(to)
+	return len(to), nil
 }
 
 func zeroPerCPU(m *ebpf.Map) error {
@@ -128,6 +150,7 @@ func (d *Datapath) drain() error {
 // begin writes what every test begins with.
 func (d *Datapath) begin() {
 	d.t.Helper()
+	d.cells = newCells()
 	d.names = &names{datapath: d, buckets: d.NameIndex.MaxEntries()}
 	d.Settings(func(*bpf.DatapathSettings) {})
 }

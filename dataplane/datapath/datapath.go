@@ -230,11 +230,14 @@ func (d *Datapath) fill(idle uint32, tables *lower.Tables) error {
 			return err
 		}
 	}
+	want, err := layOut(tables, idle, uint32(d.names.key[0])) //nolint:gosec // some bits of it
+	if err != nil {
+		return err
+	}
 	d.held[idle] = nil // until all is written
 	if err := d.names.write(idle, d.lowering, tables.Patterns); err != nil {
 		return err
 	}
-	want := layOut(tables, idle)
 	if err := d.kernel.writeGeneration(idle, have, want); err != nil {
 		return err
 	}

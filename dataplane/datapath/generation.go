@@ -15,25 +15,24 @@ import (
 
 // generation is a rule set as the maps hold it under one generation, names and interfaces aside.
 type generation struct {
-	hosts        map[bpf.DatapathHostKey]bpf.DatapathSourceClass
+	hosts        map[uint32]bpf.DatapathHostCell // by cell
 	sources      map[bpf.DatapathPrefixKey]bpf.DatapathSourceClass
 	destinations map[bpf.DatapathPrefixKey]uint32
 	workloads    map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload
-	verdicts     map[bpf.DatapathVerdictKey]bpf.DatapathVerdict
+	verdicts     map[uint32]bpf.DatapathVerdict // by cell
 	cgroups      cgroups
 	flags        bpf.DatapathGenerationFlags
 }
 
-// layOut translates the tables of a rule set into the records of one generation.
-func layOut(t *lower.Tables, number uint32) *generation {
+// layOut translates the tables of a rule set into the records of one generation. The error wraps enforce.ErrFull.
+func layOut(t *lower.Tables, number, seed uint32) (*generation, error) {
 	hosts, sources := splitHosts(t.Sources)
 	g := &generation{
 		destinations: prefixes(t.Destinations, number, classOf),
 		workloads:    make(map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload, len(t.Workloads)),
-		verdicts:     make(map[bpf.DatapathVerdictKey]bpf.DatapathVerdict, len(t.Verdicts)),
 		cgroups:      layOutCgroups(&t.Cgroups, number),
 		flags: bpf.DatapathGenerationFlags{
-			Flags: flags(t.Flags, len(hosts) > 0, len(sources) > 0), Every: uint32(t.Patterns.Every), List: t.Patterns.List,
+			Flags: flags(t.Flags, len(hosts) > 0, len(sources) > 0), Every: uint32(t.Patterns.Every), List: t.Patterns.List, Seed: seed,
 		},
 	}
 	g.addWorkloads(t, number)
@@ -41,14 +40,18 @@ func layOut(t *lower.Tables, number uint32) *generation {
 		key := bpf.DatapathWorkloadKey{Generation: number, Origin: bpf.DatapathOriginORIGIN_FORWARDED, Source: classOf(c)}
 		return bpf.DatapathSourceClass{Class: key.Source, Workload: g.workloads[key]}
 	}
-	g.hosts, g.sources = hostKeys(hosts, number, source), prefixes(sources, number, source)
+	g.sources = prefixes(sources, number, source)
 	for origin := range g.flags.Others {
 		g.flags.Others[origin] = g.workloads[bpf.DatapathWorkloadKey{Generation: number, Origin: bpf.DatapathOrigin(origin)}] //nolint:gosec // two
 	}
-	for key, entries := range t.Verdicts {
-		g.addVerdict(bpf.DatapathVerdictKey{Generation: number, Workload: key.Workload, Component: component(key)}, entries)
+	var err error
+	if g.hosts, g.flags.HostBits, err = bpf.LayHosts(number, seed, hostClasses(hosts, source)); err != nil {
+		return nil, fmt.Errorf("lay out sources of one address: %w: %w", err, enforce.ErrFull)
 	}
-	return g
+	if g.verdicts, g.flags.VerdictBits, err = bpf.LayVerdicts(number, seed, verdicts(t.Verdicts)); err != nil {
+		return nil, fmt.Errorf("lay out verdicts: %w: %w", err, enforce.ErrFull)
+	}
+	return g, nil
 }
 
 func (g *generation) addWorkloads(t *lower.Tables, number uint32) {
@@ -113,12 +116,12 @@ func splitHosts(classes []lower.PrefixClass) (hosts, sources []lower.PrefixClass
 
 func classOf(c lower.PrefixClass) uint32 { return uint32(c.Class) }
 
-func hostKeys[V any](classes []lower.PrefixClass, number uint32, value func(lower.PrefixClass) V) map[bpf.DatapathHostKey]V {
-	keys := make(map[bpf.DatapathHostKey]V, len(classes))
+func hostClasses(classes []lower.PrefixClass, value func(lower.PrefixClass) bpf.DatapathSourceClass) map[bpf.DatapathAddress]bpf.DatapathSourceClass {
+	hosts := make(map[bpf.DatapathAddress]bpf.DatapathSourceClass, len(classes))
 	for _, c := range classes {
-		keys[bpf.DatapathHostKey{Generation: number, Address: address(c.Prefix.Addr())}] = value(c)
+		hosts[address(c.Prefix.Addr())] = value(c)
 	}
-	return keys
+	return hosts
 }
 
 func prefixes[V any](classes []lower.PrefixClass, number uint32, value func(lower.PrefixClass) V) map[bpf.DatapathPrefixKey]V {
@@ -151,25 +154,23 @@ func component(key lower.VerdictKey) bpf.DatapathComponent {
 	return kind<<bpf.DatapathComponentCOMPONENT_SHIFT | bpf.DatapathComponent(key.ID)
 }
 
-func (g *generation) addVerdict(key bpf.DatapathVerdictKey, entries []lower.Entry) {
-	for len(entries) > 0 {
-		var page bpf.DatapathVerdict
-		n := min(len(entries), len(page.Entries))
-		for i, e := range entries[:n] {
-			page.Entries[i] = verdictEntry(e)
+// A rule's position is one that an entry has room for; the compiler checks it.
+const _ = uint(bpf.MaxPositions - lower.MaxRules)
+
+func verdicts(tables map[lower.VerdictKey][]lower.Entry) map[bpf.VerdictKey][]bpf.VerdictEntry {
+	all := make(map[bpf.VerdictKey][]bpf.VerdictEntry, len(tables))
+	for key, entries := range tables {
+		records := make([]bpf.VerdictEntry, len(entries))
+		for i, e := range entries {
+			records[i] = verdictEntry(e)
 		}
-		entries = entries[n:]
-		page.Count = uint32(n) //nolint:gosec // at most a page
-		if len(entries) > 0 {
-			page.More = 1
-		}
-		g.verdicts[key] = page
-		key.Page++
+		all[bpf.VerdictKey{Workload: key.Workload, Component: component(key)}] = records
 	}
+	return all
 }
 
-func verdictEntry(e lower.Entry) bpf.DatapathVerdictEntry {
-	record := bpf.DatapathVerdictEntry{Position: e.Position, FirstPort: e.First, LastPort: e.Last, Protocol: e.Protocol}
+func verdictEntry(e lower.Entry) bpf.VerdictEntry {
+	record := bpf.VerdictEntry{Position: e.Position, FirstPort: e.First, LastPort: e.Last, Protocol: e.Protocol}
 	if e.Deny {
 		record.Flags |= bpf.DatapathVerdictFlagVERDICT_DENY
 	}
@@ -183,9 +184,7 @@ func verdictEntry(e lower.Entry) bpf.DatapathVerdictEntry {
 func (k *kernel) readGeneration(number uint32) (*generation, error) {
 	g := &generation{}
 	var err error
-	if g.hosts, err = readMap(k.Hosts, func(key bpf.DatapathHostKey) bool {
-		return key.Generation == number
-	}, bpf.DatapathSourceClass{}); err != nil {
+	if g.hosts, err = readCells[bpf.DatapathHostCell](k.Hosts, number); err != nil {
 		return nil, err
 	}
 	if g.sources, err = readMap(k.Sources, prefixOf(number), bpf.DatapathSourceClass{}); err != nil {
@@ -199,9 +198,7 @@ func (k *kernel) readGeneration(number uint32) (*generation, error) {
 	}, bpf.DatapathWorkload{}); err != nil {
 		return nil, err
 	}
-	if g.verdicts, err = readMap(k.Verdicts, func(key bpf.DatapathVerdictKey) bool {
-		return key.Generation == number
-	}, bpf.DatapathVerdict{}); err != nil {
+	if g.verdicts, err = readCells[bpf.DatapathVerdict](k.Verdicts, number); err != nil {
 		return nil, err
 	}
 	if g.cgroups, err = k.readCgroups(number); err != nil {
@@ -234,7 +231,7 @@ func readMap[K comparable, V any](m *ebpf.Map, keep func(K) bool, value V) (map[
 
 // writeGeneration makes the maps hold want under the generation where they held have.
 func (k *kernel) writeGeneration(number uint32, have, want *generation) error {
-	if err := writeMap(k.Hosts, have.hosts, want.hosts); err != nil {
+	if err := writeCells(k.Hosts, have.hosts, want.hosts); err != nil {
 		return err
 	}
 	if err := writeMap(k.Sources, have.sources, want.sources); err != nil {
@@ -246,7 +243,7 @@ func (k *kernel) writeGeneration(number uint32, have, want *generation) error {
 	if err := writeMap(k.Workloads, have.workloads, want.workloads); err != nil {
 		return err
 	}
-	if err := writeMap(k.Verdicts, have.verdicts, want.verdicts); err != nil {
+	if err := writeCells(k.Verdicts, have.verdicts, want.verdicts); err != nil {
 		return err
 	}
 	if err := k.writeCgroups(number, have.cgroups, want.cgroups); err != nil {
@@ -277,6 +274,46 @@ func writeMap[K, V comparable](m *ebpf.Map, have, want map[K]V) error {
 		}
 	}
 	return putKeys(m, keys, values)
+}
+
+// readCells reads one generation's part of a map, as far as its cells are in use.
+func readCells[C comparable](m *ebpf.Map, generation uint32) (map[uint32]C, error) {
+	var cursor ebpf.MapBatchCursor
+	var free C
+	found, part := map[uint32]C{}, m.MaxEntries()/2
+	keys, cells := make([]uint32, batch), make([]C, batch)
+	for {
+		n, err := m.BatchLookup(&cursor, keys, cells, nil)
+		for i, key := range keys[:n] {
+			if key/part == generation && cells[i] != free {
+				found[key] = cells[i]
+			}
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return found, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read map %s: %w", m, err)
+		}
+	}
+}
+
+// writeCells changes what differs, in an order of no matter: nobody reads the idle generation's part.
+func writeCells[C comparable](m *ebpf.Map, have, want map[uint32]C) error {
+	var keys []uint32
+	var cells []C
+	for key := range have {
+		if _, stays := want[key]; !stays {
+			var free C
+			keys, cells = append(keys, key), append(cells, free)
+		}
+	}
+	for key, cell := range want {
+		if have[key] != cell {
+			keys, cells = append(keys, key), append(cells, cell)
+		}
+	}
+	return putKeys(m, keys, cells)
 }
 
 func putKeys[K, V any](m *ebpf.Map, keys []K, values []V) error {

@@ -13,6 +13,9 @@ import (
 // one another and none covered by another.
 const MaxEntries = 80
 
+// MaxRules is how many rules a node's policies may have in all.
+const MaxRules = 1 << 22
+
 // MaxVerdicts bounds what is laid out before anybody counts what the kernel's map has room for.
 const MaxVerdicts = 1 << 20
 
@@ -26,7 +29,9 @@ type position struct {
 // judge fills in the verdicts: for each workload and component, the rules that can match.
 func (s *State) judge(rules *ruleset.RuleSet, selections []selection, destinations *prefixClasses, t *Tables) error {
 	j := &judgement{rules: rules, tables: t, selectors: map[uint32][]position{}, cidrs: map[uint32][]position{}}
-	j.place(s, destinations)
+	if err := j.place(s, destinations); err != nil {
+		return err
+	}
 	j.spread(selections)
 	if err := j.put(AnyDestination, 0, j.any); err != nil {
 		return err
@@ -69,10 +74,13 @@ type judgement struct {
 }
 
 // place numbers the rules of all policies and files them by what they go by.
-func (j *judgement) place(s *State, destinations *prefixClasses) {
+func (j *judgement) place(s *State, destinations *prefixClasses) error {
 	number := uint32(0)
 	for i, policy := range j.rules.Policies {
 		for r := range policy.Rules {
+			if number == MaxRules {
+				return fmt.Errorf("lay out policy %s: more than %d rules in all: %w", policy.Name, MaxRules, enforce.ErrFull)
+			}
 			rule := &policy.Rules[r]
 			at := position{uint32(i), number, rule} //nolint:gosec // a place in the rule set
 			number++
@@ -91,6 +99,7 @@ func (j *judgement) place(s *State, destinations *prefixClasses) {
 			}
 		}
 	}
+	return nil
 }
 
 // file adds a rule to those of a selector.

@@ -1,0 +1,83 @@
+package bpftest
+
+import (
+	"net/netip"
+
+	"github.com/nameward/nameward/bpf"
+)
+
+// seed is that of every test's homes.
+const seed = 0x5eed5eed
+
+// cells is what hosts and verdicts are to hold in each generation, and what they hold.
+type cells struct {
+	rules    [2]map[bpf.VerdictKey][]bpf.VerdictEntry
+	verdicts [2]map[uint32]bpf.DatapathVerdict
+	sources  [2]map[bpf.DatapathAddress]bpf.DatapathSourceClass
+	hosts    [2]map[uint32]bpf.DatapathHostCell
+}
+
+func newCells() *cells {
+	var c cells
+	for generation := range c.rules {
+		c.rules[generation] = map[bpf.VerdictKey][]bpf.VerdictEntry{}
+		c.sources[generation] = map[bpf.DatapathAddress]bpf.DatapathSourceClass{}
+	}
+	return &c
+}
+
+// Rules sets what a workload may match of one component in a generation.
+func (d *Datapath) Rules(generation uint32, key bpf.VerdictKey, entries ...bpf.VerdictEntry) {
+	d.t.Helper()
+	d.cells.rules[generation][key] = entries
+	d.LayRules(generation, d.cells.rules[generation])
+}
+
+// LayRules sets all that workloads may match in a generation.
+func (d *Datapath) LayRules(generation uint32, rules map[bpf.VerdictKey][]bpf.VerdictEntry) {
+	d.t.Helper()
+	laid, bits, err := bpf.LayVerdicts(generation, seed, rules)
+	if err != nil {
+		d.t.Fatalf("lay out rules: %v", err)
+	}
+	d.cells.rules[generation] = rules
+	for at := range d.cells.verdicts[generation] {
+		d.Put(d.Verdicts, at, bpf.DatapathVerdict{})
+	}
+	for at, cell := range laid {
+		d.Put(d.Verdicts, at, cell)
+	}
+	d.cells.verdicts[generation] = laid
+	d.whole(generation, func(whole *bpf.DatapathGenerationFlags) { whole.VerdictBits, whole.Seed = bits, seed })
+}
+
+// Host gives a source of one address its class in a generation.
+func (d *Datapath) Host(generation uint32, address netip.Addr, class bpf.DatapathSourceClass) {
+	d.t.Helper()
+	d.cells.sources[generation][Addr(address)] = class
+	d.LayHosts(generation, d.cells.sources[generation])
+}
+
+// LayHosts gives all sources of one address of a generation their classes.
+func (d *Datapath) LayHosts(generation uint32, sources map[bpf.DatapathAddress]bpf.DatapathSourceClass) {
+	d.t.Helper()
+	laid, bits, err := bpf.LayHosts(generation, seed, sources)
+	if err != nil {
+		d.t.Fatalf("lay out hosts: %v", err)
+	}
+	d.cells.sources[generation] = sources
+	for at := range d.cells.hosts[generation] {
+		d.Put(d.Hosts, at, bpf.DatapathHostCell{})
+	}
+	for at, cell := range laid {
+		d.Put(d.Hosts, at, cell)
+	}
+	d.cells.hosts[generation] = laid
+	d.whole(generation, func(whole *bpf.DatapathGenerationFlags) { whole.HostBits, whole.Seed = bits, seed })
+}
+
+// Flags sets what holds for a generation as a whole.
+func (d *Datapath) Flags(generation uint32, flags bpf.DatapathGenerationFlag) {
+	d.t.Helper()
+	d.whole(generation, func(whole *bpf.DatapathGenerationFlags) { whole.Flags = flags })
+}
