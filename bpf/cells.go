@@ -107,7 +107,7 @@ func LayHosts(generation, seed uint32, hosts map[DatapathAddress]DatapathSourceC
 }
 
 func layHosts(p part, seed uint32, hosts map[DatapathAddress]DatapathSourceClass) (map[uint32]DatapathHostCell, uint8, error) {
-	p.size(len(hosts))
+	p.size((len(hosts) + 1) / len(DatapathHostCell{}.Addresses))
 	keys := make([]homed[DatapathAddress], 0, len(hosts))
 	for address := range hosts {
 		keys = append(keys, homed[DatapathAddress]{p.home(hashHost(seed, address)), address})
@@ -142,7 +142,7 @@ type part struct {
 	bits       uint8  // so many cells are homes, as a power of two
 }
 
-// size has no more homes than twice the cells in use, if there is room: four of five keys or more are at home then,
+// size has homes for twice so many full cells, if there is room, and no more: four of five keys or more are at home then,
 // the others mostly in the same page, and all together in as few pages as that takes.
 func (p *part) size(cells int) {
 	wanted := bits.Len(uint(max(2*cells-1, 0))) //nolint:gosec // not negative
