@@ -53,6 +53,14 @@ const (
 	DatapathAnswerLimitANSWER_UNTOLD_BITS   DatapathAnswerLimit = 28
 )
 
+type DatapathCellRole uint8
+
+const (
+	DatapathCellRoleCELL_FREE DatapathCellRole = 0
+	DatapathCellRoleCELL_HOME DatapathCellRole = 1
+	DatapathCellRoleCELL_AWAY DatapathCellRole = 2
+)
+
 type DatapathCgroupClasses struct {
 	_     structs.HostLayout
 	Count uint32
@@ -277,19 +285,32 @@ const (
 )
 
 type DatapathGenerationFlags struct {
-	_      structs.HostLayout
-	Flags  DatapathGenerationFlag
-	Every  uint32
-	List   uint16
-	Pad    uint16
-	Others [2]DatapathWorkload
+	_           structs.HostLayout
+	Flags       DatapathGenerationFlag
+	Every       uint32
+	List        uint16
+	HostBits    uint8
+	VerdictBits uint8
+	Seed        uint32
+	Others      [2]DatapathWorkload
 }
 
-type DatapathHostKey struct {
-	_          structs.HostLayout
-	Generation uint32
-	Address    DatapathAddress
+type DatapathHostCell struct {
+	_         structs.HostLayout
+	Next      uint32
+	Role      DatapathCellRole
+	Count     uint8
+	Pad       [2]uint8
+	Addresses [2]DatapathAddress
+	Classes   [2]DatapathSourceClass
 }
+
+type DatapathHostLimit uint32
+
+const (
+	DatapathHostLimitHOST_CELLS DatapathHostLimit = 32768
+	DatapathHostLimitHOST_CHAIN DatapathHostLimit = 16
+)
 
 type DatapathInterfaceClasses struct {
 	_     structs.HostLayout
@@ -485,8 +506,10 @@ type DatapathScratch struct {
 		Flags         uint32
 		WorkloadCount uint32
 		Workloads     [8]uint32
-		Protocol      uint32
-		Port          uint32
+		Seed          uint32
+		VerdictBits   uint8
+		Protocol      uint8
+		Port          uint16
 		_             [4]byte
 		First         [2]uint64
 	}
@@ -619,41 +642,33 @@ const (
 )
 
 type DatapathVerdict struct {
-	_       structs.HostLayout
-	Count   uint32
-	More    uint32
-	Entries [10]DatapathVerdictEntry
-}
-
-type DatapathVerdictEntry struct {
 	_         structs.HostLayout
-	Position  uint32
-	FirstPort uint16
-	LastPort  uint16
-	Protocol  uint8
+	Next      uint32
+	Role      DatapathCellRole
 	Flags     DatapathVerdictFlag
 	Pad       [2]uint8
+	Workload  uint32
+	Component DatapathComponent
+	Entries   [6]uint64
 }
 
 type DatapathVerdictFlag uint8
 
 const (
-	DatapathVerdictFlagVERDICT_DENY  DatapathVerdictFlag = 1
-	DatapathVerdictFlagVERDICT_AUDIT DatapathVerdictFlag = 2
+	DatapathVerdictFlagVERDICT_AUDIT DatapathVerdictFlag = 1
+	DatapathVerdictFlagVERDICT_DENY  DatapathVerdictFlag = 2
+	DatapathVerdictFlagVERDICT_MORE  DatapathVerdictFlag = 4
 )
-
-type DatapathVerdictKey struct {
-	_          structs.HostLayout
-	Generation uint32
-	Workload   uint32
-	Component  DatapathComponent
-	Page       DatapathVerdictLimit
-}
 
 type DatapathVerdictLimit uint32
 
 const (
-	DatapathVerdictLimitVERDICT_PAGES DatapathVerdictLimit = 8
+	DatapathVerdictLimitVERDICT_CELLS           DatapathVerdictLimit = 131072
+	DatapathVerdictLimitVERDICT_CHAIN           DatapathVerdictLimit = 128
+	DatapathVerdictLimitVERDICT_LAST_PORT_SHIFT DatapathVerdictLimit = 16
+	DatapathVerdictLimitVERDICT_PROTOCOL_SHIFT  DatapathVerdictLimit = 32
+	DatapathVerdictLimitVERDICT_FLAGS_SHIFT     DatapathVerdictLimit = 40
+	DatapathVerdictLimitVERDICT_POSITION_SHIFT  DatapathVerdictLimit = 42
 )
 
 type DatapathWorkload struct {

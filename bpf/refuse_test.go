@@ -100,14 +100,14 @@ func TestQuestionsThatCannotBeRead(t *testing.T) {
 	g.Put(g.Endpoints, endpoint(resolver, bpftest.TCP), bpf.DatapathEndpointFlagENDPOINT_RESOLVER)
 	for _, test := range []struct {
 		fact    string
-		rules   []bpf.DatapathVerdictEntry
+		rules   []bpf.VerdictEntry
 		verdict uint32
 		flow    bpf.DatapathFlowFlag
 	}{
 		{"no rule for every name", nil, 0, 0},
-		{"a rule that lets every name be asked", []bpf.DatapathVerdictEntry{every(1, 0), every(2, deny)}, 0, 0},
-		{"a rule that refuses every name", []bpf.DatapathVerdictEntry{every(2, deny)}, 1, bpf.DatapathFlowFlagFLOW_DENIED | bpf.DatapathFlowFlagFLOW_ENFORCED_RULE},
-		{"such a rule under AUDIT", []bpf.DatapathVerdictEntry{every(2, deny|audit)}, 0, bpf.DatapathFlowFlagFLOW_AUDITED | bpf.DatapathFlowFlagFLOW_AUDITED_RULE},
+		{"a rule that lets every name be asked", []bpf.VerdictEntry{every(1, 0), every(2, deny)}, 0, 0},
+		{"a rule that refuses every name", []bpf.VerdictEntry{every(2, deny)}, 1, bpf.DatapathFlowFlagFLOW_DENIED | bpf.DatapathFlowFlagFLOW_ENFORCED_RULE},
+		{"such a rule under AUDIT", []bpf.VerdictEntry{every(2, deny|audit)}, 0, bpf.DatapathFlowFlagFLOW_AUDITED | bpf.DatapathFlowFlagFLOW_AUDITED_RULE},
 	} {
 		// Of a name, it matters to no one of these.
 		g.rules(component(bpf.DatapathComponentCOMPONENT_QUESTION, apiSet), every(1, 0))
