@@ -118,7 +118,7 @@ func newGRPCServer(
 	return grpc.NewServer(append(tracing.options(),
 		grpc.ForceServerCodecV2(agents.Codec()),
 		grpc.Creds(guard.Credentials(security.credentials())),
-		grpc.InTapHandle(guard.Tap),
+		grpc.InTapHandle(agents.Tap(guard.Tap)),
 		grpc.ChainUnaryInterceptor(requests.unary, guard.Unary, validator.Unary, fresh.Unary),
 		grpc.ChainStreamInterceptor(requests.stream, guard.Stream, validator.Stream, fresh.Stream),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders),
