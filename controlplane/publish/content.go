@@ -48,7 +48,7 @@ func (c *Content) Snapshot() ([][]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.snapshot == nil {
-		encoded, err := encode((&ruleset.RuleSet{}).Changes(compile.Rules(c.selected, c.domainSets)))
+		encoded, err := encodeWhole(c.selected, c.domainSets)
 		if err != nil {
 			return nil, err
 		}

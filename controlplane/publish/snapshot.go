@@ -1,10 +1,5 @@
 package publish
 
-import (
-	"github.com/nameward/nameward/api/ruleset"
-	"github.com/nameward/nameward/controlplane/compile"
-)
-
 const (
 	// packLimit bounds the changes in one pack, before it is made: packed they are about 64 KiB.
 	packLimit = 256 << 10
@@ -42,7 +37,7 @@ func (c *Content) PackedSnapshot() ([][]byte, error) {
 			return c.joined, nil
 		}
 	}
-	messages, err := encode((&ruleset.RuleSet{}).Changes(compile.Rules(c.selected, c.domainSets)))
+	messages, err := encodeWhole(c.selected, c.domainSets)
 	if err != nil {
 		return nil, err
 	}
