@@ -49,6 +49,7 @@ const (
 // Run runs the policy server until ctx ends, then lets agents and clients leave. The configuration must be
 // valid.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
+	keepSmall()
 	backend, err := openBackend(cfg, log)
 	if err != nil {
 		return err
