@@ -19,28 +19,33 @@ const messageLimit = 64 << 10
 // memory than their encodings, and be in the way of whatever else is made when a fleet comes.
 const wholeAtOnce = 128
 
-// encoding is changes as encoded SyncResponses, in both forms.
+// encoding is changes as encoded SyncResponses, in one of both forms or in both.
 type encoding struct {
-	packer   *pack.Packer
+	packer *pack.Packer
+	// messages are nil from when there is a packed form until somebody asks for them: of changes that streams missed, each
+	// others, they would take more memory than all else that is published.
 	messages [][]byte
 	// short is what packed returned.
 	short [][]byte
+	size  int // of the messages, in bytes
 }
 
-func (e *encoding) size() (bytes int) {
-	for _, message := range e.messages {
-		bytes += len(message)
+func newEncoding(packer *pack.Packer, messages [][]byte) *encoding {
+	e := &encoding{packer: packer, messages: messages}
+	for _, message := range messages {
+		e.size += len(message)
 	}
-	return bytes
+	return e
 }
 
 // packed returns the messages in packed form, or as they are where that gains little.
 func (e *encoding) packed() [][]byte {
-	if e.short == nil {
+	switch {
+	case e.short != nil:
+	case e.size < packMin:
 		e.short = e.messages
-		if e.size() >= packMin {
-			e.short = e.pack()
-		}
+	default:
+		e.short, e.messages = e.pack(), nil
 	}
 	return e.short
 }

@@ -32,7 +32,7 @@ func (c *Content) PackedSnapshot() ([][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if since.size() <= c.packed.size/agedPart {
+		if since.size <= c.packed.size/agedPart {
 			c.joined = append(append([][]byte{}, c.packed.messages...), since.packed()...)
 			return c.joined, nil
 		}
@@ -41,7 +41,7 @@ func (c *Content) PackedSnapshot() ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	whole := encoding{packer: c.packer, messages: messages}
+	whole := newEncoding(c.packer, messages)
 	c.packed = &packed{of: c, messages: whole.packed()}
 	for _, message := range c.packed.messages {
 		c.packed.size += len(message)
