@@ -49,7 +49,7 @@ const (
 // Run runs the policy server until ctx ends, then lets agents and clients leave. The configuration must be
 // valid.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
-	keepSmall()
+	giveBack := keepSmall()
 	backend, err := openBackend(cfg, log)
 	if err != nil {
 		return err
@@ -89,7 +89,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	g, groupCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	loops, stopLoops := context.WithCancel(groupCtx)
 	defer stopLoops()
-	for _, run := range append(stages.loops(healthServer, log), open.backups.run, keeping.roles.Run, security.run) {
+	for _, run := range append(stages.loops(healthServer, log), open.backups.run, keeping.roles.Run, security.run, giveBack) {
 		g.Go(func() error { return run(loops) })
 	}
 	g.Go(func() error { return serve(server, open.api, log) })
