@@ -17,7 +17,7 @@ const (
 	// does: that costs a collection, and what is needed again has to be fetched again.
 	spareInterval, giveBackInterval = 5 * time.Second, time.Minute
 	// leastSpare is what is worth a collection.
-	leastSpare = 32 << 20
+	leastSpare = 16 << 20
 	// quietPart is the part of what is spare that a server in which little happens allocates in spareInterval at most.
 	quietPart = 4
 )

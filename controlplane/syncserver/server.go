@@ -134,26 +134,27 @@ func (s *Server) Sync(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agent
 // goroutines, and what receives is this one.
 func (s *Server) serve(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agentv1.SyncResponse]) error {
 	ctx := stream.Context()
-	end := endOf(ctx)
+	end := enderOf(ctx)
 	if end == nil {
 		return errNotTapped
 	}
-	// Contexts that were made of the first, by who judges the caller, end the stream as well.
-	defer context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })()
+	// Who judges callers ends a context that was made of the first.
+	defer context.AfterFunc(ctx, func() {
+		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+			end.end(cause)
+		}
+	})()
 	hello, err := s.greet(ctx, stream)
 	if err != nil {
 		return err
 	}
-	session := newSession(s, stream, end)
+	session := newSession(s, stream, end.end)
 	if err := s.attend(ctx, session, hello); err != nil {
 		return err
 	}
-	err = session.read(ctx)
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		err = cause
-	}
-	session.over(err)
-	return err
+	cause, told := end.causeOf(session.read(ctx))
+	session.over(cause)
+	return told
 }
 
 // greet waits for the agent to say who it is.

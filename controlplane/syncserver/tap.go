@@ -8,8 +8,7 @@ import (
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
 )
 
-// endKey is that of what ends a stream, in its context.
-type endKey struct{}
+type enderKey struct{}
 
 // Tap has the server end streams of agents whenever it wants: what receives on a stream is ended by the context that gRPC
 // gave it when its headers came, and by no context that is made of it later. Without that, each stream would need a
@@ -24,8 +23,8 @@ func (s *Server) Tap(before tap.ServerInHandle) tap.ServerInHandle {
 		if err != nil {
 			return ctx, err
 		}
-		ctx, end := context.WithCancelCause(ctx)
-		return context.WithValue(ctx, endKey{}, end), nil
+		ctx, cancel := context.WithCancel(ctx)
+		return context.WithValue(ctx, enderKey{}, &ender{log: s.log, cancel: cancel}), nil
 	}
 }
 
@@ -43,10 +42,4 @@ func elsewhere(ctx context.Context, info *tap.Info, call tap.ServerInHandle) (co
 	}()
 	r := <-called
 	return r.ctx, r.err
-}
-
-// endOf returns what ends the stream of a context; nil when its headers came past Tap.
-func endOf(ctx context.Context) context.CancelCauseFunc {
-	end, _ := ctx.Value(endKey{}).(context.CancelCauseFunc)
-	return end
 }
