@@ -67,6 +67,7 @@ func (c *connections) Accept() (net.Conn, error) {
 			c.refuse(conn, reason)
 			continue
 		}
+		counted.ready.open(conn)
 		c.open.Add(1)
 		c.accepted.Add(1)
 		return counted, nil
@@ -137,6 +138,7 @@ type countedConnection struct {
 	counts          *connections
 	from            netip.Addr
 	closed, greeted sync.Once
+	ready           readyRead
 }
 
 // Greeted says that the handshake is over; see access.Greeted.

@@ -11,8 +11,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -20,6 +18,7 @@ import (
 	"github.com/nameward/nameward/controlplane/access"
 	"github.com/nameward/nameward/controlplane/adminserver"
 	"github.com/nameward/nameward/controlplane/store"
+	"github.com/nameward/nameward/controlplane/syncserver"
 )
 
 const (
@@ -32,8 +31,9 @@ const (
 	maxHeaders = 64 << 10
 	// Windows of a fixed size: gRPC would otherwise send pings to find a good one, for each node.
 	streamWindow, connectionWindow = 1 << 20, 2 << 20
-	// Each connection has such a buffer for as long as it lives, and what agents say is short. gRPC's own is 32 KiB.
-	readBuffer = 4 << 10
+	// A connection has such a buffer while something is read, and what agents say is short. gRPC's own is 32 KiB. By TLS
+	// it has none: each connection would keep it, and TLS has one of its own from which a record is read piece by piece.
+	readBuffer, readBufferTLS = 4 << 10, 0
 	// A connection has such a buffer while something is written: in a fan-out, all have. gRPC's own is 32 KiB.
 	writeBuffer = 8 << 10
 	// A connection that is silent for so long is asked whether it lives. The answer has its time: a node
@@ -49,6 +49,7 @@ const (
 // Run runs the policy server until ctx ends, then lets agents and clients leave. The configuration must be
 // valid.
 func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
+	giveBack := keepSmall()
 	backend, err := openBackend(cfg, log)
 	if err != nil {
 		return err
@@ -88,7 +89,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 	g, groupCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	loops, stopLoops := context.WithCancel(groupCtx)
 	defer stopLoops()
-	for _, run := range append(stages.loops(healthServer, log), open.backups.run, keeping.roles.Run, security.run) {
+	for _, run := range append(stages.loops(healthServer, log), open.backups.run, keeping.roles.Run, security.run, giveBack) {
 		g.Go(func() error { return run(loops) })
 	}
 	g.Go(func() error { return serve(server, open.api, log) })
@@ -112,18 +113,18 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) (err error) {
 }
 
 func newGRPCServer(
-	credentials credentials.TransportCredentials, codec encoding.CodecV2, requests *requests, guard *access.Guard,
+	security *security, agents *syncserver.Server, requests *requests, guard *access.Guard,
 	validator *adminserver.Validator, fresh *adminserver.Fresh, tracing *tracing,
 ) *grpc.Server {
 	return grpc.NewServer(append(tracing.options(),
-		grpc.ForceServerCodecV2(codec),
-		grpc.Creds(guard.Credentials(credentials)),
-		grpc.InTapHandle(guard.Tap),
+		grpc.ForceServerCodecV2(agents.Codec()),
+		grpc.Creds(guard.Credentials(security.credentials())),
+		grpc.InTapHandle(agents.Tap(guard.Tap)),
 		grpc.ChainUnaryInterceptor(requests.unary, guard.Unary, validator.Unary, fresh.Unary),
 		grpc.ChainStreamInterceptor(requests.stream, guard.Stream, validator.Stream, fresh.Stream),
 		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
-		grpc.ReadBufferSize(readBuffer), grpc.WriteBufferSize(writeBuffer),
+		grpc.ReadBufferSize(security.readBuffer()), grpc.WriteBufferSize(writeBuffer),
 		grpc.StaticStreamWindowSize(streamWindow), grpc.StaticConnWindowSize(connectionWindow),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),

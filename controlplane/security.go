@@ -40,6 +40,14 @@ func (s *security) credentials() credentials.TransportCredentials {
 	return transport.NewServerCredentials(s.source, s.refusals)
 }
 
+// readBuffer is what gRPC reads from a connection through.
+func (s *security) readBuffer() int {
+	if s.source == nil {
+		return readBuffer
+	}
+	return readBufferTLS
+}
+
 // peers are the credentials by which this server speaks to the others on its storage.
 func (s *security) peers() credentials.TransportCredentials {
 	if s.source == nil {

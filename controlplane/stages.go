@@ -84,7 +84,7 @@ func (s stages) server(security *security, tracing *tracing, keeping *keeping, s
 	if err != nil {
 		return nil, nil, fmt.Errorf("make validator: %w", err)
 	}
-	server := newGRPCServer(security.credentials(), s.agents.Codec(), s.requests, keeping.guard, validator, adminserver.NewFresh(s.store, log), tracing)
+	server := newGRPCServer(security, s.agents, s.requests, keeping.guard, validator, adminserver.NewFresh(s.store, log), tracing)
 	nodes := adminserver.NewNodeService(s.store, s.mappings, s.flows, s.agents, log, stopping)
 	observations := adminserver.NewObservationService(s.store, s.mappings, s.flows, log, stopping)
 	if s.peers != nil {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/mem"
 )
 
 const (
@@ -166,6 +167,25 @@ func (c *peekedConn) Read(b []byte) (int, error) {
 		return 1, nil
 	}
 	return c.Conn.Read(b) //nolint:wrapcheck // of the connection
+}
+
+// readyReader is what gRPC reads with where a connection has it: it waits until something is there, and takes a buffer
+// from the pool for it only then.
+type readyReader interface {
+	ReadOnReady(size int, pool mem.BufferPool) (buffer *[]byte, n int, err error)
+}
+
+// ReadOnReady is of a readyReader, as far as the connection is one.
+func (c *peekedConn) ReadOnReady(size int, pool mem.BufferPool) (buffer *[]byte, n int, err error) {
+	if ready, ok := c.Conn.(readyReader); ok && len(c.first) == 0 {
+		return ready.ReadOnReady(size, pool) //nolint:wrapcheck // of the connection
+	}
+	buffer = pool.Get(size)
+	if n, err = c.Read(*buffer); n == 0 {
+		pool.Put(buffer)
+		buffer = nil
+	}
+	return buffer, n, err
 }
 
 // linger reads until the peer has read what was said and goes, for a short time.

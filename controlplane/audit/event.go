@@ -171,13 +171,14 @@ func bounded(text string) string {
 
 // encode returns the line of an event. Fields come in the order of their numbers, so the name is first.
 func encode(event *namewardv1.AuditEvent) ([]byte, error) {
-	text, err := protojson.Marshal(event)
+	// Every change has such a line: as text it is about twice as long, and nothing is to grow on the way there.
+	text, err := protojson.MarshalOptions{}.MarshalAppend(make([]byte, 0, 2*proto.Size(event)+64), event)
 	if err != nil {
 		return nil, fmt.Errorf("encode audit event: %w", err)
 	}
-	var line bytes.Buffer
+	line := bytes.NewBuffer(make([]byte, 0, len(text)+1))
 	// protojson puts blanks where it likes, so that nobody counts on them.
-	if err := json.Compact(&line, text); err != nil {
+	if err := json.Compact(line, text); err != nil {
 		return nil, fmt.Errorf("encode audit event: %w", err)
 	}
 	line.WriteByte('\n')

@@ -193,7 +193,11 @@ func (s *segments) writePending() {
 	s.mu.Lock()
 	waiting := s.pending
 	s.pending = nil
-	var lines []byte
+	size := 0
+	for _, e := range waiting {
+		size += len(e.line)
+	}
+	lines := make([]byte, 0, size)
 	for _, e := range waiting {
 		lines = append(lines, e.line...)
 	}

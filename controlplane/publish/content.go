@@ -48,7 +48,7 @@ func (c *Content) Snapshot() ([][]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.snapshot == nil {
-		encoded, err := encode((&ruleset.RuleSet{}).Changes(compile.Rules(c.selected, c.domainSets)))
+		encoded, err := encodeWhole(c.selected, c.domainSets)
 		if err != nil {
 			return nil, err
 		}
@@ -64,6 +64,12 @@ func (c *Content) ChangesFrom(from *Content) ([][]byte, error) {
 	delta, err := c.delta(from)
 	if err != nil {
 		return nil, err
+	}
+	if delta.messages == nil {
+		// Agents that read no packed changes are few, but where there is one there may be others.
+		if delta.messages, err = encode(from.changes(c)); err != nil {
+			return nil, err
+		}
 	}
 	return delta.messages, nil
 }
@@ -94,7 +100,7 @@ func (c *Content) delta(from *Content) (*encoding, error) {
 	if c.deltas == nil {
 		c.deltas = map[ruleset.ID]*encoding{}
 	}
-	delta := &encoding{packer: c.packer, messages: messages}
+	delta := newEncoding(c.packer, messages)
 	c.deltas[from.ID] = delta
 	return delta, nil
 }

@@ -1,10 +1,5 @@
 package publish
 
-import (
-	"github.com/nameward/nameward/api/ruleset"
-	"github.com/nameward/nameward/controlplane/compile"
-)
-
 const (
 	// packLimit bounds the changes in one pack, before it is made: packed they are about 64 KiB.
 	packLimit = 256 << 10
@@ -37,16 +32,16 @@ func (c *Content) PackedSnapshot() ([][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if since.size() <= c.packed.size/agedPart {
+		if since.size <= c.packed.size/agedPart {
 			c.joined = append(append([][]byte{}, c.packed.messages...), since.packed()...)
 			return c.joined, nil
 		}
 	}
-	messages, err := encode((&ruleset.RuleSet{}).Changes(compile.Rules(c.selected, c.domainSets)))
+	messages, err := encodeWhole(c.selected, c.domainSets)
 	if err != nil {
 		return nil, err
 	}
-	whole := encoding{packer: c.packer, messages: messages}
+	whole := newEncoding(c.packer, messages)
 	c.packed = &packed{of: c, messages: whole.packed()}
 	for _, message := range c.packed.messages {
 		c.packed.size += len(message)

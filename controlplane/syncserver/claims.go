@@ -106,6 +106,15 @@ func (c *claims) end(id node.ID, cause error) {
 	}
 }
 
+// endAll ends the sessions of all nodes.
+func (c *claims) endAll(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.sessions {
+		s.end(cause)
+	}
+}
+
 // notify has the writers of all sessions look.
 func (c *claims) notify() {
 	c.mu.Lock()

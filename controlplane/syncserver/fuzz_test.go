@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -104,6 +105,10 @@ func (f fixture) say(t testing.TB, says ...*agentv1.SyncRequest) error {
 	}
 	ctx, cancel := context.WithCancel(peer.NewContext(context.Background(), &peer.Peer{Addr: &net.TCPAddr{}, AuthInfo: plain}))
 	defer cancel()
+	tapped := f.Tap(func(ctx context.Context, _ *tap.Info) (context.Context, error) { return ctx, nil })
+	if ctx, err = tapped(ctx, &tap.Info{FullMethodName: agentv1.SyncService_Sync_FullMethodName}); err != nil {
+		t.Fatal(err)
+	}
 	return f.Sync(&stream{ctx, f.Codec(), says})
 }
 

@@ -28,7 +28,7 @@ const (
 	drainGrace   = 500 * time.Millisecond
 )
 
-// Server serves nameward.agent.v1.SyncService. The grpc.Server must use Codec.
+// Server serves nameward.agent.v1.SyncService. The grpc.Server must use Codec and Tap.
 type Server struct {
 	agentv1.UnimplementedSyncServiceServer
 
@@ -119,6 +119,7 @@ func (s *Server) Drain() {
 	case <-timer.C:
 	}
 	close(s.stopped)
+	s.claims.endAll(errStopping)
 }
 
 // Collectors returns the metrics.
@@ -129,43 +130,68 @@ func (s *Server) Sync(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agent
 	return toStatus(s.log, s.serve(stream))
 }
 
+// serve lives as long as the stream, and so does the stack that it once needed: what needs much is done on other
+// goroutines, and what receives is this one.
 func (s *Server) serve(stream grpc.BidiStreamingServer[agentv1.SyncRequest, agentv1.SyncResponse]) error {
-	ctx, cancel := context.WithCancelCause(stream.Context())
-	defer cancel(nil)
-	hello := make(chan *agentv1.Hello, 1)
-	// This goroutine lives as long as the stream, and so does the stack that it once needed: what needs much is done on
-	// others. Those that receive outlive this function by what it takes to see that the stream has ended: nothing but
-	// the return of the handler ends Recv. By then the session is over, so they do no more.
+	ctx := stream.Context()
+	end := enderOf(ctx)
+	if end == nil {
+		return errNotTapped
+	}
+	// Who judges callers ends a context that was made of the first.
+	defer context.AfterFunc(ctx, func() {
+		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+			end.end(cause)
+		}
+	})()
+	hello, err := s.greet(ctx, stream)
+	if err != nil {
+		return err
+	}
+	session := newSession(s, stream, end.end)
+	if err := s.attend(ctx, session, hello); err != nil {
+		return err
+	}
+	cause, told := end.causeOf(session.read(ctx))
+	session.over(cause)
+	return told
+}
+
+// greet waits for the agent to say who it is.
+func (s *Server) greet(ctx context.Context, stream grpc.BidiStreamingServer[agentv1.SyncRequest, agentv1.SyncResponse]) (*agentv1.Hello, error) {
+	came, failed := make(chan *agentv1.Hello, 1), make(chan error, 1)
+	// It outlives this function by what it takes to see that the stream has ended.
 	go func() {
 		first, err := stream.Recv()
 		switch {
 		case err != nil:
-			cancel(err)
+			failed <- err
 		case first.GetHello() == nil:
-			cancel(errNoHello)
+			failed <- errNoHello
 		default:
-			hello <- first.GetHello()
+			came <- first.GetHello()
 		}
 	}()
 	timer := time.NewTimer(helloTimeout)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
+	case err := <-failed:
+		return nil, err
 	case <-s.draining:
-		return s.refuseStopping()
+		return nil, s.refuseStopping()
 	case <-timer.C:
-		return errHelloLate
-	case greeting := <-hello:
-		timer.Stop()
+		return nil, errHelloLate
+	case hello := <-came:
 		if s.Draining() {
-			return s.refuseStopping()
+			return nil, s.refuseStopping()
 		}
-		return s.attend(ctx, newSession(s, stream, cancel), greeting)
+		return hello, nil
 	}
 }
 
-// attend serves an agent that has said who it is.
+// attend has an agent that has said who it is speak for its node, and sends it what it wants.
 func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.Hello) error {
 	joined := make(chan error, 1)
 	go func() {
@@ -179,20 +205,12 @@ func (s *Server) attend(ctx context.Context, session *session, hello *agentv1.He
 	if err := <-joined; err != nil {
 		return err
 	}
-	defer s.claims.release(session, session.leave)
-	defer session.end(nil)
-	defer session.writer.subscription.Close()
-	go func() { session.cancel(session.read(ctx)) }()
-	var err error
 	select {
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	case <-s.stopped:
-		err = errStopping
+	case <-s.stopped: // before the session could be ended with the others
+		session.end(errStopping)
+	default:
 	}
-	session.writer.left(err)
-	s.log.Info("node left", "node", session.id.String(), "err", err)
-	return err
+	return nil
 }
 
 // join makes the session the one that speaks for its node. The function returned gives up the place among those that

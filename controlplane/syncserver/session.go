@@ -163,6 +163,15 @@ func (s *session) end(cause error) {
 	s.cancel(cause)
 }
 
+// over gives the node up when the stream has ended.
+func (s *session) over(err error) {
+	s.writer.left(err)
+	s.server.log.Info("node left", "node", s.id.String(), "err", err)
+	s.writer.subscription.Close()
+	s.end(nil)
+	s.server.claims.release(s, s.leave)
+}
+
 // read takes in what the agent says behind its hello, until the stream ends.
 func (s *session) read(ctx context.Context) error {
 	var in incoming

@@ -21,6 +21,7 @@ var (
 	errStopping  = errors.New("server is stopping")
 	errForgotten = errors.New("the node was forgotten")
 	errBehind    = errors.New("this server is behind and cannot catch up: another one may be ahead")
+	errNotTapped = errors.New("the stream has not come by way of Tap")
 	// errNotTheNode is followed by who it is instead.
 	errNotTheNode = errors.New("an agent speaks for its own node alone")
 )
