@@ -10,7 +10,7 @@ import (
 
 // garbageShare is how much garbage may lie about, in percent of what is in use. Go's own share, 100, would have a server
 // keep as much room as it needs for all of its policies and nodes.
-const garbageShare = 50
+const garbageShare = 75
 
 const (
 	// spareInterval is how often a server looks whether it has memory to give back, giveBackInterval how often at most it
