@@ -26,20 +26,30 @@ func TestAlwaysAllowedOnTheLink(t *testing.T) {
 			head           []byte
 		}{
 			{
-				"DHCP to one host", []string{"udp4", ":68"}, []string{"udp4", ":67"},
+				"DHCP to one host",
+				[]string{"udp4", ":68"},
+				[]string{"udp4", ":67"},
 				&net.UDPAddr{IP: lab.ResolverV4.AsSlice(), Port: 67}, &net.UDPAddr{IP: lab.RogueV4.AsSlice(), Port: 67}, nil,
 			},
 			{
-				"DHCPv6 to one host", []string{"udp6", "[::]:546"}, []string{"udp6", "[::]:547"},
+				"DHCPv6 to one host",
+				[]string{"udp6", "[::]:546"},
+				[]string{"udp6", "[::]:547"},
 				&net.UDPAddr{IP: lab.ResolverV6.AsSlice(), Port: 547}, &net.UDPAddr{IP: lab.RogueV6.AsSlice(), Port: 547}, nil,
 			},
 			{
-				"a neighbour solicitation to one host", []string{"ip6:ipv6-icmp", "::"}, []string{"ip6:ipv6-icmp", "::"},
-				&net.IPAddr{IP: lab.ResolverV6.AsSlice()}, &net.IPAddr{IP: lab.RogueV6.AsSlice()}, []byte{135, 0, 0, 0, 0, 0, 0, 0},
+				"a neighbour solicitation to one host",
+				[]string{"ip6:ipv6-icmp", "::"},
+				[]string{"ip6:ipv6-icmp", "::"},
+				&net.IPAddr{IP: lab.ResolverV6.AsSlice()}, &net.IPAddr{IP: lab.RogueV6.AsSlice()},
+				[]byte{135, 0, 0, 0, 0, 0, 0, 0},
 			},
 			{
-				"a report of listeners to one host", []string{"ip6:ipv6-icmp", "::"}, []string{"ip6:ipv6-icmp", "::"},
-				&net.IPAddr{IP: lab.ResolverV6.AsSlice()}, &net.IPAddr{IP: lab.RogueV6.AsSlice()}, []byte{143, 0, 0, 0, 0, 0, 0, 0},
+				"a report of listeners to one host",
+				[]string{"ip6:ipv6-icmp", "::"},
+				[]string{"ip6:ipv6-icmp", "::"},
+				&net.IPAddr{IP: lab.ResolverV6.AsSlice()}, &net.IPAddr{IP: lab.RogueV6.AsSlice()},
+				[]byte{143, 0, 0, 0, 0, 0, 0, 0},
 			},
 		} {
 			t.Run(way.name, func(t *testing.T) {
