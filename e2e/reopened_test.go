@@ -1,9 +1,11 @@
 package e2e_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -197,7 +199,7 @@ func (f *fleet) track(source, destination netip.AddrPort, state uint8, original 
 
 func connectFrom(from *lab.Namespace, source, destination netip.AddrPort) error {
 	return from.Do(func() error {
-		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(source), Timeout: 5 * time.Second}
+		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(source), Timeout: 5 * time.Second, Control: reuseAddress}
 		conn, err := dialer.Dial("tcp", destination.String())
 		if err != nil {
 			return err
@@ -205,4 +207,14 @@ func connectFrom(from *lab.Namespace, source, destination netip.AddrPort) error 
 		_ = conn.(*net.TCPConn).SetLinger(0) // so that the port can be used again at once
 		return conn.Close()
 	})
+}
+
+// reuseAddress lets a port be bound again while a process that another test just begins still holds the socket that was
+// closed: a child has all files until it executes its program.
+func reuseAddress(_, _ string, c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	})
+	return errors.Join(err, failed)
 }
