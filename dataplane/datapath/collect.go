@@ -45,8 +45,9 @@ func (d *Datapath) collect(c clock) (tight bool, err error) {
 	if err := d.locked(func() error { return d.clear(found, before, c) }); err != nil {
 		return false, err
 	}
-	// From 7/8 of the room on, what has expired must not push out what lives.
-	tight = found.held > uint64(d.kernel.Mappings.MaxEntries())/8*7
+	// From 7/8 of the room on, what has expired must not push out what lives. What the table has beyond
+	// that may lie idle in the lists that the kernel keeps by CPU.
+	tight = found.held > uint64(d.cfg.MaxMappings)/8*7
 	d.tight.Store(tight)
 	d.counted.Store(found.created)
 	return tight, d.locked(func() error { return d.journal.forget(c, int(d.cfg.MaxMappings)) })
@@ -55,7 +56,7 @@ func (d *Datapath) collect(c clock) (tight bool, err error) {
 // growsFast reports whether so many mappings were made since the last pass that room may be tight.
 func (d *Datapath) growsFast() bool {
 	created, err := d.kernel.counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED)
-	return err == nil && created-d.counted.Load() > uint64(d.kernel.Mappings.MaxEntries())/8
+	return err == nil && created-d.counted.Load() > uint64(d.cfg.MaxMappings)/8
 }
 
 // takeStock passes over all mappings. A page lives if it expires after a time, in ticks.

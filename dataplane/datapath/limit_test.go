@@ -263,18 +263,17 @@ func TestPagesBehindTheLastLivingAreCollected(t *testing.T) {
 // TestTightRoomIsCleared: where room is tight, what has expired goes at once, so that it pushes out nothing.
 func TestTightRoomIsCleared(t *testing.T) {
 	f := newFixture(t, func(cfg *Config) { cfg.MaxMappings = 512 })
-	room := int(f.kernel.Mappings.MaxEntries())
 	clock, err := readClock()
 	if err != nil {
 		t.Fatal(err)
 	}
 	doors := map[door]uint64{}
-	for i := range room * 15 / 16 {
+	for i := range f.cfg.MaxMappings * 15 / 16 {
 		expiry := clock.now.Add(time.Hour)
 		if i%2 == 0 {
 			expiry = clock.now.Add(time.Minute)
 		}
-		doors[door{netip.MustParseAddr(rotated(i)), 1}] = clock.toTicks(expiry)
+		doors[door{netip.MustParseAddr(rotated(int(i))), 1}] = clock.toTicks(expiry)
 	}
 	if err := f.locked(func() error { return f.remap(doors) }); err != nil {
 		t.Fatal(err)
