@@ -49,7 +49,7 @@ demo: install-runtime build ## Show the main job on a small internet in network 
 
 .PHONY: test
 test: install-test ## Pass every test, the privileged and end-to-end ones included, and a slice under the oldest kernel (root)
-	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -timeout 60m $(PACKAGES)
+	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -parallel 3 -timeout 60m $(PACKAGES)
 	$(MAKE) --no-print-directory manifests
 	$(MAKE) --no-print-directory kernels-slice
 

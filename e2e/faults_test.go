@@ -79,7 +79,7 @@ const (
 func newFaulty(t *testing.T) *faulty {
 	t.Helper()
 	f := &faulty{random: rand.New(rand.NewPCG(*faultsSeed, 1)), injected: map[string]int{}} //nolint:gosec // the same for a seed
-	f.backend = []string{"nft", "legacy"}[*faultsSeed%2]
+	f.backend = backends[*faultsSeed%2]
 	f.fleet = newServer(t, newLab(t), "--iptables", f.backend, "--dns-query-timeout", faultsQueryTimeout.String(), "--max-mappings", fmt.Sprint(maxMappings))
 	f.disk = filepath.Join(f.Dir, "agent")
 	f.must(os.Mkdir(f.disk, 0o700))
@@ -187,7 +187,7 @@ func (f *faulty) stepClock(t *testing.T) {
 
 // writeRules has somebody add rules and delete them, in either backend, as fast as iptables does.
 func (f *faulty) writeRules(t *testing.T) {
-	backend := []string{"nft", "legacy"}[f.random.IntN(2)]
+	backend := backends[f.random.IntN(2)]
 	stop, done := make(chan struct{}), make(chan error, 1)
 	go func() {
 		for {

@@ -163,7 +163,7 @@ func TestUnitCapabilitiesAreNeeded(t *testing.T) {
 		out, err := confined(t, l, u, without, append(append([]string{"check"}, l.AgentFlags()...), "--iptables", backend)...).CombinedOutput()
 		return string(out), err
 	}
-	for _, backend := range []string{"nft", "legacy"} {
+	for _, backend := range backends {
 		if out, err := check("", backend); err != nil || strings.Contains(out, "FAILED") {
 			t.Errorf("all of them, %s: %v\n%s", backend, err, out)
 		}

@@ -138,9 +138,14 @@ func newServer(t *testing.T, l *lab.Lab, agentFlags ...string) *fleet {
 	return f
 }
 
-// forEachBackend runs a test on both iptables backends.
+// backends are iptables' own, by the names of the agent's flag.
+var backends = []string{"nft", "legacy"}
+
+// forEachBackend runs a test on both, beside others.
 func forEachBackend(t *testing.T, test func(t *testing.T, backend string)) {
-	for _, backend := range []string{"nft", "legacy"} {
+	t.Helper()
+	t.Parallel()
+	for _, backend := range backends {
 		t.Run(backend, func(t *testing.T) { test(t, backend) })
 	}
 }

@@ -101,44 +101,48 @@ func (p *processes) connectTo(resolver netip.Addr, name string, uid int) error {
 
 // TestProcesses: a workload selects the node's own processes by what all of its fields say, and no others.
 func TestProcesses(t *testing.T) {
-	forEachBackend(t, func(t *testing.T, backend string) {
-		p := newProcesses(t, "--iptables", backend)
-		unit := p.slice + "/" + p.unit
-		type actor struct {
-			uid    int
-			cgroup string
-		}
-		for _, test := range []struct {
-			fact     string
-			workload *namewardv1.Workload
-			in, out  []actor
-		}{
-			{"by user", &namewardv1.Workload{Uid: proto.Uint32(1000)}, []actor{{1000, "/"}}, []actor{{1001, "/"}, {0, "/"}}},
-			{"root", &namewardv1.Workload{Uid: proto.Uint32(0)}, []actor{{0, "/"}}, []actor{{1000, "/"}}},
-			{"by control group and below", &namewardv1.Workload{Cgroup: p.slice}, []actor{{0, p.slice}, {1000, p.slice + "/job/1"}}, []actor{{0, p.other}, {0, "/"}}},
-			{
-				"by unit and below", &namewardv1.Workload{SystemdUnit: p.unit},
-				[]actor{{0, unit}, {0, unit + "/sub"}, {0, p.other + "/" + p.unit}},
-				[]actor{{0, p.slice + "/else.service/" + p.unit}, {0, p.slice + "/x/" + p.unit}, {0, "/"}},
-			},
-			{"by unit, a slice", &namewardv1.Workload{SystemdUnit: p.slice[1:]}, []actor{{0, unit}}, []actor{{0, p.other}}},
-			{
-				"by all at once", &namewardv1.Workload{Uid: proto.Uint32(1000), Cgroup: p.slice, SystemdUnit: p.unit},
-				[]actor{{1000, unit}},
-				[]actor{{0, unit}, {1000, p.slice}, {1000, p.other + "/" + p.unit}},
-			},
-		} {
-			t.Run(test.fact, func(t *testing.T) {
-				p.put(policyFor(test.workload))
-				for _, a := range test.in {
-					p.expect(t, a.uid, a.cgroup, true)
-				}
-				for _, a := range test.out {
-					p.expect(t, a.uid, a.cgroup, false)
-				}
-			})
-		}
-	})
+	for _, backend := range backends {
+		t.Run(backend, func(t *testing.T) { testProcesses(t, backend) })
+	}
+}
+
+func testProcesses(t *testing.T, backend string) {
+	p := newProcesses(t, "--iptables", backend)
+	unit := p.slice + "/" + p.unit
+	type actor struct {
+		uid    int
+		cgroup string
+	}
+	for _, test := range []struct {
+		fact     string
+		workload *namewardv1.Workload
+		in, out  []actor
+	}{
+		{"by user", &namewardv1.Workload{Uid: proto.Uint32(1000)}, []actor{{1000, "/"}}, []actor{{1001, "/"}, {0, "/"}}},
+		{"root", &namewardv1.Workload{Uid: proto.Uint32(0)}, []actor{{0, "/"}}, []actor{{1000, "/"}}},
+		{"by control group and below", &namewardv1.Workload{Cgroup: p.slice}, []actor{{0, p.slice}, {1000, p.slice + "/job/1"}}, []actor{{0, p.other}, {0, "/"}}},
+		{
+			"by unit and below", &namewardv1.Workload{SystemdUnit: p.unit},
+			[]actor{{0, unit}, {0, unit + "/sub"}, {0, p.other + "/" + p.unit}},
+			[]actor{{0, p.slice + "/else.service/" + p.unit}, {0, p.slice + "/x/" + p.unit}, {0, "/"}},
+		},
+		{"by unit, a slice", &namewardv1.Workload{SystemdUnit: p.slice[1:]}, []actor{{0, unit}}, []actor{{0, p.other}}},
+		{
+			"by all at once", &namewardv1.Workload{Uid: proto.Uint32(1000), Cgroup: p.slice, SystemdUnit: p.unit},
+			[]actor{{1000, unit}},
+			[]actor{{0, unit}, {1000, p.slice}, {1000, p.other + "/" + p.unit}},
+		},
+	} {
+		t.Run(test.fact, func(t *testing.T) {
+			p.put(policyFor(test.workload))
+			for _, a := range test.in {
+				p.expect(t, a.uid, a.cgroup, true)
+			}
+			for _, a := range test.out {
+				p.expect(t, a.uid, a.cgroup, false)
+			}
+		})
+	}
 }
 
 // TestUnionOfWorkloads: the rules of all policies that select a process decide, in their order.
