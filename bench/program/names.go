@@ -63,7 +63,7 @@ func (n *node) names(ctx context.Context, names []string, counts []int) (result 
 	result.Tables = []report.Table{table}
 	result.Plots = []report.Plot{{
 		File: "program-names.svg", Title: lines.title("A DNS response takes %s with 100 names known and %s with the most", ours),
-		X: "names known", Y: "time of the program for a response with one address", LogX: true, LogY: true, FormatY: report.Nanoseconds,
+		X: "names known", Y: "time of the program for a response with one address", LogX: true, LogY: true, NanosecondsY: true,
 		Lines: lines.list, Ours: ours,
 		Alternate: "Time of one DNS response against the number of names known: Nameward stays nearly level below a microsecond, the baselines with an LPM trie lie above and rise.",
 	}}

@@ -63,7 +63,7 @@ func (n *node) sets(ctx context.Context, names []string, counts []int) (result r
 	result.Tables = []report.Table{table}
 	result.Plots = []report.Plot{{
 		File: "program-sets.svg", Title: lines.title("A verdict takes %s with one domain set and %s with 10,000, each with its rule", verdictHot),
-		X: "domain sets, each with a rule of its own", Y: "time of the program", LogX: true, FormatY: report.Nanoseconds, StartYAtZero: true,
+		X: "domain sets, each with a rule of its own", Y: "time of the program", LogX: true, NanosecondsY: true, StartYAtZero: true,
 		Lines: lines.list, Ours: verdictHot,
 		Alternate: "Time of a verdict and of a response against the number of domain sets: all lines are nearly level.",
 	}}
