@@ -19,6 +19,7 @@ import (
 	"github.com/nameward/nameward/bench/node"
 	"github.com/nameward/nameward/bench/path"
 	"github.com/nameward/nameward/bench/program"
+	"github.com/nameward/nameward/bench/programs"
 	"github.com/nameward/nameward/bench/report"
 	"github.com/nameward/nameward/bench/traffic"
 )
@@ -88,7 +89,7 @@ func save(page report.Page, file string, out io.Writer) error {
 }
 
 // measure measures the sections that were chosen, and puts them on the page.
-func (o options) measure(ctx context.Context, all []report.Section, out, log io.Writer) error {
+func (o options) measure(ctx context.Context, all []report.Section, out, log io.Writer) (err error) {
 	chosen, err := choose(all, o.only)
 	if err != nil {
 		return err
@@ -106,12 +107,17 @@ func (o options) measure(ctx context.Context, all []report.Section, out, log io.
 	if config.Names, run.Names, err = o.readNames(log); err != nil {
 		return err
 	}
+	var remove func() error
+	if config.Programs, remove, err = build(ctx, chosen); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	if now := report.Commit(ctx); now != run.Commit {
+		return fmt.Errorf("the tree went from %s to %s while programs were built of it", run.Commit, now)
+	}
 	run.Outcomes, err = measure(ctx, chosen, config, out)
 	if err != nil {
 		return err
-	}
-	if now := report.Commit(ctx); now != run.Commit {
-		run.Commit += " to " + now // sections build what they measure
 	}
 	// Another run may have written to it meanwhile.
 	page, err := o.page(all, run)
@@ -128,6 +134,22 @@ func (o options) measure(ctx context.Context, all []report.Section, out, log io.
 		return errFailed
 	}
 	return nil
+}
+
+// build builds the programs of this tree, if a section needs them.
+func build(ctx context.Context, chosen []report.Section) (dir string, remove func() error, err error) {
+	if !slices.ContainsFunc(chosen, func(s report.Section) bool { return s.Processes }) {
+		return "", func() error { return nil }, nil
+	}
+	// A name as the lab's own, so that the next lab removes it if this process is killed.
+	if dir, err = os.MkdirTemp("", fmt.Sprintf("nameward-lab-%d-programs-", os.Getpid())); err != nil {
+		return "", nil, fmt.Errorf("make directory of programs: %w", err)
+	}
+	remove = func() error { return os.RemoveAll(dir) }
+	if err := programs.Build(ctx, dir, programs.Server, programs.Agent, programs.Bare, programs.Baseline); err != nil {
+		return "", nil, errors.Join(err, remove())
+	}
+	return dir, remove, nil
 }
 
 // page is what a run is to be added to: a new page if all is measured, or what there is.

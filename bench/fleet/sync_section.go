@@ -30,9 +30,6 @@ const (
 // quietPause is above the time for which acknowledgements are gathered.
 const quietPause = 250 * time.Millisecond
 
-// burstPause is what the server gets to give back what a burst took.
-const burstPause = 15 * time.Second
-
 // synced is one run of all that is measured of a fleet that is told of policies.
 type synced struct {
 	keys *keys
@@ -253,12 +250,12 @@ func (r *synced) burst(ctx context.Context, _ string) error {
 	})
 	r.budget("burst: changes a second that reach all", "≥ "+report.Thousands(r.burstRate), report.Thousands(rate), rate >= r.burstRate)
 	r.budget("burst: server memory after", "≤ 180 MB", report.Bytes(after.resident), after.resident <= burstMemory)
-	pause(ctx, burstPause)
+	pause(ctx, r.size.burstPause)
 	later, err := r.server.use()
 	if err != nil {
 		return err
 	}
-	r.result.Budgets[len(r.result.Budgets)-1].Note = fmt.Sprintf("when the last node has the last change; %v later: %s", burstPause, report.Bytes(later.resident))
+	r.result.Budgets[len(r.result.Budgets)-1].Note = fmt.Sprintf("when the last node has the last change; %v later: %s", r.size.burstPause, report.Bytes(later.resident))
 	return nil
 }
 

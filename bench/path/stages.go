@@ -46,7 +46,7 @@ func stagesInPath(ctx context.Context, config report.Config, x extent) (result r
 	if err != nil {
 		return result, err
 	}
-	defer func() { err = errors.Join(err, v.learning.end()) }()
+	defer func() { err = errors.Join(err, v.end()) }()
 	if err := v.prepare(ctx, asked); err != nil {
 		return result, err
 	}

@@ -15,13 +15,16 @@ type Config struct {
 	Names []string      // domain names to fill tables with: real ones, or made alike; at least a million unless Fast
 	Soak  time.Duration // how long what is measured for a while is measured; 0 for a minute
 	Log   io.Writer
+
+	Programs string // directory with all of package programs, for sections that run processes
 }
 
 // A Section is a work that is measured, as one part of the page.
 type Section struct {
-	Name    string // by which it can be chosen on the command line
-	Half    string // of the system, with whose promises its own are listed
-	Measure func(ctx context.Context, config Config) (Result, error)
+	Name      string // by which it can be chosen on the command line
+	Half      string // of the system, with whose promises its own are listed
+	Processes bool   // it runs programs in processes of their own
+	Measure   func(ctx context.Context, config Config) (Result, error)
 }
 
 // Of says which half of the system sections are about.

@@ -17,9 +17,9 @@ import (
 func Sections() []report.Section {
 	others := []string{noRules, oneRule, emptyRules, ours, queueHeld, queueFree, dnsmasqIPSet, dnsmasqNFT, proxy}
 	return []report.Section{
-		{Name: "queries", Measure: through(others, measureQueries)},
-		{Name: "connect", Measure: through(others, measureConnect)},
-		{Name: "shared-address", Measure: through([]string{emptyRules, ours, queueHeld, dnsmasqIPSet, proxy, proxyOfNames}, measureShared)},
+		{Name: "queries", Processes: true, Measure: through(others, measureQueries)},
+		{Name: "connect", Processes: true, Measure: through(others, measureConnect)},
+		{Name: "shared-address", Processes: true, Measure: through([]string{emptyRules, ours, queueHeld, dnsmasqIPSet, proxy, proxyOfNames}, measureShared)},
 	}
 }
 
@@ -28,7 +28,7 @@ func through(nodes []string, measure func(context.Context, plan, []*way) (report
 	return func(ctx context.Context, config report.Config) (_ report.Result, err error) {
 		p := planOf(config)
 		p.patterns = min(p.patterns, len(config.Names))
-		n, ways, err := newWays(ctx, config.Names[:p.patterns], nodes...)
+		n, ways, err := newWays(ctx, config.Programs, config.Names[:p.patterns], nodes...)
 		if err != nil {
 			return report.Result{}, err
 		}
@@ -54,7 +54,7 @@ type plan struct {
 func planOf(config report.Config) plan {
 	if config.Fast {
 		return plan{
-			patterns: 10_000, rounds: 3, slice: 250 * time.Millisecond,
+			patterns: 10_000, rounds: 3, slice: 150 * time.Millisecond,
 			visitRounds: 8, visits: 100, firstPackets: 10_000, firstPacketsFree: 500,
 			runs: 1, chunks: 6, chunk: 2000,
 		}
