@@ -58,6 +58,8 @@ func (w works) with(measure work) func(context.Context, report.Config) (report.R
 
 func megabytes(bytes float64) string { return fmt.Sprintf("%.0f MB", bytes/1e6) }
 
+func thousands(n int) string { return report.Thousands(float64(n)) }
+
 func milliseconds(d float64) string { return fmt.Sprintf("%.1f ms", d) }
 
 func inMilliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/api/ruleset"
@@ -197,11 +198,16 @@ func reportDNS(known int, learning, empty *conversation, baselines ...*conversat
 		Text:  fmt.Sprintf(dnsText, report.Thousands(float64(asked)), report.Thousands(float64(known))),
 	}
 	response, query := learning.later(responseClock), learning.later(queryClock)
+	var others []string
+	for _, b := range baselines {
+		others = append(others, fmt.Sprintf("%s: %s ns", b.name, report.Thousands(b.later(responseClock).Median())))
+	}
 	r.Budgets = []report.Budget{
 		noted("names in turn are cold in the processor's caches: the question's bucket, the index and the cell of the name, what is known of the answer and the mapping come from memory", report.Budget{
 			Work: "DNS response, one A record, in path", Promise: fmt.Sprintf("≤ %s ns", report.Thousands(responsePromise)),
 			Measured: spread(response) + " ns", Met: response.Median() <= responsePromise,
 			Relative: report.Relative(response.Median(), empty.later(responseClock).Median(), responsePromise, report.EmptyInPath),
+			Beside:   strings.Join(others, ", "),
 		}),
 		noted("a place among the questions is searched for in two buckets of three cache lines each, which are cold", report.Budget{
 			Work: "DNS query that is remembered, in path", Promise: fmt.Sprintf("≤ %s ns", report.Thousands(queryPromise)),

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nameward/nameward/bench/measure"
@@ -74,6 +76,17 @@ func seriesOf(all []measure.Series, name string) measure.Series {
 		}
 	}
 	panic("no variant " + name)
+}
+
+// ratiosOfOthers says what each way that is not ours took of another.
+func ratiosOfOthers(all []measure.Series, baseline string) string {
+	var parts []string
+	for _, s := range all {
+		if !slices.Contains([]string{noRules, oneRule, emptyRules, ours}, s.Name) {
+			parts = append(parts, fmt.Sprintf("%s: %.2f×", s.Name, s.RatioTo(seriesOf(all, baseline)).Median()))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // spread says a median with its quartiles.
