@@ -207,7 +207,7 @@ func reportDNS(known int, learning, empty *conversation, baselines ...*conversat
 			Work: "DNS response, one A record, in path", Promise: fmt.Sprintf("≤ %s ns", report.Thousands(responsePromise)),
 			Measured: spread(response) + " ns", Met: response.Median() <= responsePromise,
 			Relative: report.Relative(response.Median(), empty.later(responseClock).Median(), responsePromise, report.EmptyInPath),
-			Beside:   strings.Join(others, ", "),
+			Beside:   strings.Join(others, "; "),
 		}),
 		noted("a place among the questions is searched for in two buckets of three cache lines each, which are cold", report.Budget{
 			Work: "DNS query that is remembered, in path", Promise: fmt.Sprintf("≤ %s ns", report.Thousands(queryPromise)),

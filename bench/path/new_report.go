@@ -199,7 +199,7 @@ func insteadOf(all []costs) string {
 			}
 		}
 	}
-	return "over one conntrack rule: " + strings.Join(others, ", ")
+	return "over one conntrack rule: " + strings.Join(others, "; ")
 }
 
 // flat holds the cost at the last size against that at the first.

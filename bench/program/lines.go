@@ -41,7 +41,7 @@ func (l *lines) ends() string {
 		if len(line.Points) > 0 {
 			first, last := line.Points[0], line.Points[len(line.Points)-1]
 			parts = append(parts, fmt.Sprintf("%s: %s at %s, %s at %s", line.Name,
-				report.Nanoseconds(first.Y), report.Count(first.X), report.Nanoseconds(last.Y), report.Count(last.X)))
+				report.Nanoseconds(first.Y), report.Thousands(first.X), report.Nanoseconds(last.Y), report.Thousands(last.X)))
 		}
 	}
 	return strings.Join(parts, "; ") + "."

@@ -148,7 +148,7 @@ func (s samples) beside(variant string, b report.Budget) report.Budget {
 			others = append(others, lpmName(buckets)+": "+report.WholeNanoseconds(series.Median()))
 		}
 	}
-	b.Beside = strings.Join(others, ", ")
+	b.Beside = strings.Join(others, "; ")
 	return b
 }
 

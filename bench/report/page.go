@@ -90,7 +90,7 @@ func (p Page) mixture(m *markdown) {
 			others = append(others, fmt.Sprintf("- %s: %s", run.other(p.newest()), run.sections()))
 		}
 	}
-	m.paragraph(fmt.Sprintf("**Not all of this page was measured of the same.** The newest run measured `%s` (%s); what others found says so where it stands:", p.newest().Commit, p.newest().date()))
+	m.paragraph(fmt.Sprintf("**Not all figures here are of one commit on one machine.** The newest are of `%s` (%s); these are of others, and say so where they stand:", p.newest().Commit, p.newest().date()))
 	m.paragraph(strings.Join(others, "\n"))
 }
 
@@ -140,7 +140,7 @@ func (m *markdown) section(t told, newest Run, folder string) {
 	}
 	m.paragraph("## " + t.Result.Title)
 	if !t.run.like(newest) {
-		m.paragraph(fmt.Sprintf("**Measured of %s, and not of the newest on this page, `%s`.**", t.run.other(newest), newest.Commit))
+		m.paragraph(fmt.Sprintf("**These figures are of %s, not of the newest on this page, `%s`.**", t.run.other(newest), newest.Commit))
 	}
 	if t.Result.Text != "" {
 		m.paragraph(strings.TrimSpace(t.Result.Text))

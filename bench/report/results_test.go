@@ -66,9 +66,9 @@ func TestARunTakesThePlaceOfItsSectionsAlone(t *testing.T) {
 	page := saved(t, filepath.Join(t.TempDir(), "page.md"), run("old", 0, "a", "b", "c"), run("new", 1, "b"))
 	text := text(t, page)
 	contains(t, text,
-		"The newest run measured `new` (2026-11-26 15:01 UTC)", "- `old` (2026-11-26 15:00 UTC): `a`, `c`\n",
+		"The newest are of `new` (2026-11-26 15:01 UTC)", "- `old` (2026-11-26 15:00 UTC): `a`, `c`\n",
 		"| [work of a](#a) | 0 | old | yes | – | – | old |\n| [work of b](#b) | 0 | new | yes | – | – | new |\n",
-		"## Of a\n\n**Measured of `old` (2026-11-26 15:00 UTC), and not of the newest on this page, `new`.**", "## Of b\n\n*Section",
+		"## Of a\n\n**These figures are of `old` (2026-11-26 15:00 UTC), not of the newest on this page, `new`.**", "## Of b\n\n*Section",
 		"| what | 2026-11-26 15:00 UTC | 2026-11-26 15:01 UTC |\n", "| Nameward | old | new |\n", "| sections | `a`, `c` | `b` |\n",
 	)
 	if strings.Count(text, "work of b") != 1 {
@@ -78,7 +78,7 @@ func TestARunTakesThePlaceOfItsSectionsAlone(t *testing.T) {
 
 func TestRunsOfOneCommitAreOnePage(t *testing.T) {
 	page := saved(t, filepath.Join(t.TempDir(), "page.md"), run("one", 0, "a", "b"), run("one", 1, "c"))
-	if text := text(t, page); strings.Contains(text, "of the same") || strings.Contains(text, "not of the newest") || strings.Contains(text, "| commit |") {
+	if text := text(t, page); strings.Contains(text, "of one commit") || strings.Contains(text, "not of the newest") || strings.Contains(text, "| commit |") {
 		t.Errorf("nothing is to be told apart:\n%s", text)
 	}
 }
@@ -93,7 +93,7 @@ func TestWhatIsNotTheSameIsTold(t *testing.T) {
 	} {
 		t.Run(fact, func(t *testing.T) {
 			page := saved(t, filepath.Join(t.TempDir(), "page.md"), runs[0], runs[1])
-			contains(t, text(t, page), "**Not all of this page was measured of the same.**", "not of the newest on this page")
+			contains(t, text(t, page), "**Not all figures here are of one commit on one machine.**", "not of the newest on this page")
 		})
 	}
 }

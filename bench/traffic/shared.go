@@ -96,7 +96,7 @@ func sharedResult(p plan, ways []*way, costs [][]measure.Series) report.Result {
 			others = append(others, fmt.Sprintf("%s: %.2f×", w.name, growth.Median()))
 		}
 	}
-	budget.Beside = strings.Join(others, ", ")
+	budget.Beside = strings.Join(others, "; ")
 	plot.Alternate = fmt.Sprintf("Time a fresh name against the names that its address has, from first to last. %s: %s; %s.", ours, budget.Measured, budget.Beside)
 	return report.Result{
 		Title: "Many fresh names on one address", Text: sharedText,

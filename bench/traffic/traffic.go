@@ -86,7 +86,7 @@ func ratiosOfOthers(all []measure.Series, baseline string) string {
 			parts = append(parts, fmt.Sprintf("%s: %.2f×", s.Name, s.RatioTo(seriesOf(all, baseline)).Median()))
 		}
 	}
-	return strings.Join(parts, ", ")
+	return strings.Join(parts, "; ")
 }
 
 // spread says a median with its quartiles.
