@@ -105,14 +105,14 @@ ha: install-test ## Kill, freeze and cut off servers and members of etcd for HA 
 	REQUIRE_PRIVILEGED=1 $(GO) test -count=1 -v -timeout 24h -run '^TestHighAvailability$$' ./e2e -ha $${HA:-10m} -ha-seed $${SEED:-1}
 
 .PHONY: bench bench-fast
-bench: install-test build-bench ## Measure every budget beside what others do, with NAMES=FILE of real names, into docs/benchmarks.md (root)
-	bin/bench -names "$(NAMES)" $(BENCHFLAGS)
+bench: install-test build-bench ## Measure every budget beside what others do, with NAMES=FILE of real names, into docs/benchmarks.md; ONLY=a,b replaces sections of it (root)
+	bin/bench -names "$(NAMES)" $(if $(ONLY),-only "$(ONLY)" -out docs/benchmarks.md) $(BENCHFLAGS)
 bench-fast: install-test build-bench ## The same in less than 5 minutes, into bin/benchmarks.md (root)
 	bin/bench -fast -out bin/benchmarks.md -names "$(NAMES)" $(BENCHFLAGS)
 
 .PHONY: build-bench
 build-bench: build
-	$(GO) build -trimpath -o bin/bench ./bench
+	$(GO) build -trimpath -ldflags "-X main.builtOf=$$(git log -1 --format=%h -- :/ ':(top,exclude)docs' ':(top,exclude)*.md')" -o bin/bench ./bench
 
 .PHONY: microbench
 microbench: install-test ## Run the benchmarks of the Go packages, BENCHTIME (1s) each

@@ -1,6 +1,6 @@
 // Command bench measures what Nameward costs, beside what others do on the same machine, and writes the page
 // docs/benchmarks.md with its plots. A failed section is told on the page and makes the exit status 1; the
-// others still run.
+// others still run. A run of some sections takes the place of those alone on a page.
 package main
 
 import (
@@ -12,15 +12,14 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/nameward/nameward/bench/fleet"
-	"github.com/nameward/nameward/bench/names"
 	"github.com/nameward/nameward/bench/node"
 	"github.com/nameward/nameward/bench/path"
 	"github.com/nameward/nameward/bench/program"
+	"github.com/nameward/nameward/bench/programs"
 	"github.com/nameward/nameward/bench/report"
 	"github.com/nameward/nameward/bench/traffic"
 )
@@ -28,15 +27,15 @@ import (
 // sections is what there is to measure, in the order of the page.
 func sections() []report.Section {
 	return slices.Concat(
-		program.Sections(),
-		path.Sections(),
-		traffic.Sections(),
-		node.Sections(),
-		fleet.Sections(),
+		report.Of("Dataplane", program.Sections(), path.Sections(), traffic.Sections(), node.Sections()),
+		report.Of("Control plane", fleet.Sections()),
 	)
 }
 
 const defaultOut = "docs/benchmarks.md"
+
+// builtOf is the commit that the linker was told of, without what is in no commit.
+var builtOf string
 
 // errFailed says that some section failed; which one has been told.
 var errFailed = errors.New("a section failed")
@@ -57,116 +56,110 @@ func main() {
 	os.Exit(1) //nolint:gocritic // stop has run
 }
 
-// options are the command line.
-type options struct {
-	fast  bool
-	names string
-	only  string
-	out   string
-	list  bool
-	soak  time.Duration
-}
-
-func parse(args []string, usage io.Writer) (options, error) {
-	var o options
-	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	flags.SetOutput(usage)
-	flags.BoolVar(&o.fast, "fast", false, "few rounds and small sizes: all of it in less than 5 minutes; then no page is written unless -out says where")
-	flags.StringVar(&o.names, "names", "", "`file` of domain names, one a line, plain or .gz; without it, names alike real ones are made")
-	flags.StringVar(&o.only, "only", "", "`sections` to measure, separated by commas; no page either")
-	flags.StringVar(&o.out, "out", "", "page to write, plots beside it in the folder of the same name (default "+defaultOut+")")
-	flags.DurationVar(&o.soak, "soak", time.Minute, "how long a fleet lives with changes and reports (fleet-soak)")
-	flags.BoolVar(&o.list, "list", false, "say which sections there are")
-	if err := flags.Parse(args); err != nil {
-		return o, err
-	}
-	if flags.NArg() > 0 {
-		return o, fmt.Errorf("what is %q? Everything is said by flags: see -help", flags.Arg(0))
-	}
-	if o.out == "" && o.only == "" && !o.fast {
-		o.out = defaultOut
-	}
-	return o, nil
-}
-
 func command(ctx context.Context, args []string, all []report.Section, out, log io.Writer) error {
 	o, err := parse(args, log)
 	if err != nil {
 		return err
 	}
-	if o.list {
+	switch {
+	case o.list:
 		for _, section := range all {
 			fmt.Fprintln(out, section.Name)
 		}
 		return nil
+	case o.render:
+		page, err := report.Load(o.out, all)
+		if err == nil && len(page.Runs) == 0 {
+			err = fmt.Errorf("render: there are no results for %s", o.out)
+		}
+		if err != nil {
+			return err
+		}
+		return save(page, o.out, out)
 	}
+	return o.measure(ctx, all, out, log)
+}
+
+func save(page report.Page, file string, out io.Writer) error {
+	if err := page.Save(file); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "written:", file)
+	return nil
+}
+
+// measure measures the sections that were chosen, and puts them on the page.
+func (o options) measure(ctx context.Context, all []report.Section, out, log io.Writer) (err error) {
 	chosen, err := choose(all, o.only)
 	if err != nil {
 		return err
 	}
-	page := report.Page{Machine: report.ThisMachine(ctx), Date: time.Now(), Fast: o.fast}
-	fmt.Fprintln(log, page.Machine)
-	config := report.Config{Fast: o.fast, Soak: o.soak, Log: log}
-	if config.Names, page.Names, err = o.readNames(log); err != nil {
+	run := report.Run{Commit: report.Commit(ctx), Began: time.Now().UTC().Truncate(time.Second), Fast: o.fast, Machine: report.ThisMachine(ctx)}
+	fmt.Fprintln(log, run.Machine)
+	// What would keep the page from being written is found before hours are spent.
+	if _, err := o.page(all, run); err != nil {
 		return err
 	}
-	page.Outcomes, err = measure(ctx, chosen, config, out)
+	if tree := report.Clean(run.Commit); o.out != "" && builtOf != "" && builtOf != tree {
+		return fmt.Errorf("this program was built of %s, and the tree is at %s: make build-bench", builtOf, tree)
+	}
+	config := report.Config{Fast: o.fast, Soak: o.soak, Log: log}
+	if config.Names, run.Names, err = o.readNames(log); err != nil {
+		return err
+	}
+	var remove func() error
+	if config.Programs, remove, err = build(ctx, chosen); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	if now := report.Commit(ctx); now != run.Commit {
+		return fmt.Errorf("the tree went from %s to %s while programs were built of it", run.Commit, now)
+	}
+	run.Outcomes, err = measure(ctx, chosen, config, out)
 	if err != nil {
 		return err
 	}
+	// Another run may have written to it meanwhile.
+	page, err := o.page(all, run)
+	if err != nil {
+		return err
+	}
+	page.Take(run)
 	if o.out != "" {
-		if err := page.Save(o.out); err != nil {
+		if err := save(page, o.out, out); err != nil {
 			return err
 		}
-		fmt.Fprintln(out, "written:", o.out)
 	}
-	if slices.ContainsFunc(page.Outcomes, func(o report.Outcome) bool { return o.Err != nil }) {
+	if slices.ContainsFunc(run.Outcomes, func(o report.Outcome) bool { return o.Failure != "" }) {
 		return errFailed
 	}
 	return nil
 }
 
-// choose gives the sections of a list of names; an empty list chooses all.
-func choose(all []report.Section, only string) (chosen []report.Section, err error) {
-	if only == "" {
-		return all, nil
+// build builds the programs of this tree, if a section needs them.
+func build(ctx context.Context, chosen []report.Section) (dir string, remove func() error, err error) {
+	if !slices.ContainsFunc(chosen, func(s report.Section) bool { return s.Processes }) {
+		return "", func() error { return nil }, nil
 	}
-	var errs []error
-	for name := range strings.SplitSeq(only, ",") {
-		at := slices.IndexFunc(all, func(s report.Section) bool { return s.Name == strings.TrimSpace(name) })
-		if at < 0 {
-			errs = append(errs, fmt.Errorf("only: there is no section %q (-list says which there are)", name))
-			continue
-		}
-		chosen = append(chosen, all[at])
+	// A name as the lab's own, so that the next lab removes it if this process is killed.
+	if dir, err = os.MkdirTemp("", fmt.Sprintf("nameward-lab-%d-programs-", os.Getpid())); err != nil {
+		return "", nil, fmt.Errorf("make directory of programs: %w", err)
 	}
-	return chosen, errors.Join(errs...)
+	remove = func() error { return os.RemoveAll(dir) }
+	if err := programs.Build(ctx, dir, programs.Server, programs.Agent, programs.Bare, programs.Baseline); err != nil {
+		return "", nil, errors.Join(err, remove())
+	}
+	return dir, remove, nil
 }
 
-// fastNames is enough for the sizes of a fast run.
-const fastNames = 150_000
-
-// readNames gives the names, and what the page says of them. Those of a file that has too few are
-// supplemented.
-func (o options) readNames(log io.Writer) (list []string, origin string, err error) {
-	enough := names.Enough
-	if o.fast {
-		enough = fastNames
+// page is what a run is to be added to: a new page if all is measured, or what there is.
+func (o options) page(all []report.Section, run report.Run) (report.Page, error) {
+	page := report.Page{Sections: all}
+	if o.out == "" || o.only == "" {
+		return page, nil
 	}
-	if o.names == "" {
-		return names.Generate(enough), report.Thousands(float64(enough)) + ", made alike real ones", nil
-	}
-	list, leftOut, err := names.Read(o.names)
-	if err != nil {
-		return nil, "", err
-	}
-	fmt.Fprintf(log, "%d names; %d lines are none, or repeat one\n", len(list), leftOut)
-	origin = report.Thousands(float64(len(list))) + " real ones, of a file"
-	if len(list) < enough {
-		origin += ", and " + report.Thousands(float64(enough-len(list))) + " made alike"
-		list = names.Supplement(list, enough)
-	}
-	return list, origin, nil
+	page, err := report.Load(o.out, all)
+	return page, errors.Join(err, page.Fits(run.Fast))
 }
 
 // measure runs one section after the other. It ends early, with an error, only when ctx does.
@@ -179,7 +172,13 @@ func measure(ctx context.Context, chosen []report.Section, config report.Config,
 		if ctx.Err() != nil {
 			return outcomes, errors.Join(ctx.Err(), err)
 		}
-		outcome := report.Outcome{Section: section.Name, Result: result, Err: err, Took: time.Since(start)}
+		outcome := report.Outcome{Section: section.Name, Result: result, Took: time.Since(start)}
+		if err == nil {
+			err = result.Check()
+		}
+		if err != nil {
+			outcome.Result, outcome.Failure = report.Result{}, err.Error()
+		}
 		outcomes = append(outcomes, outcome)
 		if err := outcome.Print(out); err != nil {
 			return outcomes, fmt.Errorf("print: %w", err)

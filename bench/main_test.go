@@ -56,6 +56,113 @@ func TestAPartialRunLeavesThePageAlone(t *testing.T) {
 	}
 }
 
+func TestAPartialRunReplacesItsSectionsOnAPage(t *testing.T) {
+	page := filepath.Join(t.TempDir(), "page.md")
+	title := "Of the first run"
+	measured := func(name string) report.Section {
+		return report.Section{Name: name, Measure: func(context.Context, report.Config) (report.Result, error) {
+			return report.Result{Title: title + ", " + name}, nil
+		}}
+	}
+	all := []report.Section{measured("first"), measured("second")}
+	bench := func(args ...string) error {
+		return command(t.Context(), append(args, "-out", page, "-names", nameFile(t)), all, io.Discard, io.Discard)
+	}
+	if err := bench("-fast"); err != nil {
+		t.Fatal(err)
+	}
+	title = "Of the second run"
+	if err := bench("-fast", "-only", "second,second"); err != nil {
+		t.Fatal(err)
+	}
+	expect := func(titles ...string) {
+		t.Helper()
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if count := strings.Count(string(text), "## Of the "); count != len(titles) {
+			t.Errorf("%d sections on the page:\n%s", count, text)
+		}
+		for _, title := range titles {
+			if !strings.Contains(string(text), "## "+title+"\n") {
+				t.Errorf("no %q on the page:\n%s", title, text)
+			}
+		}
+	}
+	expect("Of the first run, first", "Of the second run, second")
+	measured = func(name string) report.Section {
+		return report.Section{Name: name, Measure: func(context.Context, report.Config) (report.Result, error) {
+			t.Errorf("%s is measured, though the page cannot take it", name)
+			return report.Result{}, nil
+		}}
+	}
+	kept := all
+	all = []report.Section{measured("first"), measured("second")}
+	if err := bench("-only", "first"); err == nil || !strings.Contains(err.Error(), "do not go on one page") {
+		t.Errorf("a thorough run on the page of a fast one: %v", err)
+	}
+	all = all[:1]
+	if err := bench("-fast", "-only", "first"); err == nil || !strings.Contains(err.Error(), `section "second"`) {
+		t.Errorf("a page with a section that there is no more: %v", err)
+	}
+	expect("Of the first run, first", "Of the second run, second")
+	if err := os.WriteFile(page, []byte("written by hand"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := command(t.Context(), []string{"-render", "-out", page}, kept, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	expect("Of the first run, first", "Of the second run, second")
+	title = "Of the third run"
+	all = kept
+	if err := bench("-fast"); err != nil {
+		t.Fatal(err)
+	}
+	expect("Of the third run, first", "Of the third run, second")
+}
+
+// What is built of another commit than the one that it would write on the page says so before it measures.
+func TestAProgramOfAnotherCommitWritesNoPage(t *testing.T) {
+	builtOf = "another"
+	defer func() { builtOf = "" }()
+	page := filepath.Join(t.TempDir(), "page.md")
+	err := command(t.Context(), []string{"-fast", "-out", page}, []report.Section{section("first", nil)}, io.Discard, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "built of another") {
+		t.Errorf("error: %v", err)
+	}
+}
+
+// Nobody writes on the page but the bench.
+func TestThePageIsOfItsResults(t *testing.T) {
+	kept := "../docs/benchmarks"
+	if _, err := os.Stat(filepath.Join(kept, "results.json")); err != nil {
+		t.Skip("the page was written before its results were kept: ", err)
+	}
+	page, err := report.Load(kept+".md", sections())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := filepath.Join(t.TempDir(), "benchmarks")
+	if err := page.Save(again + ".md"); err != nil {
+		t.Fatal(err)
+	}
+	made, err := filepath.Glob(again + "/*")
+	if err != nil || len(made) < 2 {
+		t.Fatalf("made: %v, %v", made, err)
+	}
+	for _, file := range append(made, again+".md") {
+		name, _ := filepath.Rel(again, file)
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(kept, name)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s is not what the results say (bin/bench -render): %v", filepath.Join(kept, name), err)
+		}
+	}
+}
+
 func TestAnInterruptedRunWritesNoPage(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	page := filepath.Join(t.TempDir(), "page.md")
@@ -82,9 +189,11 @@ func TestAnInterruptedRunWritesNoPage(t *testing.T) {
 func TestBadCommandLines(t *testing.T) {
 	all := []report.Section{section("first", nil)}
 	for want, args := range map[string][]string{
-		`no section "second"`: {"-only", "first,second"},
-		`what is "first"?`:    {"first"},
-		"no such file":        {"-names", "/nonexistent"},
+		`no section "second"`:  {"-only", "first,second"},
+		`what is "first"?`:     {"first"},
+		"no such file":         {"-names", "/nonexistent"},
+		"nothing is measured":  {"-render", "-only", "first"},
+		"there are no results": {"-render", "-out", filepath.Join(t.TempDir(), "page.md")},
 	} {
 		if err := command(t.Context(), args, all, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want %q", args, err, want)

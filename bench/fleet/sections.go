@@ -5,14 +5,12 @@ package fleet
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
 	"github.com/nameward/nameward/bench/measure"
+	"github.com/nameward/nameward/bench/programs"
 	"github.com/nameward/nameward/bench/report"
 )
 
@@ -20,10 +18,7 @@ import (
 func Sections() []report.Section { return works{sizes: sizes}.sections() }
 
 // works measures.
-type works struct {
-	sizes func(fast bool) size
-	bin   string // where the server is; empty: it is built
-}
+type works struct{ sizes func(fast bool) size }
 
 // size is how much is measured.
 type size struct {
@@ -31,10 +26,11 @@ type size struct {
 	syncs           int // first syncs of all nodes
 	quiet           int // changes at a quiet rate
 	busyTime        time.Duration
-	burst           int // changes at once
-	connected       int // nodes that are connected and come back
-	domains, users  int // a domain set, and the nodes that use it
-	edits           int // of one pattern each
+	burst           int           // changes at once
+	burstPause      time.Duration // that the server gets to give back what a burst took
+	connected       int           // nodes that are connected and come back
+	domains, users  int           // a domain set, and the nodes that use it
+	edits           int           // of one pattern each
 	writes          int
 	replaced        int // patterns of a set that is replaced
 	reporters       int // nodes that report mappings
@@ -44,55 +40,34 @@ type size struct {
 
 func sizes(fast bool) size {
 	if fast {
-		return size{2_000, 300, 1, 15, 3 * time.Second, 3_000, 1_500, 100_000, 100, 5, 100, 100_000, 100, 200_000, 50}
+		return size{2_000, 300, 1, 10, 3 * time.Second, 3_000, 2 * time.Second, 1_500, 100_000, 100, 5, 100, 100_000, 100, 200_000, 50}
 	}
-	return size{10_000, 1_000, 5, 200, 20 * time.Second, 25_000, 10_000, 100_000, 1_000, 20, 1_000, 1_000_000, 1_000, 5_000_000, 200}
+	return size{10_000, 1_000, 5, 200, 20 * time.Second, 25_000, 15 * time.Second, 10_000, 100_000, 1_000, 20, 1_000, 1_000_000, 1_000, 5_000_000, 200}
 }
 
 func (w works) sections() []report.Section {
 	return []report.Section{
-		{Name: "fleet-sync", Measure: w.with(syncs)},
-		{Name: "fleet-sync-tls", Measure: w.with(securedSyncs)},
-		{Name: "fleet-reconnect", Measure: w.with(reconnect)},
-		{Name: "fleet-domain-set", Measure: w.with(domainSet)},
-		{Name: "fleet-writes", Measure: w.with(writes)},
-		{Name: "fleet-observations", Measure: w.with(observations)},
-		{Name: "fleet-soak", Measure: w.soak},
+		{Name: "fleet-sync", Processes: true, Measure: w.with(syncs)},
+		{Name: "fleet-sync-tls", Processes: true, Measure: w.with(securedSyncs)},
+		{Name: "fleet-reconnect", Processes: true, Measure: w.with(reconnect)},
+		{Name: "fleet-domain-set", Processes: true, Measure: w.with(domainSet)},
+		{Name: "fleet-writes", Processes: true, Measure: w.with(writes)},
+		{Name: "fleet-observations", Processes: true, Measure: w.with(observations)},
+		{Name: "fleet-soak", Processes: true, Measure: w.soak},
 	}
 }
 
-// work is what is measured of the server in a directory.
+// work is what is measured of a server.
 type work func(ctx context.Context, bin string, size size) (report.Result, error)
 
 func (w works) with(measure work) func(context.Context, report.Config) (report.Result, error) {
-	return func(ctx context.Context, config report.Config) (result report.Result, err error) {
-		bin := w.bin
-		if bin == "" {
-			dir, err := os.MkdirTemp("", "nameward-bench-")
-			if err != nil {
-				return result, err
-			}
-			defer os.RemoveAll(dir)
-			if bin, err = Build(ctx, dir); err != nil {
-				return result, err
-			}
-		}
-		return measure(ctx, bin, w.sizes(config.Fast))
+	return func(ctx context.Context, config report.Config) (report.Result, error) {
+		return measure(ctx, filepath.Join(config.Programs, programs.Server), w.sizes(config.Fast))
 	}
-}
-
-// Build builds the server into a directory and returns its path. Beside it is the bare server.
-func Build(ctx context.Context, dir string) (string, error) {
-	const module = "github.com/nameward/nameward/"
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", dir+"/", module+"cmd/nameward-server", module+"bench/fleet/bare").CombinedOutput()
-	if err != nil {
-		return "", errors.Join(fmt.Errorf("build the server: %w", err), errors.New(string(out)))
-	}
-	return filepath.Join(dir, "nameward-server"), nil
 }
 
 // bareOf returns the path of the bare server that is beside a server.
-func bareOf(bin string) string { return filepath.Join(filepath.Dir(bin), "bare") }
+func bareOf(bin string) string { return filepath.Join(filepath.Dir(bin), programs.Bare) }
 
 func milliseconds(ms float64) string { return fmt.Sprintf("%.1f ms", ms) }
 

@@ -22,8 +22,8 @@ func (i idle) measure(ctx context.Context, bin string, size size, names []string
 	}
 	result = report.Result{
 		Title: "The agent has nothing to do",
-		Text: fmt.Sprintf(`Two agents, one on each backend of iptables, each with %d patterns in force and connected to its server, while no packet
-passes. What they use are the processors' time for themselves and for the programs that they start, over %v at a time, both in the same time.`, size.patterns, size.idle),
+		Text: fmt.Sprintf(`Two agents, one on each backend of iptables, each with %s patterns in force and connected to its server, while no packet
+passes. What they use are the processors' time for themselves and for the programs that they start, over %v at a time, both in the same time.`, thousands(size.patterns), size.idle),
 	}
 	table := report.Table{Caption: "CPU at rest, of a core", Columns: []string{"", "median", "quartiles", "99 of 100 within"}}
 	var sites []*site

@@ -49,12 +49,12 @@ func (m mappings) measure(ctx context.Context, bin string, size size, names []st
 func (m mappings) result(size size, held memory, heap float64, learned learning, end ending) report.Result {
 	return report.Result{
 		Title: "The agent holds mappings",
-		Text: fmt.Sprintf(`%d patterns are in force, and the node learns %d mappings, of a name and an alias each, that all live at once.
+		Text: fmt.Sprintf(`%s patterns are in force, and the node learns %s mappings, of a name and an alias each, that all live at once.
 Memory is what the process has in memory then, as the kernel counts it: its own, and pages that it shares (its program file, the
 journal of mappings, which is a file, and the ring buffer, which is the kernel's). Then the mappings end, within a few seconds of one
-another; the agent is asked ten times a second how many it still holds, and that is compared with how many still live.`, size.patterns, size.mappings),
+another; the agent is asked ten times a second how many it still holds, and that is compared with how many still live.`, thousands(size.patterns), thousands(size.mappings)),
 		Budgets: []report.Budget{{
-			Work:     fmt.Sprintf("agent: resident memory with %d patterns and %d live mappings", size.patterns, size.mappings),
+			Work:     fmt.Sprintf("agent: resident memory with %s patterns and %s live mappings", thousands(size.patterns), thousands(size.mappings)),
 			Promise:  "≤ 150 MB",
 			Measured: fmt.Sprintf("%s (of which its own: %s)", megabytes(held.resident), megabytes(held.anonymous)),
 			Met:      held.resident <= memoryBudget,
@@ -68,7 +68,7 @@ another; the agent is asked ten times a second how many it still holds, and that
 				}},
 			},
 			{
-				Caption: fmt.Sprintf("%d mappings come and go", size.mappings),
+				Caption: fmt.Sprintf("%s mappings come and go", thousands(size.mappings)),
 				Columns: []string{"", "CPU of the agent", "a mapping", "held too long, at most"},
 				Rows: [][]string{
 					{"they come", milliseconds(learned.cpu), perMapping(learned.cpu, size.mappings), ""},

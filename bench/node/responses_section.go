@@ -49,17 +49,17 @@ func (r responses) measure(ctx context.Context, bin string, size size, names []s
 	}
 	result = report.Result{
 		Title: "The agent follows what the kernel learns",
-		Text: fmt.Sprintf(`The node sees %d DNS answers a second for %v, each with an alias and an address. *Fresh*: each is of a name that the
+		Text: fmt.Sprintf(`The node sees %s DNS answers a second for %v, each with an alias and an address. *Fresh*: each is of a name that the
 node has not seen, so the kernel tells of each and each goes up to the server: the most there can be to do. *Repeated*: the same 2,000 names
 again and again. The time from the answer to its mapping on the server is that of fresh ones; the agent gathers for 0.1 s by design. The
-allocations are those of the whole process, reports to the server included.`, size.responses, size.duration),
+allocations are those of the whole process, reports to the server included.`, thousands(size.responses), size.duration),
 		Tables: []report.Table{{
-			Caption: fmt.Sprintf("%d answers a second", size.responses),
+			Caption: fmt.Sprintf("%s answers a second", thousands(size.responses)),
 			Columns: []string{"", "answers a second", "CPU of the agent", "an answer", "lost", "allocations an answer", "on the server after", "99 of 100 within"},
 			Rows:    [][]string{fresh.row("fresh"), repeated.row("repeated")},
 		}},
 		Budgets: []report.Budget{{
-			Work:     fmt.Sprintf("agent: %d answers a second, all of fresh names", size.responses),
+			Work:     fmt.Sprintf("agent: %s answers a second, all of fresh names", thousands(size.responses)),
 			Promise:  "none lost",
 			Measured: fmt.Sprintf("%.0f lost; %.0f %% of a core", fresh.lost, 100*fresh.cpu),
 			Met:      fresh.lost == 0,

@@ -5,7 +5,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -17,10 +16,7 @@ import (
 func Sections() []report.Section { return works{sizes: sizes}.sections() }
 
 // works measures.
-type works struct {
-	sizes func(fast bool) size
-	bin   string // where the agent is; empty: it is built
-}
+type works struct{ sizes func(fast bool) size }
 
 // size is how much is measured.
 type size struct {
@@ -37,17 +33,17 @@ type size struct {
 
 func sizes(fast bool) size {
 	if fast {
-		return size{100_000, 20, 1, 50_000, 3 * time.Second, 20_000, 2 * time.Second, 2, 4 * time.Second}
+		return size{100_000, 10, 1, 50_000, 3 * time.Second, 20_000, 2 * time.Second, 2, 3 * time.Second}
 	}
 	return size{100_000, 200, 10, 50_000, 20 * time.Second, 20_000, 10 * time.Second, 5, 20 * time.Second}
 }
 
 func (w works) sections() []report.Section {
 	return []report.Section{
-		{Name: "agent-rules", Measure: w.with(rules{}.measure)},
-		{Name: "agent-mappings", Measure: w.with(mappings{}.measure)},
-		{Name: "agent-responses", Measure: w.with(responses{}.measure)},
-		{Name: "agent-idle", Measure: w.with(idle{}.measure)},
+		{Name: "agent-rules", Processes: true, Measure: w.with(rules{}.measure)},
+		{Name: "agent-mappings", Processes: true, Measure: w.with(mappings{}.measure)},
+		{Name: "agent-responses", Processes: true, Measure: w.with(responses{}.measure)},
+		{Name: "agent-idle", Processes: true, Measure: w.with(idle{}.measure)},
 	}
 }
 
@@ -55,17 +51,14 @@ func (w works) sections() []report.Section {
 type work func(ctx context.Context, bin string, size size, names []string) (report.Result, error)
 
 func (w works) with(measure work) func(context.Context, report.Config) (report.Result, error) {
-	return func(ctx context.Context, config report.Config) (result report.Result, err error) {
-		bin, remove, err := build(ctx, w.bin)
-		if err != nil {
-			return result, err
-		}
-		defer func() { err = errors.Join(err, remove()) }()
-		return measure(ctx, bin, w.sizes(config.Fast), config.Names)
+	return func(ctx context.Context, config report.Config) (report.Result, error) {
+		return measure(ctx, config.Programs, w.sizes(config.Fast), config.Names)
 	}
 }
 
 func megabytes(bytes float64) string { return fmt.Sprintf("%.0f MB", bytes/1e6) }
+
+func thousands(n int) string { return report.Thousands(float64(n)) }
 
 func milliseconds(d float64) string { return fmt.Sprintf("%.1f ms", d) }
 

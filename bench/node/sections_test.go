@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nameward/nameward/bench/programs"
 	"github.com/nameward/nameward/bench/report"
 	"github.com/nameward/nameward/bpf/bpftest"
 )
@@ -12,11 +13,10 @@ import (
 // Of the smallest sizes, every section still measures something.
 func TestSections(t *testing.T) {
 	bpftest.RequirePrivileged(t)
-	bin, remove, err := build(t.Context(), "")
-	if err != nil {
+	bin := t.TempDir()
+	if err := programs.Build(t.Context(), bin, programs.Agent); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = remove() })
 	names := make([]string, 500)
 	for i := range names {
 		names[i] = fmt.Sprintf("host-%d.site-%d.example", i, i%10)
@@ -27,9 +27,9 @@ func TestSections(t *testing.T) {
 			duration: 100 * time.Millisecond, rounds: 1, idle: 200 * time.Millisecond,
 		}
 	}
-	for _, section := range (works{sizes: smallest, bin: bin}).sections() {
+	for _, section := range (works{sizes: smallest}).sections() {
 		t.Run(section.Name, func(t *testing.T) {
-			result, err := section.Measure(t.Context(), report.Config{Fast: true, Names: names, Log: t.Output()})
+			result, err := section.Measure(t.Context(), report.Config{Fast: true, Names: names, Log: t.Output(), Programs: bin})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -32,21 +30,6 @@ type site struct {
 	feed    *feed
 
 	cleanup []func() error
-}
-
-// build builds the agent into a directory, unless one is given.
-func build(ctx context.Context, given string) (bin string, remove func() error, err error) {
-	if given != "" {
-		return given, func() error { return nil }, nil
-	}
-	if bin, err = os.MkdirTemp("", "nameward-bench-"); err != nil {
-		return "", nil, err
-	}
-	remove = func() error { return os.RemoveAll(bin) }
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", bin, "github.com/nameward/nameward/cmd/nameward-agent").CombinedOutput(); err != nil {
-		return "", nil, errors.Join(fmt.Errorf("build the agent: %w: %s", err, out), remove())
-	}
-	return bin, remove, nil
 }
 
 // open makes a lab for the agent that is in a directory, and starts it. The caller closes the site, also when

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-	"os"
 	"path/filepath"
-
-	"golang.org/x/sync/errgroup"
+	"strings"
 
 	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/api/ruleset"
@@ -102,34 +99,17 @@ func measureDNS(ctx context.Context, config report.Config) (report.Result, error
 func dnsInPath(ctx context.Context, config report.Config, x extent) (result report.Result, err error) {
 	known, asked := namesOf(config, x.asked)
 	logf(config, "DNS in path: %d names", len(known))
-	state, err := os.MkdirTemp("", "nameward-bench-")
-	if err != nil {
-		return result, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(state)) }()
-	ctx, cancel := context.WithCancel(ctx)
-	agent, agentCtx := errgroup.WithContext(ctx)
-	defer func() {
-		cancel()
-		err = errors.Join(err, agent.Wait())
-	}()
-	learning, err := converse(ctx, ours, asked, func(n *node) (netfilter.Programs, func(int) error, error) {
+	learning, err := converseLearning(ctx, asked, func(n *node, state string) (*enforcement, func(int) error, error) {
 		e, err := learn(ctx, n, known, state)
 		if err != nil {
-			return netfilter.Programs{}, nil, err
+			return nil, nil, err
 		}
-		agent.Go(func() error { return e.datapath.Run(agentCtx) })
-		return e.programs, e.learned(), nil
+		return e, e.learned(), nil
 	})
 	if err != nil {
 		return result, err
 	}
-	// The datapath is closed with the node, which its agent must not outlive.
-	defer func() {
-		cancel()
-		_ = agent.Wait()
-		learning.node.close()
-	}()
+	defer func() { err = errors.Join(err, learning.end()) }()
 	empty, err := converse(ctx, emptyHooks, asked, func(n *node) (netfilter.Programs, func(int) error, error) {
 		programs, err := hookEmpty(ctx, n, netfilter.NFT)
 		return programs, unchecked, err
@@ -150,10 +130,10 @@ func dnsInPath(ctx context.Context, config report.Config, x extent) (result repo
 		defer lpm.node.close()
 		baselines = append(baselines, lpm)
 	}
-	if err := converseByTurns(ctx, x, append([]*conversation{empty, learning}, baselines...)...); err != nil {
+	if err := converseByTurns(ctx, x, append([]*conversation{empty, learning.conversation}, baselines...)...); err != nil {
 		return result, err
 	}
-	return reportDNS(len(known), learning, empty, baselines...), nil
+	return reportDNS(len(known), learning.conversation, empty, baselines...), nil
 }
 
 // hookLPM puts the agent's rules on a node, of whose programs one is the LPM baseline and the others do nothing.
@@ -180,52 +160,6 @@ func hookLPM(ctx context.Context, n *node, known []string, baseline program.Pinn
 
 // unchecked is for programs that learn nothing.
 func unchecked(int) error { return nil }
-
-// learn puts a policy of many names in force, with its files in a directory that the agent's other threads see.
-func learn(ctx context.Context, n *node, known []string, state string) (*enforcement, error) {
-	return learnBy(ctx, n, known, state, func(*netfilter.Programs) error { return nil })
-}
-
-// learnBy is learn, by programs of which the rules are to call others.
-func learnBy(ctx context.Context, n *node, known []string, state string, change func(*netfilter.Programs) error) (*enforcement, error) {
-	rules, err := allowNames(known)
-	if err != nil {
-		return nil, err
-	}
-	var e *enforcement
-	if err := n.do(func() (err error) {
-		e, err = openDatapath(filepath.Join(bpfDir, "nameward"), state)
-		return err
-	}); err != nil {
-		return nil, err
-	}
-	n.atEnd(func() { _ = e.datapath.Close() })
-	if err := n.do(func() error {
-		return errors.Join(
-			e.datapath.SetEndpoints(resolvers, []netip.AddrPort{}), e.datapath.Apply(ctx, rules), change(&e.programs),
-		)
-	}); err != nil {
-		return nil, err
-	}
-	return e, hook(ctx, n, netfilter.NFT, e.programs)
-}
-
-// learned makes sure that each answer was learned.
-func (e *enforcement) learned() func(exchanges int) error {
-	var before uint64
-	return func(exchanges int) error {
-		counters, err := e.datapath.Counters()
-		if err != nil {
-			return err
-		}
-		now := counters["dns_responses_learned"]
-		if now-before != uint64(exchanges) { //nolint:gosec // a few thousand
-			return fmt.Errorf("%d of %d answers were learned: %v", now-before, exchanges, counters)
-		}
-		before = now
-		return nil
-	}
-}
 
 // Clocks of a conversation.
 const (
@@ -264,11 +198,16 @@ func reportDNS(known int, learning, empty *conversation, baselines ...*conversat
 		Text:  fmt.Sprintf(dnsText, report.Thousands(float64(asked)), report.Thousands(float64(known))),
 	}
 	response, query := learning.later(responseClock), learning.later(queryClock)
+	var others []string
+	for _, b := range baselines {
+		others = append(others, fmt.Sprintf("%s: %s ns", b.name, report.Thousands(b.later(responseClock).Median())))
+	}
 	r.Budgets = []report.Budget{
 		noted("names in turn are cold in the processor's caches: the question's bucket, the index and the cell of the name, what is known of the answer and the mapping come from memory", report.Budget{
 			Work: "DNS response, one A record, in path", Promise: fmt.Sprintf("≤ %s ns", report.Thousands(responsePromise)),
 			Measured: spread(response) + " ns", Met: response.Median() <= responsePromise,
 			Relative: report.Relative(response.Median(), empty.later(responseClock).Median(), responsePromise, report.EmptyInPath),
+			Beside:   strings.Join(others, "; "),
 		}),
 		noted("a place among the questions is searched for in two buckets of three cache lines each, which are cold", report.Budget{
 			Work: "DNS query that is remembered, in path", Promise: fmt.Sprintf("≤ %s ns", report.Thousands(queryPromise)),

@@ -205,12 +205,12 @@ func reportEstablished(all []establishedCosts) report.Result {
 
 func establishedBudget(c establishedCosts) report.Budget {
 	cost := c.path[ours].Over(c.path[tracked])
-	least := c.path[threeHooks].Over(c.path[tracked])
-	return noted(
-		fmt.Sprintf("one rule at each of the three hooks that are needed costs %s ns, and the promise is for one; over a node without a table of connections it is %s ns, of which the table is %s ns",
-			report.Thousands(least.Median()), spread(c.path[ours].Over(c.path[noRules])), report.Thousands(c.path[tracked].Over(c.path[noRules]).Median())),
+	least, one := c.path[threeHooks].Over(c.path[tracked]), c.path[plain].Over(c.path[tracked])
+	return beside(fmt.Sprintf("one conntrack rule: %s ns; one at each of three hooks: %s ns", report.Thousands(one.Median()), report.Thousands(least.Median())), noted(
+		fmt.Sprintf("the promise is for one conntrack rule, which alone costs %s ns here, and one at each of the three hooks that are needed %s ns; over a node without a table of connections it is %s ns, of which the table is %s ns",
+			report.Thousands(one.Median()), report.Thousands(least.Median()), spread(c.path[ours].Over(c.path[noRules])), report.Thousands(c.path[tracked].Over(c.path[noRules]).Median())),
 		report.Budget{
 			Work:    fmt.Sprintf("Packet of an established connection (iptables-%s, %s), over a node that tracks connections and has no rules", c.backend, c.transport),
 			Promise: fmt.Sprintf("≤ %d ns", establishedPromise), Measured: spread(cost) + " ns", Met: cost.Median() <= establishedPromise,
-		})
+		}))
 }

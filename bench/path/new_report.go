@@ -2,6 +2,8 @@ package path
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/nameward/nameward/bench/measure"
 	"github.com/nameward/nameward/bench/report"
@@ -41,11 +43,11 @@ func reportNew(all, legacy []costs) report.Result {
 	r := report.Result{Title: "A new connection, by number of domain sets", Text: newText}
 	r.Budgets = []report.Budget{
 		noted(warmNote, worst("Verdict on a new connection: the egress program in path, at every number of domain sets, one destination", egressPromise, all, steadily(programOf(ours)), programOf(emptyHooks))),
-		noted(coldNote, worst("The same, destinations by turns over all sets", egressPromise, all, programOf(ours), programOf(emptyHooks))),
+		noted(coldNote, worst("Verdict on a new connection: the egress program in path, at every number of domain sets, destinations by turns", egressPromise, all, programOf(ours), programOf(emptyHooks))),
 		noted(warmNote, worst("Verdict on a new connection: the whole path over the same rules with empty programs, at every number of domain sets, one destination", hookPromise, all, steadily(overHooks), unlike)),
-		noted(coldNote, worst("The same, destinations by turns over all sets", hookPromise, all, overHooks, unlike)),
+		beside(insteadOf(all), noted(coldNote, worst("Verdict on a new connection: the whole path over the same rules with empty programs, at every number of domain sets, destinations by turns", hookPromise, all, overHooks, unlike))),
 		flat("Verdict on a new connection: the egress program in path, most domain sets against fewest, one destination", all, steadily(programOf(ours))),
-		noted(coldNote, flat("The same, destinations by turns over all sets", all, programOf(ours))),
+		noted(coldNote, flat("Verdict on a new connection: the egress program in path, most domain sets against fewest, destinations by turns", all, programOf(ours))),
 	}
 	r.Tables = []report.Table{
 		bySize("Nanoseconds a new connection over one conntrack rule, destinations by turns: median (quartiles)", "domain sets", all, []column{
@@ -177,6 +179,27 @@ func noted(note string, b report.Budget) report.Budget {
 		b.Note = note
 	}
 	return b
+}
+
+// beside says what others took in the same run.
+func beside(others string, b report.Budget) report.Budget {
+	b.Beside = others
+	return b
+}
+
+// insteadOf is what the ways that others go add to one conntrack rule, each with the most domain sets that it was
+// measured with.
+func insteadOf(all []costs) string {
+	var others []string
+	for _, name := range []string{ipsets, setPrograms, ours} {
+		for _, c := range slices.Backward(all) {
+			if s, ok := over(plain, name)(c); ok {
+				others = append(others, fmt.Sprintf("%s %s ns at %s", name, report.Thousands(s.Median()), report.Thousands(float64(c.size))))
+				break
+			}
+		}
+	}
+	return "over one conntrack rule: " + strings.Join(others, "; ")
 }
 
 // flat holds the cost at the last size against that at the first.

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/nameward/nameward/bench/measure"
 	"github.com/nameward/nameward/bench/program"
@@ -29,9 +26,9 @@ var stagedPrograms = []struct {
 
 // A visit is a client that resolves and connects through a node whose programs end after a stage.
 type visit struct {
-	conversation *conversation
-	staged       *program.Staged
-	inTurn, one  *exchanges // of many names, and of the first of them
+	*learning
+	staged      *program.Staged
+	inTurn, one *exchanges // of many names, and of the first of them
 }
 
 func measureStages(ctx context.Context, config report.Config) (report.Result, error) {
@@ -41,35 +38,15 @@ func measureStages(ctx context.Context, config report.Config) (report.Result, er
 func stagesInPath(ctx context.Context, config report.Config, x extent) (result report.Result, err error) {
 	known, asked := namesOf(config, x.asked)
 	logf(config, "stages in path: %d names", len(known))
-	state, err := os.MkdirTemp("", "nameward-bench-")
-	if err != nil {
-		return result, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(state)) }()
-	ctx, cancel := context.WithCancel(ctx)
-	agent, agentCtx := errgroup.WithContext(ctx)
-	defer func() {
-		cancel()
-		err = errors.Join(err, agent.Wait())
-	}()
 	v := &visit{}
-	v.conversation, err = converse(ctx, ours, asked, func(n *node) (netfilter.Programs, func(int) error, error) {
+	v.learning, err = converseLearning(ctx, asked, func(n *node, state string) (*enforcement, func(int) error, error) {
 		e, err := stage(ctx, n, v, known, state)
-		if err != nil {
-			return netfilter.Programs{}, nil, err
-		}
-		agent.Go(func() error { return e.datapath.Run(agentCtx) })
-		return e.programs, unchecked, nil
+		return e, unchecked, err
 	})
 	if err != nil {
 		return result, err
 	}
-	// As in dnsInPath.
-	defer func() {
-		cancel()
-		_ = agent.Wait()
-		v.conversation.node.close()
-	}()
+	defer func() { err = errors.Join(err, v.end()) }()
 	if err := v.prepare(ctx, asked); err != nil {
 		return result, err
 	}

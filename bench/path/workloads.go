@@ -99,7 +99,7 @@ func reportWorkloads(all []costs) report.Result {
 	r.Budgets = []report.Budget{
 		flat("Verdict on a new connection: the egress program in path, most workloads against fewest, one client", all, steadily(programOf(ours))),
 		noted("a client's address leads to its workload, and that with the match set to its rules: a cell of a cache line each, in pages of their own, and where thousands of clients take turns both come from memory, one behind the other",
-			flat("The same, clients by turns over all workloads", all, programOf(ours))),
+			flat("Verdict on a new connection: the egress program in path, most workloads against fewest, clients by turns", all, programOf(ours))),
 	}
 	r.Tables = []report.Table{bySize("Nanoseconds a run of the egress program by the kernel's statistics, and of the whole path: median (quartiles)", "workloads", all, []column{
 		{"empty program", programOf(emptyHooks)},

@@ -69,9 +69,9 @@ func (n *node) addresses(ctx context.Context, names []string, counts []int) (res
 	result.Tables = []report.Table{table}
 	result.Plots = []report.Plot{{
 		File: "program-addresses.svg", Title: lines.title("A response takes %s with one address and %s with the most", ours),
-		X: "addresses in the response", Y: "time of the program", LogX: true, LogY: true, FormatY: report.Nanoseconds,
+		X: "addresses in the response", Y: "time of the program", LogX: true, LogY: true, NanosecondsY: true,
 		Lines: lines.list, Ours: ours,
-		Alternate: "Time of one DNS response against the number of its addresses: Nameward lies lowest, and all lines rise in proportion to the addresses.",
+		Alternate: "Time of one DNS response against the number of its addresses. " + lines.ends(),
 	}}
 	return result, n.check()
 }

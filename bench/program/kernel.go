@@ -71,8 +71,8 @@ func (n *node) kernel(ctx context.Context, names []string, count int) (result re
 			"A pattern's memory serves both generations of rules. An LPM trie takes memory as it grows; the kernel counts its entries here, and not the nodes between them.\n\n" +
 			"Before the kernel takes a program it follows every path through it, and gives up after a million instructions. How near a program is to that limit says how much it can still grow, and how long loading takes.",
 		Budgets: []report.Budget{
-			bytesWithin("kernel memory a domain pattern", patternPromise, patternBytes/agentPatterns, patternNote),
-			bytesWithin("kernel memory a live mapping", mappingPromise, mappings/agentMappings, mappingNote),
+			patternBudget(patternBytes, trie, count),
+			bytesWithin("kernel memory a live mapping, of all that there is room for", mappingPromise, mappings/agentMappings, mappingNote),
 		},
 		Tables: []report.Table{table, others},
 	}
@@ -121,6 +121,14 @@ const (
 		"Patterns of the same name (`example.com` and `*.example.com`) share a cell."
 	mappingNote = "An entry of the kernel's LRU table takes 48 bytes, the address 24, and room for 4 match sets 32; buckets come in powers of two, and the reserve of free entries that each CPU keeps puts their number above one."
 )
+
+// patternBudget says beside the price of room for a pattern also what those take that are there.
+func patternBudget(bytes, trie float64, count int) report.Budget {
+	b := bytesWithin("kernel memory a domain pattern, of all that there is room for", patternPromise, bytes/agentPatterns, patternNote)
+	b.Measured += fmt.Sprintf("; %s with %s in use", report.Bytes(bytes/float64(count)), report.Thousands(float64(count)))
+	b.Beside = "LPM trie of reversed names: " + report.Bytes(trie/float64(count))
+	return b
+}
 
 func bytesWithin(work string, most, bytes float64, note string) report.Budget {
 	budget := report.Budget{Work: work, Promise: "≤ " + report.Bytes(most), Measured: report.Bytes(bytes), Met: bytes <= most}

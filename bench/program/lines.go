@@ -3,6 +3,7 @@ package program
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/nameward/nameward/bench/report"
 )
@@ -31,6 +32,19 @@ func (l *lines) points(size int, s samples) {
 
 func (l *lines) of(name string) report.Line {
 	return l.list[slices.IndexFunc(l.list, func(line report.Line) bool { return line.Name == name })]
+}
+
+// ends says in words where each line begins and ends.
+func (l *lines) ends() string {
+	var parts []string
+	for _, line := range l.list {
+		if len(line.Points) > 0 {
+			first, last := line.Points[0], line.Points[len(line.Points)-1]
+			parts = append(parts, fmt.Sprintf("%s: %s at %s, %s at %s", line.Name,
+				report.Nanoseconds(first.Y), report.Thousands(first.X), report.Nanoseconds(last.Y), report.Thousands(last.X)))
+		}
+	}
+	return strings.Join(parts, "; ") + "."
 }
 
 // title says in a sentence what a line's cost is at the first size and at the last.

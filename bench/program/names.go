@@ -53,19 +53,19 @@ func (n *node) names(ctx context.Context, names []string, counts []int) (result 
 		table.Rows = append(table.Rows, row)
 		if most, promised := variedBudgets[count]; promised {
 			result.Budgets = append(result.Budgets,
-				within(fmt.Sprintf("DNS response, one A record, varied, %s names known", report.Thousands(float64(count))), most, s[ours], variedNote, s[lineEmpty], report.EmptyVaried))
+				s.beside("", within(fmt.Sprintf("DNS response, one A record, varied, %s names known", report.Thousands(float64(count))), most, s[ours], variedNote, s[lineEmpty], report.EmptyVaried)))
 		}
 	}
-	result.Budgets = append(result.Budgets, flat("DNS response, varied, from 100 to 1,000,000 names known", lines.of(ours), variedNote))
+	result.Budgets = append(result.Budgets, flat(fmt.Sprintf("DNS response, varied, from %s to %s names known", report.Thousands(float64(counts[0])), report.Thousands(float64(counts[len(counts)-1]))), lines.of(ours), variedNote))
 	result.Title = "A DNS response against the number of names known, program alone"
 	result.Text = fmt.Sprintf("%s different responses for names that are known, each run once, so that tables and packets are in no cache but by chance. Each was asked for before, and all others came in between. "+
 		"An address that was learned before is prolonged; one that was not needs a new entry and an event to the agent.", report.Thousands(float64(n.packets)))
 	result.Tables = []report.Table{table}
 	result.Plots = []report.Plot{{
 		File: "program-names.svg", Title: lines.title("A DNS response takes %s with 100 names known and %s with the most", ours),
-		X: "names known", Y: "time of the program for a response with one address", LogX: true, LogY: true, FormatY: report.Nanoseconds,
+		X: "names known", Y: "time of the program for a response with one address", LogX: true, LogY: true, NanosecondsY: true,
 		Lines: lines.list, Ours: ours,
-		Alternate: "Time of one DNS response against the number of names known: Nameward stays nearly level below a microsecond, the baselines with an LPM trie lie above and rise.",
+		Alternate: "Time of one DNS response against the number of names known. " + lines.ends(),
 	}}
 	return result, nil
 }

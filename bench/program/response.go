@@ -175,9 +175,9 @@ func (r *responses) report(s samples, count int) report.Result {
 			"A response is learned only if it answers an outstanding question, and takes it away; so it is asked again before each run, and what the asking alone takes is subtracted. " +
 			"The baseline is what is usually written first: a parser that looks the name up in an LPM trie of reversed names, and for each address scans a map of sets. Its cost is that of the map's buckets, used or not. It checks nothing: no question, no owner, no expiry.",
 		Budgets: []report.Budget{
-			within("DNS response, one A record, hot", 200, s.corrected(oneRecord, askAgain, emptyProgram), hotNote, s[emptyProgram], report.EmptyHot),
-			within("DNS response, 30 A records, hot", 1200, s.corrected(thirty, askAgain, emptyProgram), hotNote, s[emptyProgram], report.EmptyHot),
-			within("DNS response for a name that no policy mentions, hot", 100, s.corrected(unmentioned, askAgain, emptyProgram), hotNote, s[emptyProgram], report.EmptyHot),
+			s.beside(oneRecord, within("DNS response, one A record, hot", 200, s.corrected(oneRecord, askAgain, emptyProgram), hotNote, s[emptyProgram], report.EmptyHot)),
+			s.beside(thirty, within("DNS response, 30 A records, hot", 1200, s.corrected(thirty, askAgain, emptyProgram), hotNote, s[emptyProgram], report.EmptyHot)),
+			s.beside(unmentioned, within("DNS response for a name that no policy mentions, hot", 100, s.corrected(unmentioned, askAgain, emptyProgram), hotNote, s[emptyProgram], report.EmptyHot)),
 		},
 		Tables: []report.Table{table},
 	}

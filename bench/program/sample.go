@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -137,6 +138,18 @@ func within(work string, most float64, s measure.Series, note string, empty meas
 		budget.Note = note
 	}
 	return budget
+}
+
+// beside says what the baselines took for a variant in the same run.
+func (s samples) beside(variant string, b report.Budget) report.Budget {
+	var others []string
+	for _, buckets := range lpmBuckets {
+		if series, measured := s[lpmName(buckets)+variant]; measured {
+			others = append(others, lpmName(buckets)+": "+report.WholeNanoseconds(series.Median()))
+		}
+	}
+	b.Beside = strings.Join(others, "; ")
+	return b
 }
 
 // flat is a budget that cost does not double between the smallest size and the largest.

@@ -42,9 +42,9 @@ func (n *node) workloads(ctx context.Context, names []string, counts []int) (res
 	result.Tables = []report.Table{table}
 	result.Plots = []report.Plot{{
 		File: "program-workloads.svg", Title: lines.title("A verdict takes %s with one workload and %s with 10,000, each with its policy", verdictHot),
-		X: "workloads, each a CIDR with a policy of its own", Y: "time of the program", LogX: true, FormatY: report.Nanoseconds, StartYAtZero: true,
+		X: "workloads, each a CIDR with a policy of its own", Y: "time of the program", LogX: true, NanosecondsY: true, StartYAtZero: true,
 		Lines: lines.list, Ours: verdictHot,
-		Alternate: "Time of a verdict and of a response against the number of workloads: the response is level, the verdict rises a little.",
+		Alternate: "Time of a verdict and of a response against the number of workloads. " + lines.ends(),
 	}}
 	return result, nil
 }

@@ -13,16 +13,24 @@ import (
 
 // A Machine is what the figures of a page depend on besides the programs.
 type Machine struct {
-	CPU      string
-	Cores    int
-	Memory   float64 // bytes
-	Kernel   string
-	Load     string // over the last minutes, when the run began
-	Versions []Version
+	CPU      string    `json:"cpu"`
+	Cores    int       `json:"cores"`
+	Memory   float64   `json:"memoryBytes"`
+	Kernel   string    `json:"kernel"`
+	Load     string    `json:"load"` // over the last minutes, when the run began
+	Versions []Version `json:"versions"`
 }
 
 // A Version is that of a program which is measured, or which measures.
-type Version struct{ Program, Version string }
+type Version struct {
+	Program string `json:"program"`
+	Version string `json:"version"`
+}
+
+// like says whether figures of two machines can be compared. What else runs on them is another matter.
+func (m Machine) like(other Machine) bool {
+	return m.CPU == other.CPU && m.Cores == other.Cores && m.Kernel == other.Kernel
+}
 
 // asked are the programs and how they tell their versions.
 var asked = [][]string{
@@ -33,7 +41,6 @@ var asked = [][]string{
 	{"unbound", "-V"},
 	{"dnsmasq", "--version"},
 	{"clang-14", "--version"},
-	{"git", "describe", "--always", "--dirty"},
 }
 
 // ThisMachine describes the machine that the program runs on. What cannot be found out is said to be unknown.
@@ -68,11 +75,7 @@ func (m Machine) rows() [][]string {
 		{"load before (1, 5, 15 minutes)", m.Load},
 	}
 	for _, v := range m.Versions {
-		name := v.Program
-		if name == "git" {
-			name = "Nameward"
-		}
-		rows = append(rows, []string{name, v.Version})
+		rows = append(rows, []string{v.Program, v.Version})
 	}
 	return rows
 }
@@ -91,7 +94,7 @@ func ask(ctx context.Context, command []string) string {
 	}
 	first, _, _ := strings.Cut(string(output), "\n")
 	first = strings.TrimSpace(first)
-	if version := versionText.FindString(first); version != "" && command[0] != "git" {
+	if version := versionText.FindString(first); version != "" {
 		version, _, _ = strings.Cut(version, "  ")
 		return version
 	}

@@ -1,172 +1,155 @@
 package report
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
-// A Page is all that one run of the bench found.
+// A Page is all that there is to tell: what one run found, or several of different sections.
 type Page struct {
-	Machine  Machine
-	Date     time.Time
-	Names    string // what the names are
-	Fast     bool
-	Outcomes []Outcome
+	Sections []Section // all that there are, in the order of the page
+	Runs     []Run     // the oldest first; no two of them have the same section
 }
 
-// An Outcome is what became of a section: a result, or why there is none.
-type Outcome struct {
-	Section string
-	Result  Result
-	Err     error
-	Took    time.Duration
+// A told outcome is one of a run.
+type told struct {
+	Outcome
+	run  Run
+	half string
 }
 
-// Save writes the page to a file, and its plots to the folder beside it of the same name without .md.
-func (p Page) Save(file string) error {
-	folder := strings.TrimSuffix(file, filepath.Ext(file))
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return fmt.Errorf("make folder of plots: %w", err)
-	}
-	var errs []error
-	for _, outcome := range p.Outcomes {
-		for _, plot := range outcome.Result.Plots {
-			errs = append(errs, save(filepath.Join(folder, plot.File), plot.WriteSVG))
+// told returns what is known of each section in turn, and the names of those of which nothing is.
+func (p Page) told() (all []told, missing []string) {
+	for _, section := range p.Sections {
+		found := false
+		for _, run := range p.Runs {
+			for _, outcome := range run.Outcomes {
+				if outcome.Section == section.Name {
+					all, found = append(all, told{outcome, run, section.Half}), true
+				}
+			}
+		}
+		if !found {
+			missing = append(missing, "`"+section.Name+"`")
 		}
 	}
-	errs = append(errs, save(file, func(w io.Writer) error { return p.Write(w, filepath.Base(folder)) }))
-	return errors.Join(errs...)
+	return all, missing
 }
 
-func save(file string, write func(io.Writer) error) error {
-	var content bytes.Buffer
-	if err := write(&content); err != nil {
-		return fmt.Errorf("make %s: %w", file, err)
+// newest is the run that the others are held against.
+func (p Page) newest() Run {
+	if len(p.Runs) == 0 {
+		return Run{}
 	}
-	if err := os.WriteFile(file, content.Bytes(), 0o644); err != nil { //nolint:gosec // for everybody to read
-		return fmt.Errorf("write report: %w", err)
-	}
-	return nil
+	return p.Runs[len(p.Runs)-1]
+}
+
+// mixed says whether not all was measured of the same.
+func (p Page) mixed() bool {
+	return slices.ContainsFunc(p.Runs, func(r Run) bool { return !r.like(p.newest()) })
 }
 
 // Write writes the page as Markdown, which finds its plots in a folder.
 func (p Page) Write(w io.Writer, folder string) error {
+	all, missing := p.told()
 	m := &markdown{}
 	m.paragraph("# What Nameward costs")
-	m.paragraph("`make bench` wrote this page. It measures by turns: ours and what others do are sampled one after the other, round by round, on the same machine, so that what disturbs it disturbs both. Figures are medians with their quartiles. A nanosecond here is a guide; a ratio is a promise.")
-	if p.Fast {
+	m.paragraph(fmt.Sprintf("`make bench` wrote this page, from [what was measured](%s/%s). It measures by turns: ours and what others do are sampled one after the other, round by round, on the same machine, so that what disturbs it disturbs both. Figures are medians with their quartiles. A nanosecond here is a guide; a ratio is a promise.", folder, resultsFile))
+	if p.newest().Fast {
 		m.paragraph("**This is a fast run (`make bench-fast`): few rounds and small sizes.** What it says of noise, it says loudly.")
 	}
-	p.failures(m)
-	p.budgets(m)
-	m.paragraph("## The machine")
-	m.table(Table{Columns: []string{"what", "found"}, Rows: append(p.Machine.rows(),
-		[]string{"names", p.Names}, []string{"date", p.Date.UTC().Format("2006-01-02 15:04 MST")})})
-	for _, outcome := range p.Outcomes {
-		m.section(outcome, folder)
+	p.mixture(m)
+	for _, t := range all {
+		if t.Failure != "" {
+			m.paragraph(fmt.Sprintf("**Section [%s](#%[1]s) failed**, and its budgets are not in the table.", t.Section))
+		}
+	}
+	if len(missing) > 0 {
+		m.paragraph(fmt.Sprintf("**Not measured, so that their budgets are not in the table**: %s.", strings.Join(missing, ", ")))
+	}
+	budgets{all: all, mixed: p.mixed()}.write(m)
+	p.machines(m)
+	for _, t := range all {
+		m.section(t, p.newest(), folder)
 	}
 	_, err := io.WriteString(w, strings.TrimRight(m.String(), "\n")+"\n")
 	return err
 }
 
-func (p Page) failures(m *markdown) {
-	for _, outcome := range p.Outcomes {
-		if outcome.Err != nil {
-			m.paragraph(fmt.Sprintf("**Section [%s](#%[1]s) failed**, and its budgets are not in the table.", outcome.Section))
+// mixture says which results are not of the newest run's programs and machine.
+func (p Page) mixture(m *markdown) {
+	if !p.mixed() {
+		return
+	}
+	var others []string
+	for _, run := range p.Runs {
+		if !run.like(p.newest()) {
+			others = append(others, fmt.Sprintf("- %s: %s", run.other(p.newest()), run.sections()))
 		}
 	}
+	m.paragraph(fmt.Sprintf("**Not all figures here are of one commit on one machine.** The newest are of `%s` (%s); these are of others, and say so where they stand:", p.newest().Commit, p.newest().date()))
+	m.paragraph(strings.Join(others, "\n"))
 }
 
-func (p Page) budgets(m *markdown) {
-	m.paragraph("## Budgets")
-	m.paragraph(fmt.Sprintf("Nanoseconds were promised for a machine on which an empty program takes %d ns hot, %d varied and %d in path. *By empty programs* is what was measured against the promise when both are counted in runs of an empty program: 1.00× would keep it on a machine of that speed.", EmptyHot, EmptyVaried, EmptyInPath))
-	table := Table{Columns: []string{"work", "promise", "measured", "met", "by empty programs"}}
-	var notes []string
-	for _, outcome := range p.Outcomes {
-		for _, budget := range outcome.Result.Budgets {
-			table.Rows = append(table.Rows, []string{
-				fmt.Sprintf("[%s](#%s)", budget.Work, outcome.Section), budget.Promise, budget.Measured, budget.verdict(), budget.relative(),
-			})
-			if budget.Note != "" {
-				notes = append(notes, fmt.Sprintf("- *%s*: %s", budget.Work, budget.Note))
+// other says what a run measured that is not like another.
+func (r Run) other(newest Run) string {
+	text := fmt.Sprintf("`%s` (%s)", r.Commit, r.date())
+	if !r.Machine.like(newest.Machine) {
+		text += " on another machine"
+	}
+	return text
+}
+
+// machines has a column for each run.
+func (p Page) machines(m *markdown) {
+	m.paragraph("## The machine")
+	table := Table{Columns: []string{"what"}}
+	var order []string
+	found := map[string][]string{}
+	for i, run := range p.Runs {
+		table.Columns = append(table.Columns, run.date())
+		rows := append(run.Machine.rows(), []string{"Nameward", run.Commit}, []string{"names", run.Names})
+		if len(p.Runs) > 1 {
+			rows = append(rows, []string{"sections", run.sections()})
+		}
+		for _, row := range rows {
+			if found[row[0]] == nil {
+				order = append(order, row[0])
+				found[row[0]] = slices.Repeat([]string{"–"}, len(p.Runs))
 			}
+			found[row[0]][i] = row[1]
 		}
 	}
-	if len(table.Rows) == 0 {
-		m.paragraph("None was measured.")
-		return
+	for _, what := range order {
+		table.Rows = append(table.Rows, append([]string{what}, found[what]...))
 	}
 	m.table(table)
-	if len(notes) > 0 {
-		m.paragraph(strings.Join(notes, "\n"))
-	}
 }
 
-func (b Budget) relative() string {
-	if b.Relative == 0 {
-		return "–"
-	}
-	return Ratio(b.Relative)
-}
-
-func (b Budget) verdict() string {
-	if b.Met {
-		return "yes"
-	}
-	return "**no**"
-}
-
-// markdown is a page on its way to text.
-type markdown struct{ strings.Builder }
-
-func (m *markdown) paragraph(text string) { fmt.Fprintf(m, "%s\n\n", text) }
-
-func (m *markdown) section(o Outcome, folder string) {
-	fmt.Fprintf(m, "<a id=\"%s\"></a>\n\n", o.Section)
-	if o.Err != nil {
-		m.paragraph(fmt.Sprintf("## %s: failed", o.Section))
-		m.paragraph("```\n" + o.Err.Error() + "\n```")
+func (m *markdown) section(t told, newest Run, folder string) {
+	fmt.Fprintf(m, "<a id=\"%s\"></a>\n\n", t.Section)
+	measured := fmt.Sprintf("*Section `%s`, measured in %s: `%s`, %s.*", t.Section, t.Took.Round(time.Second), t.run.Commit, t.run.date())
+	if t.Failure != "" {
+		m.paragraph(fmt.Sprintf("## %s: failed", t.Section))
+		m.paragraph("```\n" + t.Failure + "\n```")
+		m.paragraph(measured)
 		return
 	}
-	m.paragraph("## " + o.Result.Title)
-	if o.Result.Text != "" {
-		m.paragraph(strings.TrimSpace(o.Result.Text))
+	m.paragraph("## " + t.Result.Title)
+	if !t.run.like(newest) {
+		m.paragraph(fmt.Sprintf("**These figures are of %s, not of the newest on this page, `%s`.**", t.run.other(newest), newest.Commit))
 	}
-	for _, plot := range o.Result.Plots {
+	if t.Result.Text != "" {
+		m.paragraph(strings.TrimSpace(t.Result.Text))
+	}
+	for _, plot := range t.Result.Plots {
 		m.paragraph(fmt.Sprintf("![%s](%s/%s)", alternative.Replace(plot.Alternate), folder, plot.File))
 	}
-	for _, table := range o.Result.Tables {
+	for _, table := range t.Result.Tables {
 		m.table(table)
 	}
-	m.paragraph(fmt.Sprintf("*Section `%s`, measured in %s.*", o.Section, o.Took.Round(time.Second)))
+	m.paragraph(measured)
 }
-
-func (m *markdown) table(t Table) {
-	if t.Caption != "" {
-		m.paragraph("**" + t.Caption + "**")
-	}
-	m.row(t.Columns)
-	m.WriteString("| --- |" + strings.Repeat(" ---: |", len(t.Columns)-1) + "\n")
-	for _, row := range t.Rows {
-		m.row(row)
-	}
-	m.WriteString("\n")
-}
-
-func (m *markdown) row(cells []string) {
-	for _, cell := range cells {
-		fmt.Fprintf(m, "| %s ", inCell.Replace(cell))
-	}
-	m.WriteString("|\n")
-}
-
-var (
-	inCell      = strings.NewReplacer("|", `\|`, "\n", " ")
-	alternative = strings.NewReplacer("[", "(", "]", ")", "\n", " ")
-)

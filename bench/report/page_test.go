@@ -2,9 +2,6 @@ package report
 
 import (
 	"bytes"
-	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,80 +9,102 @@ import (
 	"github.com/nameward/nameward/bench/measure"
 )
 
-func samplePage() Page {
-	return Page{
+// run is one of some sections, each of which measured one thing.
+func run(commit string, minute int, sections ...string) Run {
+	r := Run{
+		Commit: commit, Began: time.Date(2026, 11, 26, 15, minute, 0, 0, time.UTC), Names: "1,200,000, made alike real ones",
 		Machine: Machine{CPU: "a CPU", Cores: 2, Memory: 8 << 30, Kernel: "6.18.5", Load: "0.1 0.2 0.3", Versions: []Version{{"iptables", "1.8.9 (nf_tables)"}}},
-		Date:    time.Date(2026, 11, 26, 15, 0, 0, 0, time.UTC), Names: "1,200,000, made alike real ones",
-		Outcomes: []Outcome{
-			{Section: "verdict", Took: 90 * time.Second, Result: Result{
-				Title: "A verdict on a new connection", Text: "What it costs.\n",
-				Budgets: []Budget{
-					{Work: "verdict | 1 set", Promise: "≤ 250 ns", Measured: "212 ns (200–220)", Met: true},
-					{Work: "verdict, 10,000 sets", Promise: "≤ 250 ns", Measured: "312 ns (300–320)", Note: "cache misses", Relative: Relative(312, 32, 250, 16)},
-				},
-				Tables: []Table{{Caption: "By size", Columns: []string{"domain sets", "median"}, Rows: [][]string{{"1", "212 ns"}, {"10,000", "312 ns"}}}},
-				Plots:  []Plot{samplePlot()},
-			}},
-			{Section: "traffic", Err: errors.New("start knot: no such file"), Took: time.Second},
-		},
 	}
+	for _, name := range sections {
+		r.Outcomes = append(r.Outcomes, Outcome{Section: name, Took: 5 * time.Second, Result: Result{
+			Title: "Of " + name, Budgets: []Budget{{Work: "work of " + name, Promise: "0", Measured: commit, Met: true}},
+		}})
+	}
+	return r
 }
 
-func TestPage(t *testing.T) {
-	var page bytes.Buffer
-	if err := samplePage().Write(&page, "benchmarks"); err != nil {
+func samplePage() Page {
+	r := run("61df69e", 0)
+	r.Outcomes = []Outcome{
+		{Section: "traffic", Failure: "start knot: no such file", Took: time.Second},
+		{Section: "verdict", Took: 90 * time.Second, Result: Result{
+			Title: "A verdict on a new connection", Text: "What it costs.\n",
+			Budgets: []Budget{
+				{Work: "verdict | 1 set", Promise: "≤ 250 ns", Measured: "212 ns (200–220)", Met: true, Beside: "ipset: 300 ns"},
+				{Work: "verdict, 10,000 sets", Promise: "≤ 250 ns", Measured: "312 ns (300–320)", Note: "cache misses", Relative: Relative(312, 32, 250, 16)},
+				{Work: "verdict, 20,000 sets", Promise: "≤ 250 ns", Measured: "412 ns (400–420)", Note: "cache misses"},
+				{Work: "verdict, 30,000 sets", Promise: "≤ 250 ns", Measured: "512 ns (500–520)"},
+			},
+			Tables: []Table{{Caption: "By size", Columns: []string{"domain sets", "median"}, Rows: [][]string{{"1", "212 ns"}, {"10,000", "312 ns"}}}},
+			Plots:  []Plot{samplePlot()},
+		}},
+	}
+	return Page{Sections: []Section{{Name: "verdict", Half: "Dataplane"}, {Name: "traffic", Half: "Dataplane"}, {Name: "fleet", Half: "Control plane"}}, Runs: []Run{r}}
+}
+
+func text(t *testing.T, page Page) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := page.Write(&b, "benchmarks"); err != nil {
 		t.Fatal(err)
 	}
-	text := page.String()
-	for _, want := range []string{
-		"| [verdict \\| 1 set](#verdict) | ≤ 250 ns | 212 ns (200–220) | yes | – |\n",
-		"| [verdict, 10,000 sets](#verdict) | ≤ 250 ns | 312 ns (300–320) | **no** | 0.62× |\n",
-		"- *verdict, 10,000 sets*: cache misses\n",
-		"| kernel | 6.18.5 |\n", "| iptables | 1.8.9 (nf_tables) |\n", "| names | 1,200,000, made alike real ones |\n", "| date | 2026-11-26 15:00 UTC |\n",
-		"**Section [traffic](#traffic) failed**", "## traffic: failed\n\n```\nstart knot: no such file\n```",
-		"![Nameward stays at 300 ns; ipset & others <grow>.](benchmarks/sets.svg)\n",
-		"**By size**\n\n| domain sets | median |\n| --- | ---: |\n| 1 | 212 ns |\n",
-	} {
+	return b.String()
+}
+
+func contains(t *testing.T, text string, wanted ...string) {
+	t.Helper()
+	for _, want := range wanted {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in the page:\n%s", want, text)
 		}
 	}
-	if strings.Index(text, "## Budgets") > strings.Index(text, "## The machine") || strings.Contains(text, "fast run") {
-		t.Errorf("the budgets come first, and nothing says it was a fast run:\n%s", text)
-	}
 }
 
-func TestSave(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "docs", "benchmarks.md")
-	if err := samplePage().Save(file); err != nil {
-		t.Fatal(err)
-	}
-	for _, made := range []string{file, filepath.Join(filepath.Dir(file), "benchmarks", "sets.svg")} {
-		if info, err := os.Stat(made); err != nil || info.Size() == 0 {
-			t.Errorf("%s: %v", made, err)
+func TestPage(t *testing.T) {
+	text := text(t, samplePage())
+	contains(t, text,
+		"1 of 4 promises are met.", "### Dataplane\n\n| work |",
+		"| [verdict \\| 1 set](#verdict) | ≤ 250 ns | 212 ns (200–220) | yes | – | ipset: 300 ns |\n",
+		"| [verdict, 10,000 sets](#verdict) | ≤ 250 ns | 312 ns (300–320) | **no** | 0.62× | – |\n",
+		"- *verdict, 10,000 sets*; *verdict, 20,000 sets*: cache misses\n", "- *verdict, 30,000 sets*: this run does not tell why.\n",
+		"| kernel | 6.18.5 |\n", "| iptables | 1.8.9 (nf_tables) |\n", "| names | 1,200,000, made alike real ones |\n", "| what | 2026-11-26 15:00 UTC |\n", "| Nameward | 61df69e |\n",
+		"**Section [traffic](#traffic) failed**", "## traffic: failed\n\n```\nstart knot: no such file\n```",
+		"**Not measured, so that their budgets are not in the table**: `fleet`.",
+		"![Nameward stays at 300 ns; ipset & others <grow>.](benchmarks/sets.svg)\n",
+		"**By size**\n\n| domain sets | median |\n| --- | ---: |\n| 1 | 212 ns |\n",
+		"*Section `verdict`, measured in 1m30s: `61df69e`, 2026-11-26 15:00 UTC.*\n",
+	)
+	for _, unwanted := range []string{"fast run", "of one commit", "Control plane", "| commit |", "| sections |"} {
+		if strings.Contains(text, unwanted) {
+			t.Errorf("%q in the page:\n%s", unwanted, text)
 		}
+	}
+	if strings.Index(text, "## Budgets") > strings.Index(text, "## The machine") || strings.Index(text, `id="verdict"`) > strings.Index(text, `id="traffic"`) {
+		t.Errorf("the budgets come first, and sections in their order:\n%s", text)
 	}
 }
 
 func TestPrint(t *testing.T) {
 	var terminal bytes.Buffer
-	for _, outcome := range samplePage().Outcomes {
+	for _, outcome := range samplePage().Runs[0].Outcomes {
 		if err := outcome.Print(&terminal); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want := `A verdict on a new connection (verdict, 1m30s)
+	want := `traffic failed after 1s: start knot: no such file
 
-  budget                 promise          measured  met  by empty programs
-  verdict | 1 set       ≤ 250 ns  212 ns (200–220)  yes                  –
-  verdict, 10,000 sets  ≤ 250 ns  312 ns (300–320)   no              0.62×
+A verdict on a new connection (verdict, 1m30s)
+
+  budget                 promise          measured  met  by empty programs         others
+  verdict | 1 set       ≤ 250 ns  212 ns (200–220)  yes                  –  ipset: 300 ns
+  verdict, 10,000 sets  ≤ 250 ns  312 ns (300–320)   no              0.62×              –
+  verdict, 20,000 sets  ≤ 250 ns  412 ns (400–420)   no                  –              –
+  verdict, 30,000 sets  ≤ 250 ns  512 ns (500–520)   no                  –              –
 
   By size
   domain sets  median
   1            212 ns
   10,000       312 ns
-
-traffic failed after 1s: start knot: no such file
 
 `
 	if terminal.String() != want {

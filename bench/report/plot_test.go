@@ -21,7 +21,7 @@ func samplePlot() Plot {
 	}
 	return Plot{
 		File: "sets.svg", Title: "A verdict costs the same with 10,000 domain sets as with one, where a rule for each set costs 2 ms a packet",
-		X: "domain sets", Y: "time of a new connection's first packet", LogX: true, LogY: true, FormatY: Nanoseconds,
+		X: "domain sets", Y: "time of a new connection's first packet", LogX: true, LogY: true, NanosecondsY: true,
 		Ours: "Nameward", Alternate: "Nameward stays at 300 ns; ipset & others <grow>.",
 		Lines: []Line{
 			line("ipset, one rule a set", 82, 1.1, 1, 10, 100, 1000, 10_000),

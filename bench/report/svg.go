@@ -66,19 +66,17 @@ func (p Plot) WriteSVG(w io.Writer) error {
 type drawing struct {
 	strings.Builder
 	Plot
-	lines  []Line // those with points
-	colour []int
-	title  []string
-	x, y   axis
+	lines   []Line // those with points
+	colour  []int
+	title   []string
+	x, y    axis
+	formatY Format
 }
 
 func newDrawing(p Plot) *drawing {
-	d := &drawing{Plot: p, title: wrap(p.Title, titleSize*1.15, plotWidth-40)}
-	if d.FormatX == nil {
-		d.FormatX = Count
-	}
-	if d.FormatY == nil {
-		d.FormatY = Count
+	d := &drawing{Plot: p, formatY: Count, title: wrap(p.Title, titleSize*1.15, plotWidth-40)}
+	if p.NanosecondsY {
+		d.formatY = Nanoseconds
 	}
 	var xs, ys []float64
 	others, widest := 0, 0.0
@@ -133,11 +131,11 @@ func (d *drawing) grid() {
 	}
 	for _, v := range d.x.ticks {
 		d.stroke("grid", d.x.at(v), d.y.from, d.x.at(v), d.y.to)
-		d.text(d.x.at(v), d.y.from+20, "quiet", "middle", d.FormatX(v))
+		d.text(d.x.at(v), d.y.from+20, "quiet", "middle", Count(v))
 	}
 	for _, v := range d.y.ticks {
 		d.stroke("grid", d.x.from, d.y.at(v), d.x.to, d.y.at(v))
-		d.text(d.x.from-8, d.y.at(v)+4.5, "quiet", "end", d.FormatY(v))
+		d.text(d.x.from-8, d.y.at(v)+4.5, "quiet", "end", d.formatY(v))
 	}
 	d.stroke("axis", d.x.from, d.y.from, d.x.to, d.y.from)
 	d.stroke("axis", d.x.from, d.y.from, d.x.from, d.y.to)

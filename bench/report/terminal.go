@@ -11,16 +11,16 @@ import (
 // Print writes a section's budgets and tables for a terminal.
 func (o Outcome) Print(w io.Writer) error {
 	var b strings.Builder
-	if o.Err != nil {
-		fmt.Fprintf(&b, "%s failed after %s: %v\n\n", o.Section, o.Took.Round(time.Second), o.Err)
+	if o.Failure != "" {
+		fmt.Fprintf(&b, "%s failed after %s: %s\n\n", o.Section, o.Took.Round(time.Second), o.Failure)
 		_, err := io.WriteString(w, b.String())
 		return err
 	}
 	fmt.Fprintf(&b, "%s (%s, %s)\n\n", o.Result.Title, o.Section, o.Took.Round(time.Second))
 	if len(o.Result.Budgets) > 0 {
-		budgets := Table{Columns: []string{"budget", "promise", "measured", "met", "by empty programs"}}
+		budgets := Table{Columns: []string{"budget", "promise", "measured", "met", "by empty programs", "others"}}
 		for _, budget := range o.Result.Budgets {
-			budgets.Rows = append(budgets.Rows, []string{budget.Work, budget.Promise, budget.Measured, strings.Trim(budget.verdict(), "*"), budget.relative()})
+			budgets.Rows = append(budgets.Rows, []string{budget.Work, budget.Promise, budget.Measured, strings.Trim(budget.verdict(), "*"), budget.relative(), budget.beside()})
 		}
 		budgets.print(&b)
 	}

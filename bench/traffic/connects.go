@@ -109,6 +109,7 @@ func (c *comparison) result(series []measure.Series, first map[string]visits) re
 	latency := report.Budget{
 		Work: "resolve, then connect, fresh names: p50 against one plain conntrack rule", Promise: fmt.Sprintf("≤ %.2f×", connectBudget),
 		Measured: spread(ratio, "%.3f×"), Met: ratio.Median() <= connectBudget,
+		Beside: ratiosOfOthers(series, oneRule),
 	}
 	if !latency.Met {
 		latency.Note = fmt.Sprintf("The same rules with empty programs take %.3f× of one rule, ours %.3f× of those.",
@@ -121,8 +122,9 @@ func (c *comparison) result(series []measure.Series, first map[string]visits) re
 		Budgets: []report.Budget{
 			latency,
 			{
-				Work: "the same: first packets lost", Promise: "0 of 100,000",
+				Work: "resolve, then connect, fresh names: first packets lost", Promise: "0 of 100,000",
 				Measured: lostOf(visits{took: append(first[ours].took, c.every[ours].took...), lost: lost}), Met: lost == 0,
+				Beside: queueFree + ": " + lostOf(*c.every[queueFree]),
 			},
 		},
 	}
@@ -134,7 +136,7 @@ func lostOf(v visits) string {
 		return "–"
 	}
 	if v.lost == 0 {
-		return fmt.Sprintf("0 of %d", count)
+		return "0 of " + report.Thousands(float64(count))
 	}
-	return fmt.Sprintf("%d of %d (%.1f %%)", v.lost, count, 100*float64(v.lost)/float64(count))
+	return fmt.Sprintf("%s of %s (%.1f %%)", report.Thousands(float64(v.lost)), report.Thousands(float64(count)), 100*float64(v.lost)/float64(count))
 }

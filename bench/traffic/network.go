@@ -39,25 +39,14 @@ type way struct {
 	pins          string     // where the agent keeps them, if one runs on the node
 }
 
-// newNetwork builds the lab, and the programs that run in it.
-func newNetwork(ctx context.Context) (_ *network, err error) {
-	// A name as the lab's own, so that the next lab removes it if this process is killed.
-	programs, err := os.MkdirTemp("", fmt.Sprintf("nameward-lab-%d-programs-", os.Getpid()))
-	if err != nil {
-		return nil, fmt.Errorf("make directory of programs: %w", err)
-	}
-	n := &network{close: []func() error{func() error { return os.RemoveAll(programs) }}}
+// newNetwork builds the lab, in which the programs of a directory run.
+func newNetwork(ctx context.Context, programs string) (_ *network, err error) {
+	n := &network{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
 		}
 	}()
-	const module = "github.com/nameward/nameward"
-	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", programs,
-		module+"/cmd/nameward-server", module+"/cmd/nameward-agent", module+"/bench/traffic/baseline")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build programs: %w: %s", err, out)
-	}
 	if n.Lab, err = lab.New(ctx, programs); err != nil {
 		return nil, fmt.Errorf("build lab: %w", err)
 	}

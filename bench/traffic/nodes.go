@@ -40,8 +40,8 @@ func setUps() map[string]setUp {
 
 // newWays builds a network with ways of these names, of which ours is one: the rules of empty programs are
 // read from it. patterns are what its policy has.
-func newWays(ctx context.Context, patterns []string, names ...string) (_ *network, _ []*way, err error) {
-	n, err := newNetwork(ctx)
+func newWays(ctx context.Context, programs string, patterns []string, names ...string) (_ *network, _ []*way, err error) {
+	n, err := newNetwork(ctx, programs)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nameward/nameward/bench/measure"
@@ -17,9 +19,9 @@ import (
 func Sections() []report.Section {
 	others := []string{noRules, oneRule, emptyRules, ours, queueHeld, queueFree, dnsmasqIPSet, dnsmasqNFT, proxy}
 	return []report.Section{
-		{Name: "queries", Measure: through(others, measureQueries)},
-		{Name: "connect", Measure: through(others, measureConnect)},
-		{Name: "shared-address", Measure: through([]string{emptyRules, ours, queueHeld, dnsmasqIPSet, proxy, proxyOfNames}, measureShared)},
+		{Name: "queries", Processes: true, Measure: through(others, measureQueries)},
+		{Name: "connect", Processes: true, Measure: through(others, measureConnect)},
+		{Name: "shared-address", Processes: true, Measure: through([]string{emptyRules, ours, queueHeld, dnsmasqIPSet, proxy, proxyOfNames}, measureShared)},
 	}
 }
 
@@ -28,7 +30,7 @@ func through(nodes []string, measure func(context.Context, plan, []*way) (report
 	return func(ctx context.Context, config report.Config) (_ report.Result, err error) {
 		p := planOf(config)
 		p.patterns = min(p.patterns, len(config.Names))
-		n, ways, err := newWays(ctx, config.Names[:p.patterns], nodes...)
+		n, ways, err := newWays(ctx, config.Programs, config.Names[:p.patterns], nodes...)
 		if err != nil {
 			return report.Result{}, err
 		}
@@ -54,7 +56,7 @@ type plan struct {
 func planOf(config report.Config) plan {
 	if config.Fast {
 		return plan{
-			patterns: 10_000, rounds: 3, slice: 250 * time.Millisecond,
+			patterns: 10_000, rounds: 3, slice: 150 * time.Millisecond,
 			visitRounds: 8, visits: 100, firstPackets: 10_000, firstPacketsFree: 500,
 			runs: 1, chunks: 6, chunk: 2000,
 		}
@@ -74,6 +76,17 @@ func seriesOf(all []measure.Series, name string) measure.Series {
 		}
 	}
 	panic("no variant " + name)
+}
+
+// ratiosOfOthers says what each way that is not ours took of another.
+func ratiosOfOthers(all []measure.Series, baseline string) string {
+	var parts []string
+	for _, s := range all {
+		if !slices.Contains([]string{noRules, oneRule, emptyRules, ours}, s.Name) {
+			parts = append(parts, fmt.Sprintf("%s: %.2f×", s.Name, s.RatioTo(seriesOf(all, baseline)).Median()))
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 // spread says a median with its quartiles.

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nameward/nameward/bench/programs"
 	"github.com/nameward/nameward/bench/report"
 	"github.com/nameward/nameward/bpf/bpftest"
 )
@@ -17,7 +18,11 @@ func TestSections(t *testing.T) {
 		visitRounds: 1, visits: 20, firstPackets: 100, firstPacketsFree: 20,
 		runs: 1, chunks: 2, chunk: 100,
 	}
-	n, ways, err := newWays(t.Context(), []string{"*.example"}, noRules, oneRule, emptyRules, ours, queueHeld, queueFree, dnsmasqIPSet, dnsmasqNFT, proxy, proxyOfNames)
+	bin := t.TempDir()
+	if err := programs.Build(t.Context(), bin, programs.Server, programs.Agent, programs.Baseline); err != nil {
+		t.Fatal(err)
+	}
+	n, ways, err := newWays(t.Context(), bin, []string{"*.example"}, noRules, oneRule, emptyRules, ours, queueHeld, queueFree, dnsmasqIPSet, dnsmasqNFT, proxy, proxyOfNames)
 	if err != nil {
 		t.Fatal(err)
 	}
