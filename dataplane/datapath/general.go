@@ -117,10 +117,10 @@ func (n *names) matchSets(name domain.Name, generation uint32) []uint32 {
 	list := general.list
 	if found, exact, known := n.match(name.String(), generation); exact {
 		list = 0
-		sets = append(sets, uint32(found.Exact))
+		sets = append(sets, uint32(n.common[generation].Of(found.Exact)))
 	} else if known {
 		list = found.List
-		sets = append(sets, uint32(found.Below))
+		sets = append(sets, uint32(n.common[generation].Of(found.Below)))
 	}
 	if list != 0 {
 		sets = append(sets, general.match(list, wireText(name.String()))...)

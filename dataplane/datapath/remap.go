@@ -30,7 +30,7 @@ func (d *Datapath) remapAll(generation uint32) (replaced map[door]bool, err erro
 	doors := map[door]uint64{}
 	replaced = map[door]bool{}
 	scope := d.names.stale[d.active]
-	if scope[everyName] {
+	if scope[everyName] || d.names.moved() {
 		scope = nil
 	}
 	for o := range d.table.Owners(clock.now, scope) {
@@ -60,7 +60,7 @@ const everyName = "."
 // affected reports whether a name can have other match sets now than when the generation was written.
 func (n *names) affected(name domain.Name, generation uint32) bool {
 	stale := n.stale[generation]
-	if stale == nil || stale[everyName] {
+	if stale == nil || stale[everyName] || n.moved() {
 		return true
 	}
 	if !name.Plain() {
