@@ -18,13 +18,9 @@ type Reference uint32
 // Place returns the place of the common set that is referred to; 0 if it is none.
 func (r Reference) Place() int { return int(r >> matchSetBits) }
 
-const (
-	// manyNames is from how many names on a match set is a common one: to tell them of another takes as long as
-	// all else that a small change costs.
-	manyNames = 256
-	// fewNames is below how many it is one no longer.
-	fewNames = manyNames / 2
-)
+// manyNames is from how many names on a match set is a common one, until half of them are left: to tell so many of
+// another takes as long as all else that a small change costs.
+const manyNames = 256
 
 // Common returns the common sets. Names refer to them as Sets says.
 func (s *State) Common() CommonSets { return s.groups.common }
@@ -32,14 +28,14 @@ func (s *State) Common() CommonSets { return s.groups.common }
 // settlePlaces gives places to groups of many names, and takes them from those that became small.
 func (g *groups) settlePlaces(m moved) {
 	for _, id := range g.places {
-		if id != 0 && g.all[id].used < fewNames {
+		if id != 0 && g.all[id].used < g.many/2 {
 			g.leave(id)
 			m.references[id] = true
 		}
 	}
 	for i := range g.all {
 		id := groupID(i) //nolint:gosec // no more than names
-		if of := &g.all[id]; of.place != 0 || of.used < manyNames || !g.makeRoom(of.used, m) {
+		if of := &g.all[id]; of.place != 0 || of.used < g.many || !g.makeRoom(of.used, m) {
 			continue
 		}
 		g.take(id)

@@ -26,12 +26,13 @@ type groups struct {
 	common  CommonSets
 	places  [len(CommonSets{})]groupID // whose set is at each place of common
 	ids     map[uint32]uint32          // of the selector that is in the place of each list
+	many    int                        // names, from which on a group has a place
 	key     []byte
 	scratch []uint32
 }
 
 func newGroups() groups {
-	return groups{byLists: map[string]groupID{}, bySet: map[MatchSet]groupID{}, all: make([]group, 1), ids: map[uint32]uint32{}}
+	return groups{byLists: map[string]groupID{}, bySet: map[MatchSet]groupID{}, all: make([]group, 1), ids: map[uint32]uint32{}, many: manyNames}
 }
 
 func (g *groups) set(id groupID) MatchSet { return g.all[id].set }
