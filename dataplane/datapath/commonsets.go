@@ -41,6 +41,27 @@ func (n *names) writeCommon(generation uint32, common lower.CommonSets) error {
 	return nil
 }
 
-// moved reports whether some place has another match set in one generation than in the other: then names may have
+// movesWith reports whether what a generation says of a plain name is a common set that is another one in the other
+// generation.
+func (n *names) movesWith(name string, generation uint32) bool {
+	if !n.moves(generation, 1-generation) {
+		return false
+	}
+	sets, exact, _ := n.match(name, generation)
+	refers := sets.Below
+	if exact {
+		refers = sets.Exact
+	}
+	return n.common[0].Of(refers) != n.common[1].Of(refers)
+}
+
+// moves reports whether some place has a match set in one generation and another one in the other: then names have
 // other ones that refer to the same.
-func (n *names) moved() bool { return n.common[0] != n.common[1] }
+func (n *names) moves(from, to uint32) bool {
+	for place, set := range n.common[from] {
+		if set != 0 && set != n.common[to][place] {
+			return true
+		}
+	}
+	return false
+}

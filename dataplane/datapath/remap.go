@@ -30,7 +30,7 @@ func (d *Datapath) remapAll(generation uint32) (replaced map[door]bool, err erro
 	doors := map[door]uint64{}
 	replaced = map[door]bool{}
 	scope := d.names.stale[d.active]
-	if scope[everyName] || d.names.moved() {
+	if scope[everyName] || d.names.moves(d.active, generation) {
 		scope = nil
 	}
 	for o := range d.table.Owners(clock.now, scope) {
@@ -60,14 +60,14 @@ const everyName = "."
 // affected reports whether a name can have other match sets now than when the generation was written.
 func (n *names) affected(name domain.Name, generation uint32) bool {
 	stale := n.stale[generation]
-	if stale == nil || stale[everyName] || n.moved() {
+	if stale == nil || stale[everyName] {
 		return true
 	}
 	if !name.Plain() {
 		return false // only `*` matches it
 	}
 	text := name.String()
-	if stale[text] {
+	if stale[text] || n.movesWith(text, generation) {
 		return true
 	}
 	for i := range len(text) {
