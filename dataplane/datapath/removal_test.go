@@ -179,7 +179,7 @@ func TestDifferentialRemovals(t *testing.T) {
 	var f *fixture
 	cases := 0
 	rapid.Check(t, func(r *rapid.T) {
-		if cases%20 == 0 {
+		if cases%fixtureCases == 0 {
 			f = renewFixture(t, f)
 		}
 		w := &removals{f: f, names: map[netip.Addr][]domain.Name{}, cases: cases}
