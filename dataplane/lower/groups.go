@@ -84,12 +84,13 @@ func (g *groups) use(id groupID, by int) {
 type moved struct {
 	sets       map[groupID]bool // they have other match sets
 	references map[groupID]bool // they are referred to in another way
+	placed     bool             // some of these by places that were given or taken
 }
 
 // settle gives the groups that are used the match sets that the ids of their selectors stand for, and places to
 // those of many names. Others it forgets.
-func (g *groups) settle(sets *interner, renewed map[uint32]bool) moved {
-	m := moved{map[groupID]bool{}, map[groupID]bool{}}
+func (g *groups) settle(sets *interner, renewed map[uint32]*selector) moved {
+	m := moved{sets: map[groupID]bool{}, references: map[groupID]bool{}}
 	for i := range g.all[1:] {
 		id := groupID(i + 1) //nolint:gosec // no more than names
 		switch of := &g.all[id]; {
@@ -98,7 +99,7 @@ func (g *groups) settle(sets *interner, renewed map[uint32]bool) moved {
 			g.forget(id)
 		case of.set == 0:
 			g.name(id, sets)
-		case len(renewed) > 0 && slices.ContainsFunc(of.lists, func(list uint32) bool { return renewed[list] }):
+		case len(renewed) > 0 && slices.ContainsFunc(of.lists, func(list uint32) bool { return renewed[list] != nil }):
 			g.name(id, sets)
 			m.sets[id] = true
 			if of.place == 0 {
@@ -106,7 +107,9 @@ func (g *groups) settle(sets *interner, renewed map[uint32]bool) moved {
 			}
 		}
 	}
+	before := g.places
 	g.settlePlaces(m)
+	m.placed = g.places != before
 	return m
 }
 

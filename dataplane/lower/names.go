@@ -197,12 +197,12 @@ type touched struct {
 	above   map[string]bool // bases of wildcards that came or went: every name below may have changed
 	general map[string]bool // bases of general patterns: so may what names below match that are no node
 	every   *general
-	renewed map[uint32]bool // lists that go on under a new id
+	renewed map[uint32]*selector // lists that go on under a new id
 }
 
 // update brings the nodes to what rules say, and returns the names that refer to other match sets, sorted.
 func (s *State) update(rules *ruleset.RuleSet) []string {
-	t := touched{map[string]bool{}, map[string]bool{}, map[string]bool{}, &s.every, map[uint32]bool{}}
+	t := touched{map[string]bool{}, map[string]bool{}, map[string]bool{}, &s.every, map[uint32]*selector{}}
 	present := map[selectorKey]bool{}
 	for _, set := range rules.DomainSets {
 		key := selectorKey{set.Name, ofDomainSet}
@@ -267,7 +267,7 @@ func (s *State) put(key selectorKey, patterns []domain.Pattern, t touched) {
 	if len(removed) > 0 {
 		old.id = s.takeSelector()
 		s.groups.ids[old.list] = old.id
-		t.renewed[old.list] = true
+		t.renewed[old.list] = old
 	}
 	s.forgetful = s.forgetful || len(removed)+len(added) > 0
 }
@@ -380,13 +380,13 @@ func (s *State) recompute(t touched) []string {
 			changed[name] = true
 		}
 	}
-	s.noteMoved(s.groups.settle(&s.sets, t.renewed), changed)
+	s.noteMoved(s.groups.settle(&s.sets, t.renewed), t, changed)
 	return slices.Sorted(maps.Keys(changed))
 }
 
 // noteMoved adds the names that refer to match sets of groups which moved, and the bases of general patterns that
-// have other ones: they are among the names that the change touched no longer.
-func (s *State) noteMoved(m moved, changed map[string]bool) {
+// have other ones: the change did not touch them.
+func (s *State) noteMoved(m moved, t touched, changed map[string]bool) {
 	if m.sets[s.every.group] {
 		changed[root] = true
 	}
@@ -400,9 +400,29 @@ func (s *State) noteMoved(m moved, changed map[string]bool) {
 	if len(m.references) == 0 {
 		return
 	}
-	for name, n := range s.nodes {
+	for n := range s.within(t.renewed, m.placed) {
 		if m.references[n.groups.exact] || m.references[n.groups.below] {
-			changed[name] = true
+			changed[n.name.String()] = true
+		}
+	}
+}
+
+// within yields the nodes that may be in a group of the lists, or, if all is true, every node.
+func (s *State) within(lists map[uint32]*selector, all bool) iter.Seq[*node] {
+	handsDown := func(p domain.Pattern) bool { return p.Form() != domain.Exact }
+	for _, l := range lists {
+		all = all || len(l.patterns) > s.groups.many || slices.ContainsFunc(l.patterns, handsDown)
+	}
+	if all {
+		return maps.Values(s.nodes)
+	}
+	return func(yield func(*node) bool) {
+		for _, l := range lists {
+			for _, p := range l.patterns {
+				if !yield(s.nodes[p.Base().String()]) {
+					return
+				}
+			}
 		}
 	}
 }
