@@ -207,7 +207,7 @@ func TestLargeDomainSet(t *testing.T) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer stop()
-	group.Go(func() { f.reachFresh(ctx, t, 12_000, 7_000) })
+	group.Go(func() { f.reachFresh(ctx, t, 10_001, 1_900) })
 	for i := range 10 {
 		began := time.Now()
 		f.addDomains("domainSets/large", "late.example")
