@@ -113,6 +113,11 @@ type DatapathCgroupTable struct {
 	Root  uint64
 }
 
+type DatapathCommonMatchSets struct {
+	_    structs.HostLayout
+	Sets [16]uint32
+}
+
 type DatapathComponent uint32
 
 const (
@@ -702,6 +707,7 @@ const (
 	DatapathMapCgroupTables       = "cgroup_tables"
 	DatapathMapCgroups            = "cgroups"
 	DatapathMapCgroupsKnown       = "cgroups_known"
+	DatapathMapCommonSets         = "common_sets"
 	DatapathMapCounters           = "counters"
 	DatapathMapDestinations       = "destinations"
 	DatapathMapEndpoints          = "endpoints"
@@ -801,6 +807,7 @@ type DatapathMapSpecs struct {
 	CgroupTables  *ebpf.MapSpec `ebpf:"cgroup_tables"`
 	Cgroups       *ebpf.MapSpec `ebpf:"cgroups"`
 	CgroupsKnown  *ebpf.MapSpec `ebpf:"cgroups_known"`
+	CommonSets    *ebpf.MapSpec `ebpf:"common_sets"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Destinations  *ebpf.MapSpec `ebpf:"destinations"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
@@ -858,6 +865,7 @@ type DatapathMaps struct {
 	CgroupTables  *ebpf.Map `ebpf:"cgroup_tables"`
 	Cgroups       *ebpf.Map `ebpf:"cgroups"`
 	CgroupsKnown  *ebpf.Map `ebpf:"cgroups_known"`
+	CommonSets    *ebpf.Map `ebpf:"common_sets"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Destinations  *ebpf.Map `ebpf:"destinations"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
@@ -891,6 +899,7 @@ func (m *DatapathMaps) Close() error {
 		m.CgroupTables,
 		m.Cgroups,
 		m.CgroupsKnown,
+		m.CommonSets,
 		m.Counters,
 		m.Destinations,
 		m.Endpoints,

@@ -35,7 +35,7 @@ func lay(d *bpftest.Datapath, generation, first uint32, patterns []domain.Patter
 		name := parseName(node)
 		exact := l.set(func(p domain.Pattern) bool { return p.Form() != domain.Every && p.Match(name) })
 		below := l.set(func(p domain.Pattern) bool { return p.Form() == domain.Below && within(node, p.Base().String()) })
-		d.Pattern(generation, node, exact, below)
+		d.Pattern(generation, node, l.refer(d, generation, exact), l.refer(d, generation, below))
 		d.List(generation, node, places(node))
 	}
 	d.List(generation, "", places("."))
@@ -98,6 +98,14 @@ func (l *laying) set(holds func(domain.Pattern) bool) uint32 {
 		l.sets[l.ids[key]] = patterns
 	}
 	return l.ids[key]
+}
+
+// refer gives what a cell says of a match set: its number, or the place of a common one, as every other of the first.
+func (l *laying) refer(d *bpftest.Datapath, generation, set uint32) uint32 {
+	if place := (set-l.first)/2 + 1; set != 0 && (set-l.first)%2 == 1 && place < uint32(len(bpf.DatapathCommonMatchSets{}.Sets)) {
+		return d.Common(generation, place, set)
+	}
+	return set
 }
 
 // within reports whether a name is the base, or below it.

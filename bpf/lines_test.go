@@ -20,14 +20,14 @@ func TestLines(t *testing.T) {
 	}
 	for _, name := range []string{
 		bpf.DatapathMapSettings, bpf.DatapathMapGenerations, bpf.DatapathMapNameIndex, bpf.DatapathMapNameCells,
-		bpf.DatapathMapQuestions, bpf.DatapathMapAnswers, bpf.DatapathMapScratch,
+		bpf.DatapathMapCommonSets, bpf.DatapathMapQuestions, bpf.DatapathMapAnswers, bpf.DatapathMapScratch,
 	} {
 		if spec.Maps[name].Flags&unix.BPF_F_MMAPABLE == 0 {
 			t.Errorf("elements of %s begin anywhere in a line", name)
 		}
 	}
 	for _, name := range []string{
-		bpf.DatapathMapNameIndex, bpf.DatapathMapNameCells, bpf.DatapathMapQuestions, bpf.DatapathMapAnswers, bpf.DatapathMapScratch,
+		bpf.DatapathMapNameIndex, bpf.DatapathMapNameCells, bpf.DatapathMapCommonSets, bpf.DatapathMapQuestions, bpf.DatapathMapAnswers, bpf.DatapathMapScratch,
 	} {
 		if size := spec.Maps[name].ValueSize; size%cacheLine != 0 {
 			t.Errorf("elements of %s have %d bytes: not all of them begin at a line", name, size)

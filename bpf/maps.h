@@ -51,6 +51,7 @@ LINES(generations, GENERATIONS, __u32, struct generation_flags);
 /* What a name matches. */
 LINES(name_index, 1 << 15, __u32, struct name_bucket);
 LINES(name_cells, 160 << 10, __u32, struct name_cell);
+LINES(common_sets, GENERATIONS, __u32, struct common_match_sets);
 MAP(patterns, BPF_MAP_TYPE_ARRAY, GENERATIONS *GENERAL_PATTERNS, enum general_limit,
     struct general_pattern);
 

@@ -478,6 +478,18 @@ __attribute__((noinline)) int add_match(struct scratch *s, __u32 match_set, __u3
 	return 0;
 }
 
+/* The match set that a cell refers to. */
+static __always_inline __u32 set_referred(__u32 reference, __u32 generation)
+{
+	__u32 place = reference >> MAPPING_MATCH_SET_BITS;
+	const struct common_match_sets *common;
+
+	if (place == 0)
+		return reference;
+	common = bpf_map_lookup_elem(&common_sets, &generation);
+	return common ? common->sets[place] : 0;
+}
+
 /*
  * Holds the name against the general pattern at a place in the generation, counted from 1. Gives
  * the place of the next one. Verified once, by itself.
@@ -523,7 +535,7 @@ __attribute__((noinline)) int match_name(struct scratch *s, __u32 place, __u32 g
 		return 0;
 	list = whole->list;
 	if (match_suffixes(s, place, generation)) {
-		add_match(s, s->match_set, place);
+		add_match(s, set_referred(s->match_set, generation), place);
 		list = s->list;
 	}
 	match_list(s, place, list, generation);

@@ -58,3 +58,39 @@ func TestNeighbouringBuckets(t *testing.T) {
 		t.Errorf("a name that is not in a full index: counted %v", got)
 	}
 }
+
+// A cell that refers to a common match set by its place stands for what is there, in each generation by itself.
+func TestCommonMatchSets(t *testing.T) {
+	e := newExchange(t)
+	const last = 15
+	first := e.Common(0, 1, 41)
+	e.Pattern(0, "a.test", first, e.Common(0, last, 42))
+	e.Pattern(1, "a.test", 43, e.Common(1, 1, 44))
+	want := func(name string, sets ...uint32) {
+		t.Helper()
+		e.Forget(e.Mappings)
+		e.resolve(name, name+". 60 IN A 192.0.2.1")
+		got := e.sets("192.0.2.1")
+		for _, set := range sets {
+			if !got[set] {
+				t.Errorf("%s: learned for %v, want %d", name, got, set)
+			}
+		}
+		if len(got) != len(sets) {
+			t.Errorf("%s: learned for %v, want %v", name, got, sets)
+		}
+	}
+	want("a.test", 41)
+	want("b.a.test", 42)
+	e.Put(e.State, uint32(0), bpf.DatapathState{Active: 0, Learning: 1})
+	want("a.test", 41, 43)
+	want("b.a.test", 42, 44)
+	e.Common(0, 1, 45)
+	e.Common(1, 1, 46)
+	want("a.test", 45, 43)
+	want("b.a.test", 42, 46)
+	e.Put(e.State, uint32(0), bpf.DatapathState{Active: 1, Learning: 1})
+	want("b.a.test", 46)
+	e.Common(1, 1, 0)
+	want("b.a.test")
+}

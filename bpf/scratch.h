@@ -124,7 +124,7 @@ struct scratch {
 	__u32 odd;	 /* it has bytes that no pattern has */
 	__u32 end;	 /* position behind it, once a pointer was followed; 0: none was */
 	__u32 piece;	 /* where the piece of it begins that is being read */
-	__u32 match_set; /* of its longest known suffix */
+	__u32 match_set; /* of its longest known suffix, as a cell has it */
 	__u32 list;	 /* of general patterns, of that suffix */
 	__u32 suffix_at; /* in text: the suffix that is looked up */
 	__u32 suffix_bytes;

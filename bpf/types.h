@@ -26,6 +26,7 @@
 #define CGROUP_LEVELS 64       /* groups above a control group that are looked at */
 #define CGROUP_PARTS 8	       /* of a kind, that one control group has */
 #define NEAR_RESOLVERS 2       /* that a question is held against before they are looked up */
+#define COMMON_SETS 16	       /* match sets that cells refer to by their places, less one */
 #define GENERATIONS 2
 #define SETS_OF_NAME (GENERAL_OF_NAME + 2) /* besides: of the suffix, of every name */
 #define LEARNED_SETS 256		   /* match sets of all names of one response */
@@ -125,9 +126,19 @@ struct generation_flags {
 _Static_assert(sizeof(struct generation_flags) == 32, "generation_flags has no hidden padding");
 
 /*
+ * Match sets that many names have, each in its place, from 1 on: names refer to them by the place,
+ * and all have another one when that changes.
+ */
+struct common_match_sets {
+	__u32 sets[COMMON_SETS];
+};
+_Static_assert(sizeof(struct common_match_sets) == 64, "common_match_sets is a cache line");
+
+/*
  * A pattern's name, in one or more cells of name_cells. Bytes are the canonical wire form: length
  * octets and lower-case labels, without the root label. A name longer than NAME_CELL_TEXT goes on
- * in the next cells, all 64 bytes of each. A match set of 0 is empty.
+ * in the next cells, all 64 bytes of each. A match set of 0 is empty; above the bits of a number is
+ * the place of a common one.
  */
 struct name_cell {
 	__u32 exact[GENERATIONS]; /* match set of the name itself */
@@ -350,6 +361,7 @@ enum mapping_limit {
 	MAPPING_TICK_SHIFT = 24,     /* a tick is so many times doubled ns */
 	MAPPING_MATCH_SET_BITS = 28, /* of a slot; the expiry is above them */
 };
+_Static_assert(COMMON_SETS == 1 << (32 - MAPPING_MATCH_SET_BITS), "a place fits above a match set");
 
 /* An address and the match sets of the names that it belongs to. */
 struct mapping_key {

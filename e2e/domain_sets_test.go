@@ -1,12 +1,14 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -201,6 +203,11 @@ func TestLargeDomainSet(t *testing.T) {
 	f.put(setPolicy("domainSets/large"))
 	late := f.learn(t, lab.ResolverV4, "late.example")
 	f.expect(t, f.Client, late, false, "in no set")
+	ctx, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer stop()
+	group.Go(func() { f.reachFresh(ctx, t, 10_001, 1_900) })
 	for i := range 10 {
 		began := time.Now()
 		f.addDomains("domainSets/large", "late.example")
@@ -213,9 +220,29 @@ func TestLargeDomainSet(t *testing.T) {
 		f.expectOpen(t, lab.ResolverV4, lab.FreshName(i*1000))
 		f.expectOpen(t, lab.ResolverV6, "api.example")
 	}
+	stop()
+	group.Wait()
 	f.putSet("domainSets/large", domains[1:]...)
 	f.expectRefused(t, lab.ResolverV4, "api.example")
 	f.expectOpen(t, lab.ResolverV4, lab.FreshName(11_999))
+}
+
+// reachFresh resolves and reaches fresh names, one after the other, until ctx ends: none may be refused.
+func (f *fleet) reachFresh(ctx context.Context, t *testing.T, first, count int) {
+	reached := 0
+	for ctx.Err() == nil {
+		name := lab.FreshName(first + reached%count)
+		addresses, err := f.Resolve(lab.ResolverV4, name)
+		if err == nil {
+			err = f.Connect(addresses[0], lab.ServicePort)
+		}
+		if err != nil {
+			t.Errorf("reach %s while its set changes: %v", name, err)
+			return
+		}
+		reached++
+	}
+	t.Logf("%d fresh names were reached meanwhile", reached)
 }
 
 // TestDomainSetAtTheLimit: a node holds as many domains as the server lets it have, also when many of them change

@@ -33,8 +33,9 @@ func (r rules) measure(ctx context.Context, bin string, size size, names []strin
 		Text: fmt.Sprintf(`A policy of one domain set with %s patterns, every fifth a wildcard, is sent to a running agent over
 loopback; then patterns come and go one by one. *In force* is from the moment at which the server begins to send until packets
 are judged by the new rules (seen by asking the kernel every 0.1 ms); *confirmed* is until the server has heard so, by when
-the rules are on disk too. That no packet is judged by half a change is what `+"`e2e`"+` TestAtomicChange shows. What a removal costs
-stands beside: names that were learned by the old list must not open doors by it.`, thousands(size.patterns)),
+the rules are on disk too. That no packet is judged by half a change is what `+"`e2e`"+` TestAtomicChange shows. A removal
+stands beside: names that were learned by the old list must not open doors by it, and what programs learn at that moment is
+waited for (ADR 52).`, thousands(size.patterns)),
 	}
 	for _, backend := range []string{"nft", "legacy"} {
 		if err := r.onBackend(ctx, bin, backend, size, patterns, &result); err != nil {

@@ -21,6 +21,7 @@ const (
 	hotMapCgroupTables  = "cgroup_tables"
 	hotMapCgroups       = "cgroups"
 	hotMapCgroupsKnown  = "cgroups_known"
+	hotMapCommonSets    = "common_sets"
 	hotMapCounters      = "counters"
 	hotMapDestinations  = "destinations"
 	hotMapEndpoints     = "endpoints"
@@ -112,6 +113,7 @@ type hotMapSpecs struct {
 	CgroupTables  *ebpf.MapSpec `ebpf:"cgroup_tables"`
 	Cgroups       *ebpf.MapSpec `ebpf:"cgroups"`
 	CgroupsKnown  *ebpf.MapSpec `ebpf:"cgroups_known"`
+	CommonSets    *ebpf.MapSpec `ebpf:"common_sets"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Destinations  *ebpf.MapSpec `ebpf:"destinations"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
@@ -169,6 +171,7 @@ type hotMaps struct {
 	CgroupTables  *ebpf.Map `ebpf:"cgroup_tables"`
 	Cgroups       *ebpf.Map `ebpf:"cgroups"`
 	CgroupsKnown  *ebpf.Map `ebpf:"cgroups_known"`
+	CommonSets    *ebpf.Map `ebpf:"common_sets"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Destinations  *ebpf.Map `ebpf:"destinations"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
@@ -202,6 +205,7 @@ func (m *hotMaps) Close() error {
 		m.CgroupTables,
 		m.Cgroups,
 		m.CgroupsKnown,
+		m.CommonSets,
 		m.Counters,
 		m.Destinations,
 		m.Endpoints,

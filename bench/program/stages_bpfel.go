@@ -45,6 +45,7 @@ const (
 	stagesMapCgroupTables       = "cgroup_tables"
 	stagesMapCgroups            = "cgroups"
 	stagesMapCgroupsKnown       = "cgroups_known"
+	stagesMapCommonSets         = "common_sets"
 	stagesMapCounters           = "counters"
 	stagesMapDestinations       = "destinations"
 	stagesMapEndpoints          = "endpoints"
@@ -145,6 +146,7 @@ type stagesMapSpecs struct {
 	CgroupTables  *ebpf.MapSpec `ebpf:"cgroup_tables"`
 	Cgroups       *ebpf.MapSpec `ebpf:"cgroups"`
 	CgroupsKnown  *ebpf.MapSpec `ebpf:"cgroups_known"`
+	CommonSets    *ebpf.MapSpec `ebpf:"common_sets"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Destinations  *ebpf.MapSpec `ebpf:"destinations"`
 	Endpoints     *ebpf.MapSpec `ebpf:"endpoints"`
@@ -203,6 +205,7 @@ type stagesMaps struct {
 	CgroupTables  *ebpf.Map `ebpf:"cgroup_tables"`
 	Cgroups       *ebpf.Map `ebpf:"cgroups"`
 	CgroupsKnown  *ebpf.Map `ebpf:"cgroups_known"`
+	CommonSets    *ebpf.Map `ebpf:"common_sets"`
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Destinations  *ebpf.Map `ebpf:"destinations"`
 	Endpoints     *ebpf.Map `ebpf:"endpoints"`
@@ -236,6 +239,7 @@ func (m *stagesMaps) Close() error {
 		m.CgroupTables,
 		m.Cgroups,
 		m.CgroupsKnown,
+		m.CommonSets,
 		m.Counters,
 		m.Destinations,
 		m.Endpoints,

@@ -23,6 +23,18 @@ func (d *Datapath) Pattern(generation uint32, name string, exact, below uint32) 
 	d.names.put(generation, Wire(name), exact, below)
 }
 
+// Common puts a match set at a place of a generation's common ones, from 1 on, and gives what refers to it there.
+func (d *Datapath) Common(generation, place, matchSet uint32) (reference uint32) {
+	d.t.Helper()
+	var common bpf.DatapathCommonMatchSets
+	if err := d.CommonSets.Lookup(generation, &common); err != nil {
+		d.t.Fatalf("look up common match sets: %v", err)
+	}
+	common.Sets[place] = matchSet
+	d.Put(d.CommonSets, generation, common)
+	return place << bpf.DatapathMappingLimitMAPPING_MATCH_SET_BITS
+}
+
 // General puts a general pattern at a place of a generation's table, with its `*` as the form has it,
 // the base behind it and the head before it, both without dots at their ends. The next place of its list
 // is 0 for none.

@@ -189,7 +189,7 @@ func (d *Datapath) Apply(ctx context.Context, rules *ruleset.RuleSet) error {
 		return err
 	}
 	d.keepPositions(order)
-	if err := d.switchTo(idle); err != nil {
+	if err := d.switchTo(ctx, idle); err != nil {
 		return errors.Join(err, d.putState(d.active, d.active))
 	}
 	d.patterns = tables.Patterns
@@ -250,9 +250,16 @@ func (d *Datapath) fill(idle uint32, tables *lower.Tables) error {
 
 // switchTo puts the idle generation in force. Before it judges, whatever was learned is learned for it
 // too: the programs do so from now on, and of what they learned before every name is looked up again.
-func (d *Datapath) switchTo(idle uint32) error {
+func (d *Datapath) switchTo(ctx context.Context, idle uint32) error {
 	if err := d.putState(d.active, idle); err != nil {
 		return err
+	}
+	// A program that began before learns for the active generation alone. What a name loses by the change is no
+	// reason to refuse what it opens by then: its event has to be among those that are taken in here.
+	if d.names.replaces(d.active, idle) {
+		if err := awaitGrace(ctx, beginGrace()); err != nil {
+			return err
+		}
 	}
 	if err := d.drain(); err != nil {
 		return err

@@ -114,16 +114,10 @@ func (n *names) matchSets(name domain.Name, generation uint32) []uint32 {
 	if !name.Plain() {
 		return sets
 	}
-	list := general.list
-	if found, exact, known := n.match(name.String(), generation); exact {
-		list = 0
-		sets = append(sets, uint32(found.Exact))
-	} else if known {
-		list = found.List
-		sets = append(sets, uint32(found.Below))
-	}
-	if list != 0 {
-		sets = append(sets, general.match(list, wireText(name.String()))...)
+	own := n.ofName(name.String(), generation)
+	sets = append(sets, uint32(own.set))
+	if own.list != 0 {
+		sets = append(sets, general.match(own.list, wireText(name.String()))...)
 	}
 	slices.Sort(sets)
 	sets = slices.Compact(sets)

@@ -91,7 +91,7 @@ func (x *nameIndex) take(bucket uint32, slot uint64, raw []rawCell) bool {
 	e := &nameEntry{name: name, cell: cell, home: x.bucket(hash, 0)}
 	for i := range e.sets {
 		e.sets[i] = lower.NameSets{
-			Exact: lower.MatchSet(record.Exact[i]), Below: lower.MatchSet(record.Below[i]), List: record.List[i],
+			Exact: lower.Reference(record.Exact[i]), Below: lower.Reference(record.Below[i]), List: record.List[i],
 		}
 	}
 	if (hash^slot)&^slotCellMask != 0 || x.distance(e.home, bucket) >= bucketProbes || x.lookup(name, hash) != nil {

@@ -104,13 +104,25 @@ func (x *nameIndex) match(name string, generation uint32) (sets lower.NameSets, 
 	if e := x.lookup(name, hashes[0]); e != nil && e.sets[generation].Exact != 0 {
 		return e.sets[generation], true, true
 	}
-	for _, hash := range hashes[1:] {
-		_, name, _ = strings.Cut(name, ".")
+	_, above, _ := strings.Cut(name, ".")
+	sets, known = x.from(above, hashes[1:], generation)
+	return sets, false, known
+}
+
+// below returns what is said in a generation of the names below a plain name of which nothing nearer is known.
+func (x *nameIndex) below(name string, generation uint32) (sets lower.NameSets, known bool) {
+	return x.from(name, x.key.SuffixHashes(wireText(name)), generation)
+}
+
+// from returns what the nearest name, from one with these hashes up, says of those below it.
+func (x *nameIndex) from(name string, hashes []uint64, generation uint32) (sets lower.NameSets, known bool) {
+	for _, hash := range hashes {
 		if e := x.lookup(name, hash); e != nil && (e.sets[generation].Below != 0 || e.sets[generation].List != 0) {
-			return e.sets[generation], false, true
+			return e.sets[generation], true
 		}
+		_, name, _ = strings.Cut(name, ".")
 	}
-	return sets, false, false
+	return sets, false
 }
 
 // add finds a place for a name. The bucket, which it returns, is changed in the mirror; the caller writes it

@@ -14,6 +14,7 @@ type names struct {
 	*nameIndex
 	kernel  *kernel
 	general [2]*generalPatterns // of each generation
+	common  [2]lower.CommonSets // the same: what entries refer to
 	// stale holds the names whose match sets a generation may not have as they are now; nil: all names.
 	stale [2]map[string]bool
 	// doubtful: a write was not finished, so the mirror may say more than the maps hold.
@@ -33,7 +34,11 @@ func openNames(k *kernel) (*names, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &names{nameIndex: index, kernel: k, general: general}, nil
+	common, err := k.readCommon()
+	if err != nil {
+		return nil, err
+	}
+	return &names{nameIndex: index, kernel: k, general: general, common: common}, nil
 }
 
 // change notes names whose match sets changed.
@@ -48,8 +53,8 @@ func (n *names) change(changed []string) {
 	}
 }
 
-// write brings the match sets of one generation up to date: general patterns first, then the cells that
-// lead to them, then the slots that lead to new cells. Without room for all of them nothing changes.
+// write brings the match sets of one generation up to date: general patterns and common sets first, then the
+// cells that lead to them, then the slots that lead to new cells. Without room for all of them nothing changes.
 func (n *names) write(generation uint32, state *lower.State, general lower.GeneralPatterns) error {
 	stale := n.stale[generation]
 	if stale == nil {
@@ -80,6 +85,9 @@ func (n *names) write(generation uint32, state *lower.State, general lower.Gener
 	}
 	n.doubtful = true
 	if err := n.writeGeneral(generation, general); err != nil {
+		return err
+	}
+	if err := n.writeCommon(generation, state.Common()); err != nil {
 		return err
 	}
 	if err := putKeys(n.kernel.NameCells, cells, texts); err != nil {

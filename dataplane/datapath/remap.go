@@ -30,7 +30,7 @@ func (d *Datapath) remapAll(generation uint32) (replaced map[door]bool, err erro
 	doors := map[door]uint64{}
 	replaced = map[door]bool{}
 	scope := d.names.stale[d.active]
-	if scope[everyName] {
+	if scope[everyName] || d.names.moves(d.active, generation) {
 		scope = nil
 	}
 	for o := range d.table.Owners(clock.now, scope) {
@@ -67,7 +67,7 @@ func (n *names) affected(name domain.Name, generation uint32) bool {
 		return false // only `*` matches it
 	}
 	text := name.String()
-	if stale[text] {
+	if stale[text] || n.movesWith(text, generation) {
 		return true
 	}
 	for i := range len(text) {

@@ -35,10 +35,14 @@ func (d *Datapath) settle(ctx context.Context) error {
 	if time.Since(d.switched) > settled {
 		return ctx.Err()
 	}
+	return awaitGrace(ctx, d.grace)
+}
+
+func awaitGrace(ctx context.Context, grace <-chan struct{}) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-d.grace:
+	case <-grace:
 		return nil
 	}
 }

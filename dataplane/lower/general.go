@@ -17,7 +17,7 @@ import (
 type general struct {
 	pattern   domain.Pattern
 	selectors selectors
-	set       MatchSet
+	group     groupID
 }
 
 // General is a general pattern in its table.
@@ -81,7 +81,7 @@ func (n *node) list() uint16 {
 	return n.anchored.places[0]
 }
 
-// settleGeneral brings match sets and places of general patterns to what their selectors say. A base
+// settleGeneral brings groups and places of general patterns to what their selectors say. A base
 // keeps the places that it has, so that nodes below it do not change when a pattern joins or leaves.
 func (s *State) settleGeneral(t touched) {
 	s.settleSet(&s.every)
@@ -129,15 +129,15 @@ func (s *State) settleAnchor(base string, n *node) {
 }
 
 func (s *State) settleSet(g *general) {
-	set := s.sets.union(g.selectors, nil)
-	s.use(set, 1)
-	s.use(g.set, -1)
-	g.set = set
+	group := s.groups.union(g.selectors, nil)
+	s.groups.use(group, 1)
+	s.groups.use(g.group, -1)
+	g.group = group
 }
 
 // layOutGeneral makes the table of general patterns. The error wraps enforce.ErrFull.
 func (s *State) layOutGeneral() (GeneralPatterns, error) {
-	t := GeneralPatterns{Every: s.every.set, Table: map[uint16]General{}}
+	t := GeneralPatterns{Every: s.groups.set(s.every.group), Table: map[uint16]General{}}
 	if n := s.anchors[root]; n != nil {
 		t.List = n.list()
 	}
@@ -162,7 +162,7 @@ func (s *State) layOutGeneral() (GeneralPatterns, error) {
 		}
 		for i := len(a.general) - 1; i >= 0; i-- {
 			g := a.general[i]
-			t.Table[a.places[i]] = General{Pattern: g.pattern, Set: g.set, Next: next}
+			t.Table[a.places[i]] = General{Pattern: g.pattern, Set: s.groups.set(g.group), Next: next}
 			next = a.places[i]
 		}
 	}

@@ -78,11 +78,13 @@ type Tables struct {
 	Interfaces   Interfaces
 	Cgroups      Cgroups
 	Patterns     GeneralPatterns
+	Common       CommonSets
 	Workloads    map[WorkloadKey]Workload
 	// Verdicts are in order of position, without what an earlier entry of the same mode covers.
 	Verdicts map[VerdictKey][]Entry
-	// Changed lists the names whose match sets, or those of names below, are not what they were before this
-	// rule set. "." stands for every name, that of odd bytes included.
+	// Changed lists the names that refer to other match sets than before this rule set, for themselves or
+	// the names below. "." stands for every name, that of odd bytes included. Names that refer to a common
+	// set have another one too when Common has another at its place.
 	Changed []string
 }
 
@@ -95,6 +97,7 @@ func (s *State) Lower(rules *ruleset.RuleSet) (*Tables, error) {
 		Workloads: map[WorkloadKey]Workload{},
 		Verdicts:  map[VerdictKey][]Entry{},
 	}
+	t.Common = s.Common()
 	var err error
 	if t.Patterns, err = s.layOutGeneral(); err != nil {
 		return t, err

@@ -2,8 +2,6 @@ package lower
 
 import (
 	"encoding/binary"
-	"slices"
-	"unique"
 )
 
 // MatchSet names a set of selectors; 0 is the empty set. A selector is the domain list of one rule, or a
@@ -11,15 +9,15 @@ import (
 type MatchSet uint32
 
 // MaxMatchSet is the highest match set that the kernel's records have room for.
-const MaxMatchSet MatchSet = 1<<28 - 1
+const MaxMatchSet MatchSet = 1<<matchSetBits - 1
+
+const matchSetBits = 28
 
 // interner gives each set of selectors an id that stays, and that never comes to mean another set.
 type interner struct {
 	next    MatchSet
 	ids     map[string]MatchSet
 	members map[MatchSet][]uint32
-	key     []byte
-	scratch []uint32
 }
 
 const internerSlack = 4096 // unused sets that are not worth a sweep
@@ -28,29 +26,16 @@ func newInterner(next MatchSet) interner {
 	return interner{next: max(next, 1), ids: map[string]MatchSet{}, members: map[MatchSet][]uint32{}}
 }
 
-// union returns the id of the set of a list's selectors and of others, in any order.
-func (in *interner) union(own selectors, others []uint32) MatchSet {
-	if len(others) == 0 {
-		return in.intern(own.key())
-	}
-	in.scratch = own.appendTo(append(in.scratch[:0], others...))
-	slices.Sort(in.scratch)
-	in.key = appendSet(in.key[:0], slices.Compact(in.scratch))
-	return in.intern(string(in.key))
-}
-
-// intern returns the id of a sorted set.
-func (in *interner) intern(key string) MatchSet {
-	if key == "" {
-		return 0
-	}
+// intern returns the id of a sorted set, which is not empty. It keeps the slice.
+func (in *interner) intern(selectors []uint32) MatchSet {
+	key := string(appendSet(nil, selectors))
 	if id, known := in.ids[key]; known {
 		return id
 	}
 	id := in.next
 	in.next++
 	in.ids[key] = id
-	in.members[id] = selectors{unique.Make(key)}.appendTo(nil)
+	in.members[id] = selectors
 	return id
 }
 
@@ -61,7 +46,7 @@ func (in *interner) restore(id MatchSet, selectors []uint32) {
 }
 
 // sweep forgets sets that no name has, once they are many. A forgotten set that comes back is a new one.
-func (in *interner) sweep(used map[MatchSet]int) bool {
+func (in *interner) sweep(used map[MatchSet]groupID) bool {
 	if len(in.members) <= 2*len(used)+internerSlack {
 		return false
 	}

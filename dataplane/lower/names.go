@@ -15,6 +15,7 @@ import (
 // concurrent use.
 type State struct {
 	sets         interner
+	groups       groups
 	nextSelector uint32
 	selectors    map[selectorKey]*selector
 	remembered   map[selectorKey]SelectorMemory // of the process before, until the first rule set
@@ -23,7 +24,6 @@ type State struct {
 	anchors      map[string]*node               // those of nodes that general patterns have as base
 	places       places                         // of general patterns in their table
 	every        general                        // the pattern `*`
-	used         map[MatchSet]int               // how many nodes and general patterns have it
 	forgetful    bool                           // Memory changed
 }
 
@@ -40,6 +40,7 @@ const ofDomainSet = -1
 // still matches. When a pattern leaves, the list goes on under a new id, so that a name which was
 // learned under the old one no longer opens anything by it.
 type selector struct {
+	list     uint32 // the id that it had first: what nodes and groups know it by
 	id       uint32
 	patterns []domain.Pattern
 	digest   Digest
@@ -50,7 +51,13 @@ type node struct {
 	name         domain.Name
 	exact, below selectors // with that very pattern
 	anchored     *anchored // nil for nearly all
-	sets         NameSets
+	groups       nameGroups
+}
+
+// nameGroups are the groups of a name itself and of the names below it, and its list as NameSets has it.
+type nameGroups struct {
+	exact, below groupID
+	list         uint16
 }
 
 // anchored is the general patterns that have a node as base.
@@ -71,10 +78,10 @@ func (n *node) general() []*general {
 // are in no set of it.
 type NameSets struct {
 	// Exact is the match set of the name itself, general patterns included.
-	Exact MatchSet
+	Exact Reference
 	// Below is that of the names below which have no node nearer, without general patterns: those are held
 	// against the patterns from List on.
-	Below MatchSet
+	Below Reference
 	// List is the place of the first general pattern whose base is the name or above it; 0: there is none.
 	List uint16
 }
@@ -84,12 +91,12 @@ type NameSets struct {
 func NewState(next MatchSet, memory Memory) *State {
 	s := &State{
 		sets:         newInterner(max(next, memory.NextMatchSet)),
+		groups:       newGroups(),
 		nextSelector: max(memory.NextSelector, 1),
 		selectors:    map[selectorKey]*selector{},
 		remembered:   map[selectorKey]SelectorMemory{},
 		nodes:        map[string]*node{},
 		anchors:      map[string]*node{},
-		used:         map[MatchSet]int{},
 	}
 	for _, m := range memory.MatchSets {
 		s.sets.restore(m.ID, m.Selectors)
@@ -104,13 +111,13 @@ func NewState(next MatchSet, memory Memory) *State {
 func (s *State) NextMatchSet() MatchSet { return s.sets.next }
 
 // Uses reports whether any name has a match set, by the last rule set that was lowered.
-func (s *State) Uses(set MatchSet) bool { return s.used[set] > 0 }
+func (s *State) Uses(set MatchSet) bool { return s.groups.bySet[set] != 0 }
 
 // Sets returns what is known of a name that is the base of a pattern; nothing of any other name, nor of
 // the root.
 func (s *State) Sets(base string) NameSets {
 	if n := s.nodes[base]; n != nil && base != root {
-		return n.sets
+		return NameSets{s.groups.reference(n.groups.exact), s.groups.reference(n.groups.below), n.groups.list}
 	}
 	return NameSets{}
 }
@@ -130,7 +137,7 @@ func (s *State) Names() iter.Seq[string] {
 func (s *State) Match(name domain.Name) []MatchSet {
 	var sets []MatchSet
 	if s.every.pattern.Match(name) {
-		sets = append(sets, s.every.set)
+		sets = append(sets, s.groups.set(s.every.group))
 	}
 	if name.Plain() {
 		sets = append(sets, s.matchPlain(name)...)
@@ -145,7 +152,7 @@ func (s *State) Match(name domain.Name) []MatchSet {
 
 func (s *State) matchPlain(name domain.Name) []MatchSet {
 	if n := s.nodes[name.String()]; n != nil {
-		return []MatchSet{n.sets.Exact}
+		return []MatchSet{s.groups.set(n.groups.exact)}
 	}
 	var sets []MatchSet
 	known := false
@@ -155,11 +162,11 @@ func (s *State) matchPlain(name domain.Name) []MatchSet {
 			continue
 		}
 		if !known {
-			known, sets = true, append(sets, n.sets.Below)
+			known, sets = true, append(sets, s.groups.set(n.groups.below))
 		}
 		for _, g := range n.general() {
 			if g.pattern.Match(name) {
-				sets = append(sets, g.set)
+				sets = append(sets, s.groups.set(g.group))
 			}
 		}
 	}
@@ -190,11 +197,12 @@ type touched struct {
 	above   map[string]bool // bases of wildcards that came or went: every name below may have changed
 	general map[string]bool // bases of general patterns: so may what names below match that are no node
 	every   *general
+	renewed map[uint32]*selector // lists that go on under a new id
 }
 
-// update brings the nodes to what rules say, and returns the names whose match sets changed, sorted.
+// update brings the nodes to what rules say, and returns the names that refer to other match sets, sorted.
 func (s *State) update(rules *ruleset.RuleSet) []string {
-	t := touched{map[string]bool{}, map[string]bool{}, map[string]bool{}, &s.every}
+	t := touched{map[string]bool{}, map[string]bool{}, map[string]bool{}, &s.every, map[uint32]*selector{}}
 	present := map[selectorKey]bool{}
 	for _, set := range rules.DomainSets {
 		key := selectorKey{set.Name, ofDomainSet}
@@ -211,14 +219,15 @@ func (s *State) update(rules *ruleset.RuleSet) []string {
 		}
 	}
 	for _, key := range s.absent(present) {
-		s.drop(s.selectors[key].id, s.selectors[key].patterns, t)
+		s.drop(s.selectors[key].list, s.selectors[key].patterns, t)
+		delete(s.groups.ids, s.selectors[key].list)
 		delete(s.selectors, key)
 		s.forgetful = true
 	}
 	clear(s.remembered)
 	next := s.sets.next
 	changed := s.recompute(t)
-	if s.sets.sweep(s.used) || s.sets.next != next {
+	if s.sets.sweep(s.groups.bySet) || s.sets.next != next {
 		s.forgetful = true
 	}
 	return changed
@@ -238,7 +247,7 @@ func (s *State) put(key selectorKey, patterns []domain.Pattern, t touched) {
 	old := s.selectors[key]
 	if old == nil {
 		s.selectors[key] = s.newSelector(key, patterns)
-		s.join(s.selectors[key].id, patterns, t)
+		s.join(s.selectors[key].list, patterns, t)
 		s.forgetful = true
 		return
 	}
@@ -246,35 +255,34 @@ func (s *State) put(key selectorKey, patterns []domain.Pattern, t touched) {
 		return
 	}
 	removed, added := difference(old.patterns, patterns)
-	if len(removed) == 0 {
-		s.join(old.id, added, t)
-		for _, p := range added {
-			old.digest.add(p)
-		}
-		old.patterns = patterns
-		s.forgetful = s.forgetful || len(added) > 0
-		return
-	}
-	s.drop(old.id, old.patterns, t)
-	renewed := &selector{s.takeSelector(), patterns, old.digest}
+	s.drop(old.list, removed, t)
+	s.join(old.list, added, t)
 	for _, p := range removed {
-		renewed.digest.remove(p)
+		old.digest.remove(p)
 	}
 	for _, p := range added {
-		renewed.digest.add(p)
+		old.digest.add(p)
 	}
-	s.selectors[key] = renewed
-	s.join(renewed.id, patterns, t)
-	s.forgetful = true
+	old.patterns = patterns
+	if len(removed) > 0 {
+		old.id = s.takeSelector()
+		s.groups.ids[old.list] = old.id
+		t.renewed[old.list] = old
+	}
+	s.forgetful = s.forgetful || len(removed)+len(added) > 0
 }
 
 // newSelector takes up the id of the process before when that had the same list.
 func (s *State) newSelector(key selectorKey, patterns []domain.Pattern) *selector {
 	digest := digestOf(patterns)
+	var id uint32
 	if m, known := s.remembered[key]; known && m.Digest == digest {
-		return &selector{m.ID, patterns, digest}
+		id = m.ID
+	} else {
+		id = s.takeSelector()
 	}
-	return &selector{s.takeSelector(), patterns, digest}
+	s.groups.ids[id] = id
+	return &selector{id, id, patterns, digest}
 }
 
 func (s *State) takeSelector() uint32 {
@@ -314,15 +322,15 @@ func difference(old, now []domain.Pattern) (removed, added []domain.Pattern) {
 	return slices.Collect(maps.Keys(left)), added
 }
 
-func (s *State) join(id uint32, patterns []domain.Pattern, t touched) {
-	edit := editor{edit: func(l selectors) selectors { return l.with(id) }}
+func (s *State) join(list uint32, patterns []domain.Pattern, t touched) {
+	edit := editor{edit: func(l selectors) selectors { return l.with(list) }}
 	for _, p := range patterns {
 		edit.apply(t.touch(p, s.nodeOf(p)))
 	}
 }
 
-func (s *State) drop(id uint32, patterns []domain.Pattern, t touched) {
-	edit := editor{edit: func(l selectors) selectors { return l.without(id) }}
+func (s *State) drop(list uint32, patterns []domain.Pattern, t touched) {
+	edit := editor{edit: func(l selectors) selectors { return l.without(list) }}
 	for _, p := range patterns {
 		edit.apply(t.touch(p, s.nodeOf(p)))
 	}
@@ -366,13 +374,57 @@ func (t touched) touch(p domain.Pattern, n *node) *selectors {
 func (s *State) recompute(t touched) []string {
 	s.settleGeneral(t)
 	s.touchBelow(t)
-	var changed []string
+	changed := map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(t.names)) {
 		if s.recomputeNode(name) || t.general[name] {
-			changed = append(changed, name)
+			changed[name] = true
 		}
 	}
-	return changed
+	s.noteMoved(s.groups.settle(&s.sets, t.renewed), t, changed)
+	return slices.Sorted(maps.Keys(changed))
+}
+
+// noteMoved adds the names that refer to match sets of groups which moved, and the bases of general patterns that
+// have other ones: the change did not touch them.
+func (s *State) noteMoved(m moved, t touched, changed map[string]bool) {
+	if m.sets[s.every.group] {
+		changed[root] = true
+	}
+	for base, n := range s.anchors {
+		for _, g := range n.general() {
+			if m.sets[g.group] {
+				changed[base] = true
+			}
+		}
+	}
+	if len(m.references) == 0 {
+		return
+	}
+	for n := range s.within(t.renewed, m.placed) {
+		if m.references[n.groups.exact] || m.references[n.groups.below] {
+			changed[n.name.String()] = true
+		}
+	}
+}
+
+// within yields the nodes that may be in a group of the lists, or, if all is true, every node.
+func (s *State) within(lists map[uint32]*selector, all bool) iter.Seq[*node] {
+	handsDown := func(p domain.Pattern) bool { return p.Form() != domain.Exact }
+	for _, l := range lists {
+		all = all || len(l.patterns) > s.groups.many || slices.ContainsFunc(l.patterns, handsDown)
+	}
+	if all {
+		return maps.Values(s.nodes)
+	}
+	return func(yield func(*node) bool) {
+		for _, l := range lists {
+			for _, p := range l.patterns {
+				if !yield(s.nodes[p.Base().String()]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // fewWildcards is up to how many bases are looked up in the order of nodes: of more, as of a rule set that is
@@ -409,25 +461,25 @@ func (s *State) Settle() {
 
 func (s *State) recomputeNode(name string) bool {
 	n := s.nodes[name]
-	var sets NameSets
+	var groups nameGroups
 	if !n.exact.empty() || !n.below.empty() || len(n.general()) > 0 {
-		sets = s.setsOf(n)
+		groups = s.groupsOf(n)
 	} else {
 		delete(s.nodes, name)
 		s.order.gone = true
 	}
-	if sets == n.sets {
+	if groups == n.groups {
 		return false
 	}
-	s.use(sets.Exact, 1)
-	s.use(sets.Below, 1)
-	s.use(n.sets.Exact, -1)
-	s.use(n.sets.Below, -1)
-	n.sets = sets
+	s.groups.use(groups.exact, 1)
+	s.groups.use(groups.below, 1)
+	s.groups.use(n.groups.exact, -1)
+	s.groups.use(n.groups.below, -1)
+	n.groups = groups
 	return true
 }
 
-func (s *State) setsOf(n *node) NameSets {
+func (s *State) groupsOf(n *node) nameGroups {
 	var inherited, matching []uint32
 	list := n.list()
 	for base := range ancestors(n.name.String()) {
@@ -445,15 +497,6 @@ func (s *State) setsOf(n *node) NameSets {
 			list = above.list()
 		}
 	}
-	exact := s.sets.union(n.exact, append(matching, inherited...))
-	return NameSets{Exact: exact, Below: s.sets.union(n.below, inherited), List: list}
-}
-
-func (s *State) use(set MatchSet, by int) {
-	if set == 0 {
-		return
-	}
-	if s.used[set] += by; s.used[set] == 0 {
-		delete(s.used, set)
-	}
+	exact := s.groups.union(n.exact, append(matching, inherited...))
+	return nameGroups{exact: exact, below: s.groups.union(n.below, inherited), list: list}
 }

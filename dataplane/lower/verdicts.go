@@ -48,7 +48,7 @@ func (s *State) judge(rules *ruleset.RuleSet, selections []selection, destinatio
 			return err
 		}
 	}
-	for _, set := range slices.Sorted(maps.Keys(s.used)) {
+	for _, set := range slices.Sorted(maps.Keys(s.groups.bySet)) {
 		var at []position
 		for _, selector := range s.sets.members[set] {
 			at = append(at, j.selectors[selector]...)
