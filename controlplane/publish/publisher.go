@@ -136,7 +136,7 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 			continue
 		}
 		next := newEvent(t.selection.content, revision, now)
-		next.follows(before.Content)
+		next.follows(before)
 		t.newest.Store(next)
 		for s := range t.subscriptions {
 			s.await(before, fanOut)
