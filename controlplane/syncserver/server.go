@@ -244,7 +244,7 @@ func (s *Server) join(ctx context.Context, session *session, hello *agentv1.Hell
 	if err := s.catchUpWith(ctx, hello); err != nil {
 		return begun, err
 	}
-	session.writer = newWriter(session)
+	session.writer, session.status = newWriter(session), s.statuses.of(session.id)
 	if err := s.claim(session); err != nil {
 		s.metrics.refusedClaims.Inc()
 		s.log.Warn("second agent refused", "node", session.id.String(), "agent", session.peer)
