@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,11 +119,12 @@ func (a *agent) next() *agentv1.SyncResponse {
 func (a *agent) complete() []*agentv1.SyncResponse {
 	a.t.Helper()
 	var all []*agentv1.SyncResponse
+	whole := false
 	for {
 		response := a.next()
 		all = append(all, response)
 		if response.GetReset_() {
-			a.holds = &ruleset.RuleSet{}
+			a.holds, whole = &ruleset.RuleSet{}, true
 		}
 		if response.GetStoreId() != "" {
 			a.storeID = response.GetStoreId()
@@ -133,6 +135,9 @@ func (a *agent) complete() []*agentv1.SyncResponse {
 		}
 		if !response.GetComplete() {
 			continue
+		}
+		if bases := response.GetBaseRevisions(); whole && len(bases) > 0 || !whole && !slices.Equal(bases, []uint64{a.revision}) {
+			a.t.Fatalf("from revisions %v to %d, whole is %v, and the agent has %d", bases, response.GetRevision(), whole, a.revision)
 		}
 		a.revision, a.id = response.GetRevision(), response.GetRuleSetId()
 		if got, want := a.holds.ID().String(), ruleset.ID(a.id).String(); got != want {

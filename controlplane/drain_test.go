@@ -53,6 +53,16 @@ func reasonOf(err error) string {
 	return ""
 }
 
+// againIn returns when an agent may come again whose stream ended with an error; 0 where nothing is said of it.
+func againIn(err error) time.Duration {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return info.GetRetryDelay().AsDuration()
+		}
+	}
+	return 0
+}
+
 // awaitHeard waits until a server has heard all that another one knows, and so can say of it how it is.
 func awaitHeard(t testing.TB, by, other *server) {
 	t.Helper()
@@ -102,6 +112,10 @@ func TestAServerThatStops(t *testing.T) {
 	if got, want := asked.GetDrainServers(), []string{b.connection.Target()}; !slices.Equal(got, want) {
 		t.Errorf("told to go to %v, want %v", got, want)
 	}
+	// No sooner than when all must have left, and a test takes less than half of that.
+	if again := asked.GetRetryAfter().AsDuration(); again < 5*time.Minute || again > 11*time.Minute {
+		t.Errorf("told to come again after %v, and all leave within 10 minutes", again)
+	}
 	if said, err := health.Recv(); err != nil || said.GetStatus() != healthv1.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("health of a server that has asked its agents to leave: %v, %v", said, err)
 	}
@@ -114,6 +128,9 @@ func TestAServerThatStops(t *testing.T) {
 	case err := <-late.ended:
 		if status.Code(err) != codes.Unavailable || reasonOf(err) != "STOPPING" {
 			t.Errorf("an agent that came late got %v", err)
+		}
+		if again := againIn(err); again < 5*time.Minute || again > 11*time.Minute {
+			t.Errorf("an agent that came late is told to come again after %v", again)
 		}
 	case response := <-late.responses:
 		t.Errorf("an agent that came late got %v", response)

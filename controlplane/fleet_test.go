@@ -291,6 +291,9 @@ func TestFleetLivesThroughStormsAndADrain(t *testing.T) {
 	drained, resumed := 0, 0
 	for _, s := range f.States() {
 		drained += min(s.Drained, 1)
+		if s.Drained > 0 && s.Hints == 0 {
+			t.Errorf("node %d was asked to leave, and not told when to come again", s.Node)
+		}
 		resumed += min(s.Resumed, 1)
 		if s.Faults > 0 {
 			t.Errorf("node %d met %d responses that break the protocol", s.Node, s.Faults)

@@ -61,6 +61,7 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 		send(prometheus.CounterValue, "streams_ended_total", "Streams to policy servers that ended: the server asked to leave, the agent returned to its own, the stream was lost, or was never opened.", float64(count), "reason", reason)
 	}
 	send(prometheus.CounterValue, "moves_at_once_total", "Times that a server asked to leave and the agent went to another one without waiting.", float64(ended.AtOnce))
+	send(prometheus.CounterValue, "retry_hints_total", "Times that a policy server said when to come again: the agent leaves it alone until then, for up to a minute, and a random time longer.", float64(ended.Hints))
 	degraded, _ := m.status.Degraded()
 	send(prometheus.GaugeValue, "connected", "1 while connected to a policy server.", connected)
 	send(prometheus.GaugeValue, "degraded", "How many faults persist.", float64(len(degraded)))

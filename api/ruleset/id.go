@@ -2,11 +2,11 @@ package ruleset
 
 import (
 	"crypto/sha256"
+	"encoding"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"hash"
-	"iter"
 )
 
 // ID identifies a rule set by its content. Equal ids mean that there is nothing to do.
@@ -39,30 +39,60 @@ func (rs *RuleSet) ID() ID {
 	return d.id(rs.DomainSets)
 }
 
-// Canonical returns the part of a policy in the canonical form of a rule set, for IDOf.
+// Canonical returns the part of a policy in the canonical form of a rule set, for a Hasher.
 func (p Policy) Canonical() []byte {
 	d := digest{}
 	d.policy(p)
 	return d.buffer
 }
 
-// IDOf returns the id of the rule set of the policies whose canonical forms these are, in order of evaluation, and
-// of the domain sets, in order of their names: the same as ID, for who has thousands of policies of which few
-// change.
-func IDOf(policies iter.Seq[[]byte], count int, sets []DomainSet) ID {
-	d := digest{hash: sha256.New()}
-	d.number(count)
-	for canonical := range policies {
-		if len(canonical) < hashedAtOnce {
-			d.buffer = append(d.buffer, canonical...)
-			d.flush()
-			continue
-		}
-		d.hash.Write(d.buffer)
-		d.hash.Write(canonical)
-		d.buffer = d.buffer[:0]
+// Hasher makes the id of a rule set of the canonical forms of its policies: the same as ID, for who has thousands of
+// policies of which few change.
+type Hasher struct{ d digest }
+
+// NewHasher begins the id of a rule set of so many policies.
+func NewHasher(policies int) *Hasher {
+	h := &Hasher{digest{hash: sha256.New()}}
+	h.d.number(policies)
+	return h
+}
+
+// Policy takes in the canonical form of the next policy in order of evaluation.
+func (h *Hasher) Policy(canonical []byte) {
+	if len(canonical) < hashedAtOnce {
+		h.d.buffer = append(h.d.buffer, canonical...)
+		h.d.flush()
+		return
 	}
-	return d.id(sets)
+	h.d.hash.Write(h.d.buffer)
+	h.d.hash.Write(canonical)
+	h.d.buffer = h.d.buffer[:0]
+}
+
+// ID ends with the domain sets, in order of their names. Nothing may be taken in afterwards.
+func (h *Hasher) ID(sets []DomainSet) ID { return h.d.id(sets) }
+
+// Mark is a place among the policies of a rule set from which a Hasher can go on, as often as one likes. It is immutable.
+type Mark struct{ state []byte }
+
+// Mark returns the place behind the last policy that was taken in.
+func (h *Hasher) Mark() (Mark, error) {
+	h.d.hash.Write(h.d.buffer)
+	h.d.buffer = h.d.buffer[:0]
+	state, err := h.d.hash.(encoding.BinaryMarshaler).MarshalBinary() // crypto/sha256 promises it
+	if err != nil {
+		return Mark{}, fmt.Errorf("mark a place in a rule set id: %w", err)
+	}
+	return Mark{state}, nil
+}
+
+// Hasher returns one that goes on from the mark, in a rule set of as many policies.
+func (m Mark) Hasher() (*Hasher, error) {
+	h := &Hasher{digest{hash: sha256.New()}}
+	if err := h.d.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(m.state); err != nil {
+		return nil, fmt.Errorf("go on with a rule set id: %w", err)
+	}
+	return h, nil
 }
 
 func (d *digest) policy(p Policy) {

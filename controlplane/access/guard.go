@@ -82,6 +82,9 @@ type callersStream struct {
 	ctx context.Context //nolint:containedctx // it is what a stream of gRPC has
 }
 
+// Unwrap returns the stream that it was made of.
+func (s *callersStream) Unwrap() grpc.ServerStream { return s.ServerStream }
+
 // Context returns that of the call, with its caller.
 func (s *callersStream) Context() context.Context { return s.ctx }
 

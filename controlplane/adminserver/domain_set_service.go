@@ -13,6 +13,7 @@ import (
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
 	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/api/token"
+	"github.com/nameward/nameward/controlplane/compile"
 	"github.com/nameward/nameward/controlplane/policy"
 	"github.com/nameward/nameward/controlplane/store"
 )
@@ -151,17 +152,34 @@ func (s *DomainSetService) admit(set *policy.DomainSet) error {
 	if len(set.Domains) > policy.MaxDomains {
 		return tooLarge(set.Name)
 	}
-	snapshot, _, _ := s.store.Snapshot()
-	next, concerned := snapshot.WithDomainSet(set)
-	if len(concerned) == 0 {
+	// Nearly always all that there is would fit on one node.
+	size, current := s.store.Size().Plus(set.Size()), s.current(set.Name)
+	if current != nil {
+		size = size.Minus(current.Size())
+	}
+	if compile.Fits(size) {
 		return nil
 	}
-	if current := snapshot.DomainSets[set.Name]; current != nil {
+	concerned, err := s.store.PoliciesOf(set.Name)
+	if err != nil || len(concerned) == 0 {
+		return err
+	}
+	if current != nil {
 		if _, added := ruleset.Difference(current.Domains, set.Domains); len(added) == 0 {
 			return nil
 		}
 	}
-	return admit(s.store, set.Name, next, concerned)
+	snapshot, _, _ := s.store.Snapshot()
+	return admit(s.store, set.Name, snapshot.WithDomainSet(set), concerned)
+}
+
+// current returns the set of a name that there is; nil for none.
+func (s *DomainSetService) current(name string) *policy.DomainSet {
+	set, err := s.store.DomainSet(name)
+	if err != nil {
+		return nil
+	}
+	return set
 }
 
 func tooLarge(name string) error {

@@ -52,6 +52,9 @@ type checkedStream struct {
 	validator *Validator
 }
 
+// Unwrap returns the stream that it was made of, on which messages are not checked.
+func (s *checkedStream) Unwrap() grpc.ServerStream { return s.ServerStream }
+
 // RecvMsg receives a message and checks it.
 func (s *checkedStream) RecvMsg(message any) error {
 	if err := s.ServerStream.RecvMsg(message); err != nil {

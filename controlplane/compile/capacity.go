@@ -95,7 +95,9 @@ func Admit(next policy.Snapshot, concerned []*policy.Policy, nodes []map[string]
 			return err
 		}
 	}
-	keys, checked := Keys(enabled), map[string]bool{}
+	counted, checked := Keys{}, map[string]bool{}
+	counted.Change(Change{Added: enabled})
+	keys := counted.Sorted()
 	for _, labels := range nodes {
 		projection := Project(labels, keys)
 		if checked[projection] || !slices.ContainsFunc(concerned, func(p *policy.Policy) bool { return p.Selects(labels) }) {

@@ -1,10 +1,6 @@
 package compile
 
 import (
-	"slices"
-	"strings"
-
-	"github.com/nameward/nameward/api/ruleset"
 	"github.com/nameward/nameward/controlplane/policy"
 )
 
@@ -16,6 +12,9 @@ type Change struct {
 // Difference returns the change from one list of policies to the next. Both are in order of evaluation; what they
 // share is not looked into.
 func Difference(before, after []*policy.Policy) (c Change) {
+	if isSame(before, after) {
+		return c
+	}
 	for len(before) > 0 && len(after) > 0 {
 		if before[0] == after[0] {
 			before, after = before[1:], after[1:]
@@ -33,6 +32,9 @@ func Difference(before, after []*policy.Policy) (c Change) {
 	}
 	return Change{append(c.Removed, before...), append(c.Added, after...)}
 }
+
+// isSame reports whether two lists are one, which nobody need look into: lists are not changed.
+func isSame(a, b []*policy.Policy) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
 // Concerns returns the part of the change that a node with these labels sees.
 func (c Change) Concerns(labels map[string]string) Change {
@@ -57,21 +59,4 @@ func (c Change) Of(policies []*policy.Policy) []*policy.Policy {
 		next = append(next, p)
 	}
 	return append(next, added...)
-}
-
-// ID returns the identity of the rule set that Rules returns.
-func ID(selected []*policy.Policy, domainSets []*policy.DomainSet) ruleset.ID {
-	canonical := func(yield func([]byte) bool) {
-		for _, p := range selected {
-			if !yield(p.Canonical) {
-				return
-			}
-		}
-	}
-	sets := make([]ruleset.DomainSet, 0, len(domainSets))
-	for _, set := range domainSets {
-		sets = append(sets, set.DomainSet)
-	}
-	slices.SortFunc(sets, func(a, b ruleset.DomainSet) int { return strings.Compare(a.Name, b.Name) })
-	return ruleset.IDOf(canonical, len(selected), sets)
 }

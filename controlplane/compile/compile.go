@@ -3,6 +3,7 @@
 package compile
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,22 +43,27 @@ func Rules(selected []*policy.Policy, domainSets []*policy.DomainSet) *ruleset.R
 	return ruleset.New(rules, sets...)
 }
 
-// Keys returns the label keys that any of the policies selects by, sorted. Nodes that agree in these get
-// the same rule set.
-func Keys(policies []*policy.Policy) []string {
-	distinct := map[string]struct{}{}
-	for _, p := range policies {
+// Keys counts the policies that select by each label key. Nodes that agree in these get the same rule set.
+type Keys map[string]int
+
+// Change counts a change of the policies.
+func (k Keys) Change(c Change) {
+	for _, p := range c.Removed {
 		for key := range p.Selector {
-			distinct[key] = struct{}{}
+			if k[key]--; k[key] == 0 {
+				delete(k, key)
+			}
 		}
 	}
-	keys := make([]string, 0, len(distinct))
-	for key := range distinct {
-		keys = append(keys, key)
+	for _, p := range c.Added {
+		for key := range p.Selector {
+			k[key]++
+		}
 	}
-	slices.Sort(keys)
-	return keys
 }
+
+// Sorted returns the keys.
+func (k Keys) Sorted() []string { return slices.Sorted(maps.Keys(k)) }
 
 // Project returns what labels say of the keys, as a text that is equal for equal answers.
 func Project(labels map[string]string, keys []string) string {

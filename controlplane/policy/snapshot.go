@@ -22,22 +22,32 @@ func (s Snapshot) WithPolicy(p *Policy) Snapshot {
 	return Snapshot{slices.Insert(policies, at, p), s.DomainSets}
 }
 
-// WithDomainSet returns what there is once a domain set is put, and the policies that name it.
-func (s Snapshot) WithDomainSet(set *DomainSet) (next Snapshot, concerned []*Policy) {
-	next = Snapshot{s.Policies, maps.Clone(s.DomainSets)}
+// WithDomainSet returns what there is once a domain set is put.
+func (s Snapshot) WithDomainSet(set *DomainSet) Snapshot {
+	next := Snapshot{s.Policies, maps.Clone(s.DomainSets)}
 	next.DomainSets[set.Name] = set
-	for _, p := range s.Policies {
-		if p.Names(set.Name) {
-			concerned = append(concerned, p)
+	return next
+}
+
+// Renewed returns domain sets as they are now: those that policies name, as DomainSetsOf returns them, while the policies
+// stay.
+func (s Snapshot) Renewed(sets []*DomainSet) []*DomainSet {
+	var renewed []*DomainSet
+	for _, set := range sets {
+		if now := s.DomainSets[set.Name]; now != nil {
+			renewed = append(renewed, now)
 		}
 	}
-	return next, concerned
+	return renewed
 }
 
 // DomainSetsOf returns the sets that the rules of policies name, each once, in the order in which they are
 // met.
 func (s Snapshot) DomainSetsOf(policies []*Policy) []*DomainSet {
 	var sets []*DomainSet
+	if len(s.DomainSets) == 0 {
+		return sets
+	}
 	met := map[string]bool{}
 	for _, p := range policies {
 		for _, rule := range p.Rules.Rules {

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"fmt"
 	"sync"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
@@ -16,7 +17,8 @@ const deltaLimit = 64
 // Content is a rule set that some nodes want, with the encodings that their streams share. Contents with
 // equal ids are one.
 type Content struct {
-	ID ruleset.ID
+	ID       ruleset.ID
+	identity *compile.Identity
 	// selected and domainSets are what the rules are made of: equal pointers mean equal rules.
 	selected   []*policy.Policy
 	domainSets []*policy.DomainSet
@@ -31,10 +33,19 @@ type Content struct {
 	joined [][]byte
 }
 
-func newContent(packer *pack.Packer, selected []*policy.Policy, domainSets []*policy.DomainSet) *Content {
+// newContent makes the content of policies and sets, of which many are those of another, if there is one.
+func newContent(packer *pack.Packer, selected []*policy.Policy, domainSets []*policy.DomainSet, like *Content) *Content {
+	var before *compile.Identity
+	if like != nil {
+		before = like.identity
+	}
+	identity, err := compile.Identify(selected, domainSets, before)
+	if err != nil {
+		panic(fmt.Sprintf("identify a rule set: %v", err)) // SHA-256 knows its own states
+	}
 	return &Content{
 		packer: packer,
-		ID:     compile.ID(selected, domainSets), selected: selected, domainSets: domainSets,
+		ID:     identity.ID, identity: identity, selected: selected, domainSets: domainSets,
 		rules: sync.OnceValue(func() *ruleset.RuleSet { return compile.Rules(selected, domainSets) }),
 	}
 }

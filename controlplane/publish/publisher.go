@@ -47,7 +47,9 @@ type Publisher struct {
 	mu       sync.Mutex // guards all below
 	snapshot policy.Snapshot
 	revision uint64
-	keys     []string
+	// counted are the label keys of the snapshot's policies, keys the same in order.
+	counted compile.Keys
+	keys    []string
 	// compiled holds what the current snapshot gives for each projection of labels.
 	compiled map[string]*selection
 	// contents holds what is wanted, and what of late was: retired, the oldest first.
@@ -82,6 +84,7 @@ func New(source Source) *Publisher {
 		}),
 		contents: map[ruleset.ID]*Content{},
 		topics:   map[string]*topic{},
+		counted:  compile.Keys{},
 
 		published: make(chan struct{}),
 	}
@@ -136,7 +139,7 @@ func (p *Publisher) publish(snapshot policy.Snapshot, revision uint64) *fanOut {
 			continue
 		}
 		next := newEvent(t.selection.content, revision, now)
-		next.follows(before.Content)
+		next.follows(before)
 		t.newest.Store(next)
 		for s := range t.subscriptions {
 			s.await(before, fanOut)
@@ -160,7 +163,8 @@ func (p *Publisher) makeCurrent(snapshot policy.Snapshot, revision uint64) compi
 	change := compile.Difference(p.snapshot.Policies, snapshot.Policies)
 	p.snapshot, p.revision = snapshot, revision
 	p.compiled = map[string]*selection{}
-	if keys := compile.Keys(snapshot.Policies); !slices.Equal(keys, p.keys) {
+	p.counted.Change(change)
+	if keys := p.counted.Sorted(); !slices.Equal(keys, p.keys) {
 		p.keys = keys
 		for _, t := range p.topics {
 			t.projection = compile.Project(t.labels, keys)
@@ -185,9 +189,10 @@ func (p *Publisher) next(t *topic, change compile.Change) *selection {
 	next := t.selection
 	concerns := change.Concerns(t.labels)
 	if !concerns.IsNone() {
-		next = p.selectionOf(concerns.Of(next.policies))
-	} else if slices.ContainsFunc(next.domainSets, func(set *policy.DomainSet) bool { return p.snapshot.DomainSets[set.Name] != set }) {
-		next = p.selectionOf(next.policies)
+		policies := concerns.Of(next.policies)
+		next = p.selectionOf(policies, p.snapshot.DomainSetsOf(policies), next.content)
+	} else if sets := p.snapshot.Renewed(next.domainSets); !slices.Equal(sets, next.domainSets) {
+		next = p.selectionOf(next.policies, sets, next.content)
 	}
 	p.compiled[t.projection] = next
 	return next
@@ -198,14 +203,15 @@ func (p *Publisher) first(labels map[string]string, projection string) *selectio
 	if known, ok := p.compiled[projection]; ok {
 		return known
 	}
-	first := p.selectionOf(compile.Select(p.snapshot.Policies, labels))
+	policies := compile.Select(p.snapshot.Policies, labels)
+	first := p.selectionOf(policies, p.snapshot.DomainSetsOf(policies), nil)
 	p.compiled[projection] = first
 	return first
 }
 
-func (p *Publisher) selectionOf(policies []*policy.Policy) *selection {
-	sets := p.snapshot.DomainSetsOf(policies)
-	return &selection{policies, sets, p.intern(newContent(p.packer, policies, sets))}
+// selectionOf returns what policies and the domain sets that they name give; like is a content that has most of them.
+func (p *Publisher) selectionOf(policies []*policy.Policy, sets []*policy.DomainSet, like *Content) *selection {
+	return &selection{policies, sets, p.intern(newContent(p.packer, policies, sets, like))}
 }
 
 // intern returns the content of the same id, if there is one already.

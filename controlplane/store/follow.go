@@ -257,6 +257,7 @@ func (s follower) replaceAll(loaded *memdb.Txn, meta storage.Meta) map[node.ID]*
 		return before
 	}, func(place *nodePlace) string { return place.id.String() })
 	txn.Commit()
+	clear(s.nodes.known)
 	s.nodes.tell()
 	s.revision = meta.Revision
 	s.policyRevision = max(meta.Collections[collectionOf(policy.Collection)], firstRevision)

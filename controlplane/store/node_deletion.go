@@ -69,6 +69,7 @@ func (s *Store) unplaceNode(id node.ID) error {
 		return fmt.Errorf("delete %s: %w", id.ResourceName(), err)
 	}
 	txn.Commit()
+	delete(s.nodes.known, id)
 	s.nodes.tell()
 	return nil
 }

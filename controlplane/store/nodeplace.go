@@ -27,8 +27,23 @@ func newNodePlace(n *Node) *nodePlace {
 // nodeChanges keeps changes of nodes in order, and tells of them. It is taken after Store.mu, and before the table is
 // written.
 type nodeChanges struct {
-	mu      sync.Mutex    // is held while nodes are replaced; guards changed
+	mu      sync.Mutex    // is held while nodes are replaced; guards all below
 	changed chan struct{} // closed when any node is replaced, comes or goes
+	// known are places that were looked up before: what nodes say changes far more often than which there are, and in the
+	// table each look-up goes down a tree.
+	known map[node.ID]*nodePlace
+}
+
+// find does what findPlace does. It is called under mu.
+func (c *nodeChanges) find(txn *memdb.Txn, id node.ID) (*nodePlace, error) {
+	if place := c.known[id]; place != nil {
+		return place, nil
+	}
+	place, err := findPlace(txn, id)
+	if place != nil {
+		c.known[id] = place
+	}
+	return place, err
 }
 
 // tell is called under mu.

@@ -237,7 +237,7 @@ func (s *Store) placeNode(n Node) error {
 // node never registered. Nothing is written to disk and Revision does not move. A map must be replaced,
 // never edited: readers hold it. change must not call the store.
 func (s *Store) UpdateNodeStatus(id node.ID, change func(*NodeStatus)) error {
-	unknown, err := s.UpdateNodeStatuses(map[node.ID][]func(*NodeStatus){id: {change}})
+	unknown, err := s.UpdateNodeStatuses(maps.All(map[node.ID][]func(*NodeStatus){id: {change}}))
 	if len(unknown) > 0 {
 		return &ResourceError{Name: id.ResourceName(), Err: ErrNotFound}
 	}

@@ -107,8 +107,8 @@ func (s *Store) setsThatMatch(name domain.Name) map[string]bool {
 	return matching
 }
 
-// policiesOf returns every policy that names a domain set, in order of the names.
-func (s *Store) policiesOf(domainSet string) (policies []*policy.Policy, err error) {
+// PoliciesOf returns every policy that names a domain set, in order of the names.
+func (s *Store) PoliciesOf(domainSet string) (policies []*policy.Policy, err error) {
 	s.mu.RLock()
 	txn, names := s.db.Txn(false), s.current.index[term{termDomainSet, domainSet}]
 	s.mu.RUnlock()

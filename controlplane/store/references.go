@@ -67,7 +67,7 @@ func (s *Store) CheckReferences(p *policy.Policy) error {
 // CheckUnreferenced returns a *PreconditionError that lists every policy which names the domain set.
 func (s *Store) CheckUnreferenced(domainSet string) error {
 	var users []Violation
-	policies, err := s.policiesOf(domainSet)
+	policies, err := s.PoliciesOf(domainSet)
 	if err != nil {
 		return err
 	}

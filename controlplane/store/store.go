@@ -83,7 +83,7 @@ func Open(ctx context.Context, backend storage.Backend) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make read model: %w", err)
 	}
-	s := &Store{backend: backend, journal: noJournal{}, db: db, rulesChanged: make(chan struct{}), nodes: nodeChanges{changed: make(chan struct{})}}
+	s := &Store{backend: backend, journal: noJournal{}, db: db, rulesChanged: make(chan struct{}), nodes: nodeChanges{changed: make(chan struct{}), known: map[node.ID]*nodePlace{}}}
 	txn := db.Txn(true)
 	defer txn.Abort()
 	meta, err := load(txn, func(record func(storage.Record) error) (storage.Meta, error) { return backend.Load(ctx, record) })

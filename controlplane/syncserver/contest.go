@@ -39,7 +39,7 @@ func (s *session) contested(who string, now time.Time) {
 	defer s.mu.Unlock()
 	s.contest = contest{s.contest.refused + 1, now, who}
 	degraded := s.faults(now)
-	s.server.statuses.change(s.id, func(status *store.NodeStatus) {
+	s.server.statuses.change(s.status, func(status *store.NodeStatus) {
 		if s.speaksIn(status) {
 			status.Degraded = degraded
 		}

@@ -3,6 +3,7 @@ package syncserver
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -51,7 +52,12 @@ func (s *Server) Draining() bool {
 // refuseStopping refuses an agent that comes to a server which is about to stop.
 func (s *Server) refuseStopping() error {
 	s.metrics.refusedStopping.Inc()
-	return errStopping
+	return &againError{errStopping, s.untilGone(time.Now())}
+}
+
+// untilGone returns how long a server that stops has left at most. Until then it begins no stream.
+func (s *Server) untilGone(now time.Time) time.Duration {
+	return max(goneAgain, time.Unix(0, s.gone.Load()).Sub(now))
 }
 
 // ask asks the agent to leave, and says where to go.
@@ -60,6 +66,9 @@ func (w *writer) ask() error {
 		w.session.server.metrics.asked.Inc()
 	}
 	response := &agentv1.SyncResponse{Drain: durationpb.New(w.session.server.drainTime)}
+	if w.session.server.Draining() {
+		response.RetryAfter = durationpb.New(w.session.server.untilGone(time.Now()))
+	}
 	if peers := w.session.server.peers; peers != nil {
 		response.DrainServers = peers.Others()
 	}

@@ -6,18 +6,19 @@ type metrics struct {
 	streams    prometheus.GaugeFunc
 	deliveries *prometheus.CounterVec
 	// Those of deliveries by form.
-	snapshots, changes, resumed prometheus.Counter
-	refusals                    prometheus.Counter
-	refusedClaims               prometheus.Counter
-	refusedIdentities           prometheus.Counter
-	firstExpiry                 prometheus.GaugeFunc
-	refusedReports              prometheus.Counter
-	paced                       prometheus.Counter
-	bounded                     prometheus.Counter
-	waiting                     prometheus.GaugeFunc
-	draining                    prometheus.GaugeFunc
-	asked, refusedStopping      prometheus.Counter
-	ended                       *prometheus.CounterVec
+	snapshots, changes, resumed  prometheus.Counter
+	refusals                     prometheus.Counter
+	refusedClaims                prometheus.Counter
+	refusedIdentities            prometheus.Counter
+	firstExpiry                  prometheus.GaugeFunc
+	refusedReports               prometheus.Counter
+	paced                        prometheus.Counter
+	bounded                      prometheus.Counter
+	waiting                      prometheus.GaugeFunc
+	draining                     prometheus.GaugeFunc
+	asked                        prometheus.Counter
+	refusedStopping, refusedBusy prometheus.Counter
+	ended                        *prometheus.CounterVec
 	// Those of ended by outcome.
 	left, cutOff prometheus.Counter
 }
@@ -75,6 +76,9 @@ func newMetrics(claims *claims, admission *admission, draining func() bool) metr
 		refusedStopping: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nameward_server_streams_refused_stopping_total", Help: "Agents that came while the server was about to stop, and were sent away.",
 		}),
+		refusedBusy: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nameward_server_streams_refused_busy_total", Help: "Agents that had waited for their turn to join for too long, and were told to come again later.",
+		}),
 	}
 	m.snapshots, m.changes = m.deliveries.WithLabelValues("snapshot"), m.deliveries.WithLabelValues("changes")
 	m.resumed = m.deliveries.WithLabelValues("resumed")
@@ -83,5 +87,5 @@ func newMetrics(claims *claims, admission *admission, draining func() bool) metr
 }
 
 func (m metrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedIdentities, m.firstExpiry, m.refusedReports, m.paced, m.bounded, m.waiting, m.draining, m.asked, m.ended, m.refusedStopping}
+	return []prometheus.Collector{m.streams, m.deliveries, m.refusals, m.refusedClaims, m.refusedIdentities, m.firstExpiry, m.refusedReports, m.paced, m.bounded, m.waiting, m.draining, m.asked, m.ended, m.refusedStopping, m.refusedBusy}
 }

@@ -3,6 +3,7 @@ package syncserver
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
@@ -122,7 +123,7 @@ func (s *Server) Relayed(statuses map[node.ID]store.NodeStatus) (unknown []node.
 			}
 		}}
 	}
-	return s.store.UpdateNodeStatuses(changes) //nolint:wrapcheck // the caller says what it was for
+	return s.store.UpdateNodeStatuses(maps.All(changes)) //nolint:wrapcheck // the caller says what it was for
 }
 
 // RefusedElsewhere takes note of an agent that another server refused because its node is connected here.
@@ -143,7 +144,7 @@ func (s *Server) Gone(server string) error {
 			}}
 		}
 	}
-	_, err := s.store.UpdateNodeStatuses(changes)
+	_, err := s.store.UpdateNodeStatuses(maps.All(changes))
 	return err //nolint:wrapcheck // the caller says what it was for
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,6 +54,8 @@ type Server struct {
 	drainOnce sync.Once
 	// draining closes when agents shall leave, stopped when they must.
 	draining, stopped chan struct{}
+	// gone is when the last agents of a server that stops must leave, in Unix nanoseconds.
+	gone atomic.Int64
 }
 
 // New returns a server, from which agents get drainTime to leave when it stops.
@@ -109,10 +112,14 @@ func (s *Server) AwaitWanted(ctx context.Context) {
 // Drain asks the agents to leave, waits until they have or their time is over, and ends what streams are
 // left. No stream begins afterwards.
 func (s *Server) Drain() {
-	s.drainOnce.Do(func() { close(s.draining) })
-	s.claims.notify()
 	// Those that chose the last moment still need one to go.
-	timer := time.NewTimer(s.drainTime + drainGrace)
+	left := s.drainTime + drainGrace
+	s.drainOnce.Do(func() {
+		s.gone.Store(time.Now().Add(left).UnixNano())
+		close(s.draining)
+	})
+	s.claims.notify()
+	timer := time.NewTimer(left)
 	defer timer.Stop()
 	select {
 	case <-s.claims.empty():
@@ -225,8 +232,11 @@ func (s *Server) join(ctx context.Context, session *session, hello *agentv1.Hell
 		session.peer += " at " + from.Addr.String()
 	}
 	begun, err = s.admission.enter(ctx, s.draining)
-	if errors.Is(err, errStopping) {
+	switch {
+	case errors.Is(err, errStopping):
 		return func() {}, s.refuseStopping()
+	case errors.Is(err, errBusy):
+		s.metrics.refusedBusy.Inc()
 	}
 	if err != nil {
 		return func() {}, err
@@ -234,7 +244,7 @@ func (s *Server) join(ctx context.Context, session *session, hello *agentv1.Hell
 	if err := s.catchUpWith(ctx, hello); err != nil {
 		return begun, err
 	}
-	session.writer = newWriter(session)
+	session.writer, session.status = newWriter(session), s.statuses.of(session.id)
 	if err := s.claim(session); err != nil {
 		s.metrics.refusedClaims.Inc()
 		s.log.Warn("second agent refused", "node", session.id.String(), "agent", session.peer)

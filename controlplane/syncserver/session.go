@@ -50,8 +50,9 @@ type session struct {
 	hurried bool
 	// expires is when the certificate ends that the agent connects with next, in Unix seconds; 0 for none.
 	expires atomic.Int64
-	// place is where the wanted revision of the node is kept.
-	place *place
+	// place is where the wanted revision of the node is kept, and status where what changes in its status is gathered.
+	place  *place
+	status *gathered
 	// decoded has an element when the crew has taken in what the goroutine that reads gave it.
 	decoded chan struct{}
 
@@ -79,7 +80,7 @@ type session struct {
 }
 
 func newSession(s *Server, stream grpc.ServerStream, cancel context.CancelCauseFunc) *session {
-	return &session{server: s, stream: stream, cancel: cancel, log: s.log, decoded: make(chan struct{}, 1)}
+	return &session{server: s, stream: innermost(stream), cancel: cancel, log: s.log, decoded: make(chan struct{}, 1)}
 }
 
 func (s *session) identify(ctx context.Context, hello *agentv1.Hello) error {
@@ -113,7 +114,7 @@ func (s *session) register(ctx context.Context, hello *agentv1.Hello) error {
 	now := time.Now()
 	inForce, err := ruleset.ParseID(hello.GetRuleSetId())
 	known := err == nil && hello.GetStoreId() == s.server.store.ID()
-	err = s.server.statuses.changeNow(s.id, func(status *store.NodeStatus) {
+	err = s.server.statuses.changeNow(s.status, func(status *store.NodeStatus) {
 		if status.Claim.Number > s.number {
 			return // the agent has gone on to another server already
 		}
@@ -140,7 +141,7 @@ func (s *session) register(ctx context.Context, hello *agentv1.Hello) error {
 
 // leave says in the node's status that it is gone.
 func (s *session) leave() {
-	err := s.server.statuses.changeNow(s.id, func(status *store.NodeStatus) {
+	err := s.server.statuses.changeNow(s.status, func(status *store.NodeStatus) {
 		if s.speaksIn(status) {
 			status.Connected = false
 		}
@@ -388,7 +389,7 @@ func (s *session) refuseReport(message proto.Message, err error) {
 // update changes the node's status; every message is a contact.
 func (s *session) update(now time.Time, change func(*store.NodeStatus)) {
 	s.contact = now
-	s.server.statuses.change(s.id, func(status *store.NodeStatus) {
+	s.server.statuses.change(s.status, func(status *store.NodeStatus) {
 		if s.speaksIn(status) {
 			status.LastContact = now
 			change(status)

@@ -8,6 +8,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/nameward/nameward/controlplane/storage"
 )
@@ -20,6 +22,7 @@ var (
 	errReplaced  = errors.New("the agent has opened another stream")
 	errStopping  = errors.New("server is stopping")
 	errForgotten = errors.New("the node was forgotten")
+	errBusy      = errors.New("too many agents begin, and this one has waited for its turn for too long")
 	errBehind    = errors.New("this server is behind and cannot catch up: another one may be ahead")
 	errNotTapped = errors.New("the stream has not come by way of Tap")
 	// errNotTheNode is followed by who it is instead.
@@ -36,7 +39,7 @@ func toStatus(log *slog.Logger, err error) error {
 	case errors.Is(err, errHelloLate):
 		return status.Error(codes.DeadlineExceeded, err.Error())
 	case errors.Is(err, errClaimed):
-		return status.Error(codes.AlreadyExists, err.Error())
+		return withReason(codes.AlreadyExists, err, "CLAIMED")
 	case errors.Is(err, errNotTheNode):
 		return status.Error(codes.PermissionDenied, err.Error())
 	case errors.Is(err, errReplaced), errors.Is(err, errForgotten):
@@ -45,8 +48,10 @@ func toStatus(log *slog.Logger, err error) error {
 		return withReason(codes.Unavailable, err, "STOPPING")
 	case errors.Is(err, errBehind):
 		return withReason(codes.Unavailable, err, "BEHIND")
+	case errors.Is(err, errBusy):
+		return withReason(codes.Unavailable, err, "BUSY")
 	case errors.Is(err, storage.ErrUnavailable), errors.Is(err, storage.ErrUnknownOutcome):
-		return status.Error(codes.Unavailable, err.Error())
+		return withReason(codes.Unavailable, err, "STORAGE")
 	}
 	// An error of gRPC itself, as Recv and Send return them, or of the interceptor that checks messages.
 	if s, ok := status.FromError(err); ok {
@@ -59,10 +64,14 @@ func toStatus(log *slog.Logger, err error) error {
 	return status.Error(codes.Internal, "internal error")
 }
 
-// withReason says for programs too why a stream ends.
+// withReason says for programs too why a stream ends, and when to come again.
 func withReason(code codes.Code, err error, reason string) error {
 	s := status.New(code, err.Error())
-	detailed, detailErr := s.WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: "nameward"})
+	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: reason, Domain: "nameward"}}
+	if after := againIn(err); after > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	}
+	detailed, detailErr := s.WithDetails(details...)
 	if detailErr != nil {
 		return s.Err() // the code matters more
 	}

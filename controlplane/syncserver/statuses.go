@@ -24,23 +24,60 @@ type statuses struct {
 	forgotten func(node.ID)
 	waiting   chan struct{} // has an element when something was gathered
 
-	writing sync.Mutex // keeps writes in order; taken before mu
+	writing sync.Mutex  // keeps writes in order, and guards spare; taken before mu
+	spare   []*gathered // room for due
 
-	mu       sync.Mutex // guards gathered
-	gathered map[node.ID][]func(*store.NodeStatus)
+	mu    sync.Mutex // guards all below, and of what is in them all that is not taken
+	nodes map[node.ID]*gathered
+	// due are those that have changes, in the order in which they had the first.
+	due []*gathered
+}
+
+// gathered is what changes in the status of one node.
+type gathered struct {
+	id      node.ID
+	changes []func(*store.NodeStatus)
+	isDue   bool
+	// taken are the changes that are written, under statuses.writing. Its room and that of changes take turns.
+	taken []func(*store.NodeStatus)
 }
 
 func newStatuses(s *store.Store, forgotten func(node.ID)) *statuses {
-	return &statuses{
-		store: s, forgotten: forgotten, waiting: make(chan struct{}, 1), gathered: map[node.ID][]func(*store.NodeStatus){},
+	return &statuses{store: s, forgotten: forgotten, waiting: make(chan struct{}, 1), nodes: map[node.ID]*gathered{}}
+}
+
+// of returns where changes of a node are gathered, for who has many of them.
+func (s *statuses) of(id node.ID) *gathered {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.nodes[id]
+	if n == nil {
+		n = &gathered{id: id}
+		s.nodes[id] = n
 	}
+	return n
+}
+
+// forget ends what of began.
+func (s *statuses) forget(id node.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.nodes, id)
 }
 
 // change has the status of a node changed soon. The function must not call the store.
-func (s *statuses) change(id node.ID, change func(*store.NodeStatus)) {
+func (s *statuses) change(n *gathered, change func(*store.NodeStatus)) {
 	s.mu.Lock()
-	s.gathered[id] = append(s.gathered[id], change)
+	n.changes = append(n.changes, change)
+	first := !n.isDue
+	if first {
+		n.isDue = true
+		s.due = append(s.due, n)
+	}
 	s.mu.Unlock()
+	if !first {
+		return
+	}
 	select {
 	case s.waiting <- struct{}{}:
 	default:
@@ -48,14 +85,14 @@ func (s *statuses) change(id node.ID, change func(*store.NodeStatus)) {
 }
 
 // changeNow changes the status of a node, behind what was gathered for it.
-func (s *statuses) changeNow(id node.ID, change func(*store.NodeStatus)) error {
+func (s *statuses) changeNow(n *gathered, change func(*store.NodeStatus)) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	s.mu.Lock()
-	before := s.gathered[id]
-	delete(s.gathered, id)
+	before := n.changes
+	n.changes = nil
 	s.mu.Unlock()
-	err := s.store.UpdateNodeStatus(id, func(status *store.NodeStatus) {
+	err := s.store.UpdateNodeStatus(n.id, func(status *store.NodeStatus) {
 		for _, change := range before {
 			change(status)
 		}
@@ -83,14 +120,36 @@ func (s *statuses) write() error {
 func (s *statuses) writeKnown() (unknown []node.ID, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	s.mu.Lock()
-	gathered := s.gathered
-	s.gathered = make(map[node.ID][]func(*store.NodeStatus), len(gathered))
-	s.mu.Unlock()
-	if len(gathered) == 0 {
+	due := s.take()
+	defer func() {
+		for i, n := range due {
+			clear(n.taken) // they hold what nodes said
+			due[i] = nil
+		}
+		s.spare = due[:0]
+	}()
+	if len(due) == 0 {
 		return nil, nil
 	}
-	return s.store.UpdateNodeStatuses(gathered) //nolint:wrapcheck // write says what it was for
+	return s.store.UpdateNodeStatuses(func(yield func(node.ID, []func(*store.NodeStatus)) bool) {
+		for _, n := range due {
+			if len(n.taken) > 0 && !yield(n.id, n.taken) {
+				return
+			}
+		}
+	}) //nolint:wrapcheck // write says what it was for
+}
+
+// take returns the nodes that have changes, and takes these. It is called under writing.
+func (s *statuses) take() []*gathered {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	due := s.due
+	s.due, s.spare = s.spare, nil
+	for _, n := range due {
+		n.taken, n.changes, n.isDue = n.changes, n.taken[:0], false
+	}
+	return due
 }
 
 // run writes now and then until ctx ends, and once more.

@@ -40,6 +40,7 @@ type wanted struct {
 type place struct {
 	labels       map[string]string
 	subscription *publish.Subscription
+	status       *gathered
 	// told is what the status says, or will: an acknowledgement brings it too.
 	told atomic.Pointer[publish.Event]
 }
@@ -59,7 +60,7 @@ func (w *wanted) follow(id node.ID, labels map[string]string) *place {
 	if ok && maps.Equal(former.labels, labels) {
 		return former
 	}
-	followed := &place{labels: labels, subscription: w.publisher.Subscribe(labels)}
+	followed := &place{labels: labels, subscription: w.publisher.Subscribe(labels), status: w.statuses.of(id)}
 	w.nodes[id] = followed
 	if ok {
 		former.subscription.Close()
@@ -74,6 +75,7 @@ func (w *wanted) forget(id node.ID) {
 	if place, ok := w.nodes[id]; ok {
 		place.subscription.Close()
 		delete(w.nodes, id)
+		w.statuses.forget(id)
 	}
 }
 
@@ -146,7 +148,7 @@ func (w *wanted) await(ctx context.Context, revision uint64) {
 // update puts what is wanted, and has been since a time, into the statuses. It reports whether it left anything out.
 func (w *wanted) update(since time.Time) (left bool, err error) {
 	w.mu.Lock()
-	for id, place := range w.nodes {
+	for _, place := range w.nodes {
 		e, _ := place.subscription.Newest()
 		switch {
 		case e == place.told.Load():
@@ -154,7 +156,7 @@ func (w *wanted) update(since time.Time) (left bool, err error) {
 			left = true
 		default:
 			place.told.Store(e)
-			w.statuses.change(id, func(status *store.NodeStatus) { w.want(status, e) })
+			w.statuses.change(place.status, func(status *store.NodeStatus) { w.want(status, e) })
 		}
 	}
 	w.mu.Unlock()

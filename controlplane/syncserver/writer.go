@@ -31,9 +31,10 @@ type writer struct {
 
 	// All below is of whoever looks.
 
-	// sent is the last event sent, acknowledged the last batch number.
-	sent         *publish.Event
-	acknowledged uint64
+	// sent is the last event sent, acknowledged the last batch number. reached is the revision that the agent has when it
+	// has taken that in, or that of its hello.
+	sent                  *publish.Event
+	acknowledged, reached uint64
 	// packed says that the agent reads packed changes.
 	packed bool
 	// lost says that the agent's copy is wrong: nothing but a whole rule set is of use to it. resynced is
@@ -132,6 +133,7 @@ func (w *writer) askToLeave() error {
 
 // begin answers hello: the agent goes on from what it holds, if that is known here, or begins anew.
 func (w *writer) begin(hello *agentv1.Hello, newest *publish.Event) error {
+	w.reached = hello.GetRevision()
 	response := &agentv1.SyncResponse{StoreId: w.session.server.store.ID()}
 	held, err := ruleset.ParseID(hello.GetRuleSetId())
 	if err != nil || hello.GetStoreId() != response.GetStoreId() {
@@ -140,7 +142,7 @@ func (w *writer) begin(hello *agentv1.Hello, newest *publish.Event) error {
 	response.Resumed = true
 	if held == newest.ID {
 		w.session.server.metrics.resumed.Inc()
-		return w.sendChanges(response, newest, [][]byte{nil})
+		return w.sendUpdate(response, newest, [][]byte{nil})
 	}
 	base, ok := w.session.server.publisher.Remembered(held)
 	if !ok {
@@ -181,7 +183,11 @@ func (w *writer) sendSnapshot(newest *publish.Event) error {
 		return fmt.Errorf("encode rule set: %w", err)
 	}
 	w.session.server.metrics.snapshots.Inc()
-	return w.sendChanges(&agentv1.SyncResponse{StoreId: w.session.server.store.ID(), Reset_: true}, newest, messages)
+	end, err := newest.End()
+	if err != nil {
+		return fmt.Errorf("encode response: %w", err)
+	}
+	return w.sendParts(&agentv1.SyncResponse{StoreId: w.session.server.store.ID(), Reset_: true}, newest, messages, end)
 }
 
 // sendChangesFrom sends what makes the newest rule set of another, behind the fields of response; nil for none.
@@ -195,22 +201,27 @@ func (w *writer) sendChangesFrom(response *agentv1.SyncResponse, base *publish.C
 		return fmt.Errorf("encode changes: %w", err)
 	}
 	w.session.server.metrics.changes.Inc()
-	return w.sendChanges(response, newest, messages)
+	return w.sendUpdate(response, newest, messages)
 }
 
-// sendChanges sends the messages: the first behind the fields of response, the last before those that
+// sendUpdate sends the changes from what the agent has.
+func (w *writer) sendUpdate(response *agentv1.SyncResponse, newest *publish.Event, messages [][]byte) error {
+	end, err := newest.EndFrom(w.reached)
+	if err != nil {
+		return fmt.Errorf("encode response: %w", err)
+	}
+	return w.sendParts(response, newest, messages, end)
+}
+
+// sendParts sends the messages: the first behind the fields of response, the last before those that
 // complete the event. What all streams send alike is not encoded again.
-func (w *writer) sendChanges(response *agentv1.SyncResponse, newest *publish.Event, messages [][]byte) error {
-	w.sent = newest
+func (w *writer) sendParts(response *agentv1.SyncResponse, newest *publish.Event, messages [][]byte, end []byte) error {
+	w.sent, w.reached = newest, newest.Revision
 	w.session.mu.Lock()
 	// Before the agent can answer it.
 	w.session.sent, w.session.refused = newest, ruleset.ID{}
 	taken := w.session.taken
 	w.session.mu.Unlock()
-	end, err := newest.End()
-	if err != nil {
-		return fmt.Errorf("encode response: %w", err)
-	}
 	var head []byte
 	if taken > w.acknowledged {
 		w.acknowledged = taken
@@ -220,6 +231,7 @@ func (w *writer) sendChanges(response *agentv1.SyncResponse, newest *publish.Eve
 		response.AcknowledgedBatch = taken
 	}
 	if response != nil {
+		var err error
 		if head, err = proto.Marshal(response); err != nil {
 			return fmt.Errorf("encode response: %w", err)
 		}

@@ -54,6 +54,26 @@ func TestNoHerd(t *testing.T) {
 	}
 }
 
+// A hint is heeded whole, within a bound, and those that had it at once come over a time.
+func TestHintsAreHeededWithinABound(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6)) //nolint:gosec // repeatable
+	for asked, want := range map[time.Duration][2]time.Duration{
+		-time.Hour: {0, 0}, 0: {0, 0},
+		time.Second: {time.Second, 2 * time.Second}, 20 * time.Second: {20 * time.Second, 30 * time.Second},
+		1000 * time.Hour: {time.Minute, 70 * time.Second},
+	} {
+		shortest, longest := time.Hour, time.Duration(0)
+		for range 1000 {
+			wait := holdTime(asked, random.Int64N)
+			shortest, longest = min(shortest, wait), max(longest, wait)
+		}
+		spread := want[1] - want[0]
+		if shortest < want[0] || longest > want[1] || longest-shortest < spread*9/10 {
+			t.Errorf("asked for %v: from %v to %v, want all of %v to %v", asked, shortest, longest, want[0], want[1])
+		}
+	}
+}
+
 func TestOrderSpreadsNodes(t *testing.T) {
 	servers := []string{"a:7443", "b:7443", "c:7443", "d:7443"}
 	const nodes = 8000

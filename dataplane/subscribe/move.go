@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
@@ -25,34 +26,38 @@ type move struct {
 	atOnce bool
 }
 
-// after returns the move that follows a stream, which itself was begun by the move before and ended with err.
-func (s *Subscriber) after(before move, lasted time.Duration, err error) move {
+// after returns the move that follows a stream, which itself was begun by the move before and ended with err. Servers
+// that are to be left alone still come last.
+func (s *Subscriber) after(before move, lasted time.Duration, err error, now time.Time) move {
 	asked, ok := errors.AsType[*drained](err)
 	if !ok {
 		if errors.Is(err, errReturn) {
 			return move{server: s.servers[0]}
 		}
-		return move{server: s.following(before.server)}
+		return move{server: s.following(before.server, now)}
 	}
-	next := s.offered(before.server, asked.servers)
+	next := s.offered(before.server, asked.servers, now)
 	// Servers that all ask to leave, as soon as the node comes, are not to be asked without pause.
 	return move{next, next != before.server && (lasted >= settledAfter || !before.atOnce)}
 }
 
-// following returns the server behind one in the node's order.
-func (s *Subscriber) following(server string) string {
-	return s.servers[(slices.Index(s.servers, server)+1)%len(s.servers)]
+// following returns the first server behind one in the node's order that is not to be left alone, or the one that is for
+// the shortest time.
+func (s *Subscriber) following(server string, now time.Time) string {
+	from := slices.Index(s.servers, server) + 1
+	behind := slices.Concat(s.servers[from:], s.servers[:from])
+	return slices.MinFunc(behind, func(a, b string) int { return cmp.Compare(s.holds.left(a, now), s.holds.left(b, now)) })
 }
 
-// offered returns the first of the node's servers but one that is advertised as one to go to, or, if none is, the one
-// that follows. A server that the node's configuration does not name is never gone to.
-func (s *Subscriber) offered(leaves string, advertised []string) string {
+// offered returns the first of the node's servers but one that is advertised as one to go to and not to be left alone, or,
+// if none is, the one that follows. A server that the node's configuration does not name is never gone to.
+func (s *Subscriber) offered(leaves string, advertised []string, now time.Time) string {
 	for _, server := range s.servers {
-		if server != leaves && slices.ContainsFunc(advertised, func(text string) bool { return s.resolver.isAt(server, text) }) {
+		if server != leaves && s.holds.left(server, now) == 0 && slices.ContainsFunc(advertised, func(text string) bool { return s.resolver.isAt(server, text) }) {
 			return server
 		}
 	}
-	return s.following(leaves)
+	return s.following(leaves, now)
 }
 
 // isAt reports whether a server, as the configuration names it, is known to be at an address as it is advertised.
@@ -75,13 +80,17 @@ type Ended struct {
 	Asked, AtOnce uint64
 	// Returned left for the node's own server, Lost were open and broke, Failed were never open.
 	Returned, Lost, Failed uint64
+	// Hints is how often a server said when to come again.
+	Hints uint64
 }
 
 // Ended returns the counts.
 func (s *Subscriber) Ended() Ended {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.ended
+	ended := s.ended
+	ended.Hints = s.holds.hints()
+	return ended
 }
 
 // count counts a stream that ended with err.

@@ -20,6 +20,33 @@ func mover(servers ...string) *Subscriber {
 	return s
 }
 
+// Servers that asked to be left alone come last, whoever names them, and of these the one that may be come to first.
+func TestServersThatAreLeftAloneComeLast(t *testing.T) {
+	now := time.Now()
+	for name, test := range map[string]struct {
+		held   map[string]time.Duration
+		before string
+		err    error
+		want   move
+	}{
+		"the next is left out":                {map[string]time.Duration{"b:1": time.Second}, "a:1", errors.New("lost"), move{server: "c:1"}},
+		"until its time is over":              {map[string]time.Duration{"b:1": 0}, "a:1", errors.New("lost"), move{server: "b:1"}},
+		"the first that may be come to":       {map[string]time.Duration{"a:1": 2 * time.Second, "b:1": 3 * time.Second, "c:1": time.Second}, "a:1", errors.New("lost"), move{server: "c:1"}},
+		"the one that refused, before others": {map[string]time.Duration{"a:1": time.Second, "b:1": 3 * time.Second, "c:1": 2 * time.Second}, "a:1", errors.New("lost"), move{server: "a:1"}},
+		"not even where it is told":           {map[string]time.Duration{"b:1": time.Second}, "a:1", &drained{[]string{"b:1"}}, move{"c:1", true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := mover("a:1", "b:1", "c:1")
+			for server, held := range test.held {
+				s.holds.hold(server, now.Add(held))
+			}
+			if got := s.after(move{server: test.before}, time.Hour, test.err, now); got != test.want {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
 func TestWhereANodeGoes(t *testing.T) {
 	asked := func(servers ...string) error { return &drained{servers} }
 	long := time.Hour
@@ -48,7 +75,7 @@ func TestWhereANodeGoes(t *testing.T) {
 			if _, err := s.resolver.resolve(t.Context(), "c:1"); err != nil {
 				t.Fatal(err)
 			}
-			if got := s.after(test.before, test.lasted, test.err); got != test.want {
+			if got := s.after(test.before, test.lasted, test.err, time.Now()); got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 		})

@@ -45,7 +45,7 @@ func (s *Subscriber) goHome(ctx context.Context, server string, leave context.Ca
 	}
 	after := cmp.Or(s.cfg.ReturnAfter, returnAfter)
 	for pause(ctx, after+rand.N(after)) {
-		if s.answers(ctx, home) {
+		if s.holds.left(home, time.Now()) == 0 && s.answers(ctx, home) {
 			leave(errReturn)
 			return nil
 		}

@@ -12,12 +12,15 @@ import (
 
 var (
 	errWrongContent = errors.New("the content id is not the announced one")
+	errWrongBase    = errors.New("the changes are not from the revision that was completed last")
 	errProtocol     = errors.New("the server does not keep to the protocol")
 )
 
 // replica is the agent's copy of what the server sends on one stream.
 type replica struct {
-	base    *ruleset.RuleSet // after the last `complete`
+	base    *ruleset.RuleSet // after the last `complete` that was taken in
+	reached uint64           // the revision of the last `complete`, taken in or not
+	fresh   bool             // since the last `reset` none was here: what follows is from nothing
 	pending []*agentv1.SyncResponse
 
 	storeID  string
@@ -33,7 +36,7 @@ func newReplica(held *enforce.Revision) *replica {
 	if held == nil {
 		return &replica{base: &ruleset.RuleSet{}}
 	}
-	return &replica{base: held.Rules, storeID: held.StoreID, revision: held.Number, id: held.ID[:]}
+	return &replica{base: held.Rules, reached: held.Number, storeID: held.StoreID, revision: held.Number, id: held.ID[:]}
 }
 
 // fault is a revision that could not be taken in.
@@ -54,7 +57,7 @@ func (r *replica) take(response *agentv1.SyncResponse) (*enforce.Revision, error
 		return nil, err
 	}
 	if response.GetReset_() {
-		r.base, r.pending, r.lost, r.whole = &ruleset.RuleSet{}, nil, false, true
+		r.base, r.pending, r.lost, r.whole, r.fresh = &ruleset.RuleSet{}, nil, false, true, true
 	}
 	if response.GetStoreId() != "" {
 		r.storeID = response.GetStoreId()
@@ -72,7 +75,23 @@ func (r *replica) take(response *agentv1.SyncResponse) (*enforce.Revision, error
 	if !response.GetComplete() {
 		return nil, nil
 	}
+	if err := r.follow(response.GetBaseRevisions()); err != nil {
+		return nil, err
+	}
 	return r.complete()
+}
+
+// follow holds what a `complete` says that its changes are from against what was completed before: nothing, of servers of
+// earlier releases and behind a `reset`.
+func (r *replica) follow(bases []uint64) error {
+	from, fresh := r.reached, r.fresh
+	r.reached, r.fresh = r.revision, false
+	if len(bases) == 0 || fresh || bases[0] == from {
+		return nil
+	}
+	f := r.lose(fmt.Errorf("%w: they are from %d, the last was %d", errWrongBase, bases[0], from))
+	f.resync = true
+	return f
 }
 
 // begin holds the first response to the protocol.

@@ -26,10 +26,14 @@ func step(from, to *ruleset.RuleSet, revision uint64) *agentv1.SyncResponse {
 func TestConcatenatedResponsesAreTheirSum(t *testing.T) {
 	first := step(policies(), policies("a", "b"), 1)
 	first.Reset_ = true
+	from := func(base uint64, response *agentv1.SyncResponse) *agentv1.SyncResponse {
+		response.BaseRevisions = []uint64{base}
+		return response
+	}
 	responses := []*agentv1.SyncResponse{
 		first,
-		step(policies("a", "b"), policies("b", "c"), 2),
-		step(policies("b", "c"), policies("a", "c"), 3),
+		from(1, step(policies("a", "b"), policies("b", "c"), 2)),
+		from(2, step(policies("b", "c"), policies("a", "c"), 3)),
 	}
 	for split := range responses {
 		r := newReplica(nil)

@@ -43,8 +43,9 @@ var (
 type stream struct {
 	client     grpc.BidiStreamingClient[agentv1.SyncRequest, agentv1.SyncResponse]
 	reconciler Reconciler
-	refused    func(err error) // takes why what the server wants is not taken; nil when it is
-	sending    sync.Mutex      // a stream takes one message at a time
+	refused    func(err error)           // takes why what the server wants is not taken; nil when it is
+	hold       func(asked time.Duration) // leaves the server alone once the stream has ended
+	sending    sync.Mutex                // a stream takes one message at a time
 
 	mu      sync.Mutex // guards storeID
 	storeID string     // that the server's revisions are of
@@ -63,7 +64,9 @@ func (s *Subscriber) stream(ctx context.Context, server string) error {
 	if err != nil {
 		return fmt.Errorf("open stream: %w", err)
 	}
-	err = s.talk(ctx, cancel, server, &stream{client: client, reconciler: s.reconciler, refused: s.refused})
+	err = s.talk(ctx, cancel, server, &stream{
+		client: client, reconciler: s.reconciler, refused: s.refused, hold: func(asked time.Duration) { s.hold(server, asked) },
+	})
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
@@ -108,6 +111,7 @@ func (s *Subscriber) talk(ctx context.Context, cancel context.CancelCauseFunc, s
 		return fmt.Errorf("receive: %w", err)
 	}
 	patience.Stop()
+	s.holds.release(server)
 
 	replica := newReplica(state.InForce)
 	acknowledged := make(chan uint64, 1)
@@ -165,6 +169,7 @@ func (st *stream) take(replica *replica, response *agentv1.SyncResponse, acknowl
 		}
 		acknowledged <- batch
 	}
+	st.hold(response.GetRetryAfter().AsDuration())
 	if response.GetDrain() != nil {
 		limit := max(response.GetDrain().AsDuration(), time.Millisecond)
 		asked := &drained{response.GetDrainServers()}

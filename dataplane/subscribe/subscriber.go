@@ -1,7 +1,8 @@
 // Package subscribe keeps the stream to a policy server: it says who the node is and what it holds,
 // takes in what the server sends, hands each complete rule set to the reconciler, and tells the server
 // what became of it. When the stream breaks it connects anew, to the next server of the node's order, after a
-// random time that grows; when a server asks to leave, to one that it names, at once. The last good rule set lies on disk, so that a node that starts without a server enforces
+// random time that grows; when a server asks to leave, to one that it names, at once; to one that said when to come again,
+// no sooner. The last good rule set lies on disk, so that a node that starts without a server enforces
 // what it last did.
 package subscribe
 
@@ -70,6 +71,7 @@ type Subscriber struct {
 	reporter   Reporter
 	log        *slog.Logger
 	resolver   *resolver
+	holds      *holds
 
 	mu         sync.Mutex // guards all below
 	connection Connection
@@ -82,6 +84,7 @@ func New(cfg Config, reconciler Reconciler, reporter Reporter, log *slog.Logger)
 	return &Subscriber{
 		cfg: cfg, servers: order(cfg.Hello.GetNode(), cfg.Servers), reconciler: reconciler, reporter: reporter, log: log,
 		resolver:   newResolver(cfg.Servers),
+		holds:      newHolds(),
 		connection: Connection{Changed: time.Now()},
 		changed:    make(chan struct{}),
 	}
@@ -105,16 +108,31 @@ func (s *Subscriber) Run(ctx context.Context) error {
 		}
 		lasted := time.Since(started)
 		opened := s.disconnected(next.server, err)
-		next = s.after(next, lasted, err)
+		s.hold(next.server, retryDelay(err))
+		next = s.after(next, lasted, err, time.Now())
 		s.count(err, next, opened)
 		if lasted >= settledAfter || errors.Is(err, errDrained) || errors.Is(err, errReturn) {
 			failures = 0
 		}
-		if !next.atOnce && !pause(ctx, backoff(failures, rand.Int64N)) {
+		wait := s.holds.left(next.server, time.Now())
+		if !next.atOnce {
+			wait = max(wait, backoff(failures, rand.Int64N))
+		}
+		if wait > 0 && !pause(ctx, wait) {
 			break
 		}
 	}
 	return nil
+}
+
+// hold leaves a server alone that asked for some time.
+func (s *Subscriber) hold(server string, asked time.Duration) {
+	wait := holdTime(asked, rand.Int64N)
+	if wait == 0 {
+		return
+	}
+	s.log.Debug("policy server said when to come again", "server", server, "asked", asked, "wait", wait)
+	s.holds.hold(server, time.Now().Add(wait))
 }
 
 // backoff is a random time up to a bound that doubles with each failure (full jitter), so that a fleet

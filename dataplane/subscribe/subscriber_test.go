@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -209,6 +210,97 @@ func TestNodeGoesWhereItIsTold(t *testing.T) {
 	if got, want := a.Ended(), (subscribe.Ended{Asked: 1, AtOnce: 1}); got != want {
 		t.Errorf("counted %+v, want %+v", got, want)
 	}
+}
+
+// refusal ends a stream with a hint.
+func refusal(t *testing.T, again time.Duration) error {
+	t.Helper()
+	s, err := status.New(codes.Unavailable, "not now").WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(again)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Err()
+}
+
+// A server that says when to come again is come to no sooner, whether it refuses, ends a stream, or asks to leave.
+func TestServerIsLeftAloneForAsLongAsItSays(t *testing.T) {
+	const again = 700 * time.Millisecond // well above what the first failures wait
+	s := startServer(t)
+	a := startAgent(t, nil, idle(), s.address)
+	st, _ := s.accept(t)
+	refused := time.Now()
+	st.end <- refusal(t, again)
+	st, _ = s.accept(t)
+	if waited := time.Since(refused); waited < again {
+		t.Errorf("back after %v", waited)
+	}
+	st.send(snapshot(rules(1), 5))
+	st.wantAck(5, rules(1))
+	refused = time.Now()
+	st.end <- refusal(t, again)
+	st, hello := s.accept(t)
+	if waited := time.Since(refused); waited < again || hello.GetRevision() != 5 {
+		t.Errorf("back after %v, with %v", waited, hello)
+	}
+	asked := time.Now()
+	st.send(&agentv1.SyncResponse{StoreId: storeID, Resumed: true, Drain: durationpb.New(time.Millisecond), RetryAfter: durationpb.New(again)})
+	s.accept(t)
+	if waited := time.Since(asked); waited < again {
+		t.Errorf("back after %v, when it was asked to leave", waited)
+	}
+	if got, want := a.Ended(), (subscribe.Ended{Asked: 1, Lost: 1, Failed: 1, Hints: 3}); got != want {
+		t.Errorf("counted %+v, want %+v", got, want)
+	}
+}
+
+// What one server says is no matter of the others.
+func TestOthersAreGoneToMeanwhile(t *testing.T) {
+	one, two := startServer(t), startServer(t)
+	first, second := one, two
+	if subscribe.Order("lab", []string{one.address, two.address})[0] == two.address {
+		first, second = two, one
+	}
+	startAgent(t, nil, idle(), one.address, two.address)
+	st, _ := first.accept(t)
+	st.end <- refusal(t, time.Minute)
+	// It fails again and again, and the first is not tried.
+	for range 3 {
+		st, _ = second.accept(t)
+		st.end <- status.Error(codes.Unavailable, "away")
+	}
+	st, _ = second.accept(t)
+	st.send(snapshot(rules(1), 5))
+	st.wantAck(5, rules(1))
+}
+
+// Changes from another revision than the one that was completed last say that something was missed, though what comes
+// out may be what was announced.
+func TestChangesFromElsewhereAreResynced(t *testing.T) {
+	s := startServer(t)
+	startAgent(t, nil, idle(), s.address)
+	st, _ := s.accept(t)
+	st.send(snapshot(rules(1), 5))
+	st.wantAck(5, rules(1))
+	right := update(rules(1), rules(2), 6)
+	right.BaseRevisions = []uint64{5}
+	st.send(right)
+	st.wantAck(6, rules(2))
+	wrong := update(rules(2), rules(3), 8)
+	wrong.BaseRevisions = []uint64{7}
+	st.send(wrong)
+	st.wantNack(8, true)
+	st.send(snapshot(rules(3), 8))
+	st.wantAck(8, rules(3))
+	// One that the agent could not read was completed all the same.
+	unreadable := update(rules(3), rules(4), 9)
+	unreadable.BaseRevisions = []uint64{8}
+	unreadable.GetChanges()[0].GetPutPolicy().GetRules()[0].Domains = []string{"a..b"}
+	st.send(unreadable)
+	st.wantNack(9, false)
+	next := update(rules(3), rules(4), 10)
+	next.BaseRevisions = []uint64{9}
+	st.send(next)
+	st.wantAck(10, rules(4))
 }
 
 func TestServerThatNeitherResumesNorResetsIsLeft(t *testing.T) {

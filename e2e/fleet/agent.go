@@ -49,6 +49,10 @@ type Agent struct {
 	store string
 	held  held
 	link  *link
+	// fresh says that a whole rule set is under way: what completes it is from nothing.
+	fresh bool
+	// holds are until when servers asked to be left alone.
+	holds map[string]time.Time
 	leave context.CancelCauseFunc
 	due   bool // a timer will acknowledge
 	batch uint64
@@ -90,19 +94,21 @@ func (a *Agent) run(ctx context.Context) error {
 			return nil
 		}
 		lasted := time.Since(began)
+		a.hold(servers[next.at], retryDelay(err))
 		next = a.after(next, servers, lasted, err)
 		a.ended(err, next)
 		if errors.Is(err, errDrained) || lasted >= a.fleet.cfg.BackoffLast {
 			failures = 0
 		}
-		if next.atOnce {
-			continue
+		wait := a.heldFor(servers[next.at])
+		if !next.atOnce {
+			bound := a.fleet.cfg.BackoffLast
+			if failures < 10 {
+				bound = min(backoffFirst<<failures, bound)
+			}
+			wait = max(wait, rand.N(bound))
 		}
-		bound := a.fleet.cfg.BackoffLast
-		if failures < 10 {
-			bound = min(backoffFirst<<failures, bound)
-		}
-		pause(ctx, rand.N(bound))
+		pause(ctx, wait)
 	}
 	return nil
 }
@@ -135,6 +141,7 @@ func (a *Agent) talk(ctx context.Context, server string) error {
 			}
 			a.tellStatus(ctx, l, rand.N(a.fleet.cfg.StatusInterval))
 		}
+		a.hold(server, r.again)
 		if err := a.take(&r); err != nil {
 			return err
 		}
@@ -145,7 +152,7 @@ func (a *Agent) talk(ctx context.Context, server string) error {
 func (a *Agent) hello(leave context.CancelCauseFunc) *agentv1.Hello {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.leave, a.batch, a.due = leave, 0, false
+	a.leave, a.batch, a.due, a.fresh = leave, 0, false, false
 	a.state.Acked, a.state.Batch = 0, 0
 	a.tries++
 	hello := &agentv1.Hello{
@@ -172,6 +179,7 @@ func (a *Agent) begin(ctx context.Context, l *link, server string, r *response) 
 	a.state.Streams++
 	a.state.Connected = true
 	a.state.Server, a.state.Tries, a.tries = server, a.tries, 0
+	delete(a.holds, server)
 	switch {
 	case r.reset:
 		a.state.Reset++
@@ -194,6 +202,7 @@ func (a *Agent) take(r *response) error {
 	if r.storeID != "" {
 		a.store = r.storeID
 	}
+	a.fresh = a.fresh || r.reset
 	a.state.Batch = max(a.state.Batch, r.batch)
 	l, leave := a.link, a.leave
 	if a.keep {
@@ -220,9 +229,11 @@ func (a *Agent) take(r *response) error {
 
 // complete is called under mu.
 func (a *Agent) complete(r *response) {
-	if r.revision == 0 || r.id == "" {
+	elsewhere := !a.fresh && (len(r.bases) == 0 || r.bases[0] != a.state.Revision)
+	if r.revision == 0 || r.id == "" || elsewhere {
 		a.state.Faults++
 	}
+	a.fresh = false
 	a.state.Revision, a.state.RuleSetID = r.revision, r.id
 }
 

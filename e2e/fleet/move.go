@@ -20,16 +20,16 @@ type move struct {
 }
 
 // after returns where an agent goes when its stream has ended, as agents do: to a server that the one which asked it to
-// leave named, if it is one of its own, else to the next.
+// leave named, if it is one of its own, else to the next, and last to those that are to be left alone.
 func (a *Agent) after(before move, servers []string, lasted time.Duration, err error) move {
-	next := move{at: (before.at + 1) % len(servers)}
+	next := move{at: a.following(servers, before.at)}
 	asked, ok := errors.AsType[*drained](err)
 	if !ok {
 		return next
 	}
 	for i := range servers {
 		at := (a.node + i) % len(servers)
-		if at != before.at && slices.Contains(asked.servers, servers[at]) {
+		if at != before.at && a.heldFor(servers[at]) == 0 && slices.Contains(asked.servers, servers[at]) {
 			next.at = at
 			break
 		}

@@ -1,17 +1,21 @@
 package fleet
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	protobuf "google.golang.org/protobuf/proto"
 )
 
 // receive reads the next response. At the end of the stream it returns the status that the server ended it with.
@@ -183,12 +187,16 @@ func (l *link) header(flags http2.Flags, payload []byte) error {
 // endOf returns the status of a stream, io.EOF for OK.
 func endOf(fields []hpack.HeaderField) error {
 	code, text := codes.Unknown, ""
+	var details []byte
 	for _, field := range fields {
 		switch field.Name {
 		case "grpc-status":
 			if number, err := strconv.ParseUint(field.Value, 10, 32); err == nil {
 				code = codes.Code(number)
 			}
+		case "grpc-status-details-bin":
+			// Padding is as the sender likes.
+			details, _ = base64.RawStdEncoding.DecodeString(strings.TrimRight(field.Value, "="))
 		case "grpc-message":
 			if text = field.Value; text != "" {
 				if plain, err := url.PathUnescape(text); err == nil {
@@ -199,6 +207,10 @@ func endOf(fields []hpack.HeaderField) error {
 	}
 	if code == codes.OK {
 		return io.EOF
+	}
+	var whole spb.Status
+	if len(details) > 0 && protobuf.Unmarshal(details, &whole) == nil && codes.Code(whole.GetCode()) == code { //nolint:gosec // a code
+		return status.FromProto(&whole).Err() //nolint:wrapcheck // it is what the server said
 	}
 	return status.Error(code, text) //nolint:wrapcheck // it is what the server said
 }

@@ -18,11 +18,14 @@ type response struct {
 	id              string
 	resumed, reset  bool
 	complete        bool
-	drain           time.Duration
-	drainServers    []string
-	size, changes   int
-	keep            bool
-	raw             []byte
+	// bases are the revisions that the changes are from: the first counts.
+	bases         []uint64
+	drain         time.Duration
+	again         time.Duration // when to come again, where the server says it
+	drainServers  []string
+	size, changes int
+	keep          bool
+	raw           []byte
 }
 
 // Numbers of the fields, as in sync_service.proto.
@@ -37,6 +40,8 @@ const (
 	fieldBatch
 	fieldDrain
 	fieldDrainServers
+	fieldBaseRevisions
+	fieldRetryAfter
 )
 
 func (r *response) read(data []byte) error {
@@ -86,6 +91,8 @@ func (r *response) number(field protowire.Number, value uint64) {
 		r.complete = value != 0
 	case fieldBatch:
 		r.batch = value
+	case fieldBaseRevisions: // one alone need not be packed
+		r.bases = append(r.bases, value)
 	}
 }
 
@@ -99,14 +106,28 @@ func (r *response) bytes(field protowire.Number, value []byte) error {
 		r.changes++
 	case fieldDrainServers:
 		r.drainServers = append(r.drainServers, string(value))
-	case fieldDrain:
+	case fieldBaseRevisions:
+		return r.packedBases(value)
+	case fieldDrain, fieldRetryAfter:
 		// Read as a response of its own: its type is one of protobuf's.
 		var whole agentv1.SyncResponse
-		tagged := protowire.AppendBytes(protowire.AppendTag(nil, fieldDrain, protowire.BytesType), value)
+		tagged := protowire.AppendBytes(protowire.AppendTag(nil, field, protowire.BytesType), value)
 		if err := protobuf.Unmarshal(tagged, &whole); err != nil {
 			return fmt.Errorf("%w: %w", errWire, err)
 		}
-		r.drain = whole.GetDrain().AsDuration()
+		r.drain = max(r.drain, whole.GetDrain().AsDuration())
+		r.again = max(r.again, whole.GetRetryAfter().AsDuration())
+	}
+	return nil
+}
+
+func (r *response) packedBases(packed []byte) error {
+	for len(packed) > 0 {
+		base, n := protowire.ConsumeVarint(packed)
+		if n < 0 {
+			return fmt.Errorf("%w: %w", errWire, protowire.ParseError(n))
+		}
+		r.bases, packed = append(r.bases, base), packed[n:]
 	}
 	return nil
 }

@@ -29,6 +29,8 @@ type State struct {
 	Failures, Drained int
 	// AtOnce counts moves to another server without a pause.
 	AtOnce int
+	// Hints counts how often a server said when to come again.
+	Hints int
 	// Server is that of the last stream that was answered, and Tries how often the agent had tried until then: 1 where
 	// no attempt failed.
 	Server string

@@ -681,7 +681,12 @@ type SyncResponse struct {
 	// With `drain`: where to go. The addresses at which the other servers on the same store are advertised that are up to
 	// date and are not about to stop themselves, `HOST:PORT`. An agent goes first to those of its own servers that are
 	// among them, and to no server that its configuration does not name.
-	DrainServers  []string `protobuf:"bytes,10,rep,name=drain_servers,json=drainServers,proto3" json:"drain_servers,omitempty"`
+	DrainServers []string `protobuf:"bytes,10,rep,name=drain_servers,json=drainServers,proto3" json:"drain_servers,omitempty"`
+	// With `complete`: the revision that the changes are from; none behind `reset`. Of messages that were appended to each
+	// other there is one of each, and the first counts.
+	BaseRevisions []uint64 `protobuf:"varint,11,rep,packed,name=base_revisions,json=baseRevisions,proto3" json:"base_revisions,omitempty"`
+	// When this stream has ended, the agent comes to this server again no sooner than so long after this message.
+	RetryAfter    *durationpb.Duration `protobuf:"bytes,12,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -786,6 +791,20 @@ func (x *SyncResponse) GetDrainServers() []string {
 	return nil
 }
 
+func (x *SyncResponse) GetBaseRevisions() []uint64 {
+	if x != nil {
+		return x.BaseRevisions
+	}
+	return nil
+}
+
+func (x *SyncResponse) GetRetryAfter() *durationpb.Duration {
+	if x != nil {
+		return x.RetryAfter
+	}
+	return nil
+}
+
 var File_nameward_agent_v1_sync_service_proto protoreflect.FileDescriptor
 
 const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
@@ -843,7 +862,7 @@ const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\x17certificate_expire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x15certificateExpireTime\x1a;\n" +
 	"\rCountersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xf2\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xd5\x03\n" +
 	"\fSyncResponse\x12\x19\n" +
 	"\bstore_id\x18\x01 \x01(\tR\astoreId\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x1e\n" +
@@ -855,7 +874,10 @@ const file_nameward_agent_v1_sync_service_proto_rawDesc = "" +
 	"\x12acknowledged_batch\x18\b \x01(\x04R\x11acknowledgedBatch\x12/\n" +
 	"\x05drain\x18\t \x01(\v2\x19.google.protobuf.DurationR\x05drain\x12#\n" +
 	"\rdrain_servers\x18\n" +
-	" \x03(\tR\fdrainServers2Z\n" +
+	" \x03(\tR\fdrainServers\x12%\n" +
+	"\x0ebase_revisions\x18\v \x03(\x04R\rbaseRevisions\x12:\n" +
+	"\vretry_after\x18\f \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"retryAfter2Z\n" +
 	"\vSyncService\x12K\n" +
 	"\x04Sync\x12\x1e.nameward.agent.v1.SyncRequest\x1a\x1f.nameward.agent.v1.SyncResponse(\x010\x01B<Z:github.com/nameward/nameward/api/nameward/agent/v1;agentv1b\x06proto3"
 
@@ -905,13 +927,14 @@ var file_nameward_agent_v1_sync_service_proto_depIdxs = []int32{
 	12, // 11: nameward.agent.v1.StatusReport.certificate_expire_time:type_name -> google.protobuf.Timestamp
 	13, // 12: nameward.agent.v1.SyncResponse.changes:type_name -> nameward.agent.v1.RuleSetChange
 	14, // 13: nameward.agent.v1.SyncResponse.drain:type_name -> google.protobuf.Duration
-	1,  // 14: nameward.agent.v1.SyncService.Sync:input_type -> nameward.agent.v1.SyncRequest
-	7,  // 15: nameward.agent.v1.SyncService.Sync:output_type -> nameward.agent.v1.SyncResponse
-	15, // [15:16] is the sub-list for method output_type
-	14, // [14:15] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	14, // 14: nameward.agent.v1.SyncResponse.retry_after:type_name -> google.protobuf.Duration
+	1,  // 15: nameward.agent.v1.SyncService.Sync:input_type -> nameward.agent.v1.SyncRequest
+	7,  // 16: nameward.agent.v1.SyncService.Sync:output_type -> nameward.agent.v1.SyncResponse
+	16, // [16:17] is the sub-list for method output_type
+	15, // [15:16] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_nameward_agent_v1_sync_service_proto_init() }

@@ -37,6 +37,10 @@ type SyncServiceClient interface {
 	// several messages; `complete` ends them and says the revision and the content id that result, and
 	// only then the agent applies them.
 	//
+	// With `complete` the server says, for changes that do not begin with `reset`, the revision that they are from. It is
+	// the last that the server completed on this stream, or that of the hello. An agent that is elsewhere has missed
+	// something: it nacks with `resync`, like one to which a content id does not come out as announced.
+	//
 	// The agent answers each `complete` that it reaches with an ack of the highest revision in force, at
 	// most ten a second, or with a nack of a revision that it could not apply, at once. After a nack the
 	// agent keeps its last good rule set; the server sends nothing until there is a newer one. A content
@@ -57,6 +61,14 @@ type SyncServiceClient interface {
 	// A server that is about to stop says `drain`, and begins no stream any more: UNAVAILABLE with the reason STOPPING
 	// in an ErrorInfo. It goes on to serve those that it has until their agents leave. An agent that has another server
 	// connects there at once, without the time that it waits after a failure; one that has not waits as after a failure.
+	//
+	// A server that refuses or ends a stream for what passes says when the agent may come again: in a
+	// google.rpc.RetryInfo among the details of the status. So it does where it is about to stop (STOPPING), behind the
+	// other servers (BEHIND), or has had the agent wait for its turn for too long (BUSY), where its storage does not answer
+	// (STORAGE), another live agent claims the node, or its own identity has too many streams (TOO_MANY_CALLS). With
+	// `drain` it says so in `retry_after`. The agent comes to that server no sooner, and a random time later, so that those
+	// that were told at once do not come at once; but it lets no server keep it away for more than a minute at a time.
+	// Meanwhile it goes to its other servers as if there had been no hint. A refusal without one is no matter of time.
 	Sync(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SyncRequest, SyncResponse], error)
 }
 
@@ -96,6 +108,10 @@ type SyncServiceServer interface {
 	// several messages; `complete` ends them and says the revision and the content id that result, and
 	// only then the agent applies them.
 	//
+	// With `complete` the server says, for changes that do not begin with `reset`, the revision that they are from. It is
+	// the last that the server completed on this stream, or that of the hello. An agent that is elsewhere has missed
+	// something: it nacks with `resync`, like one to which a content id does not come out as announced.
+	//
 	// The agent answers each `complete` that it reaches with an ack of the highest revision in force, at
 	// most ten a second, or with a nack of a revision that it could not apply, at once. After a nack the
 	// agent keeps its last good rule set; the server sends nothing until there is a newer one. A content
@@ -116,6 +132,14 @@ type SyncServiceServer interface {
 	// A server that is about to stop says `drain`, and begins no stream any more: UNAVAILABLE with the reason STOPPING
 	// in an ErrorInfo. It goes on to serve those that it has until their agents leave. An agent that has another server
 	// connects there at once, without the time that it waits after a failure; one that has not waits as after a failure.
+	//
+	// A server that refuses or ends a stream for what passes says when the agent may come again: in a
+	// google.rpc.RetryInfo among the details of the status. So it does where it is about to stop (STOPPING), behind the
+	// other servers (BEHIND), or has had the agent wait for its turn for too long (BUSY), where its storage does not answer
+	// (STORAGE), another live agent claims the node, or its own identity has too many streams (TOO_MANY_CALLS). With
+	// `drain` it says so in `retry_after`. The agent comes to that server no sooner, and a random time later, so that those
+	// that were told at once do not come at once; but it lets no server keep it away for more than a minute at a time.
+	// Meanwhile it goes to its other servers as if there had been no hint. A refusal without one is no matter of time.
 	Sync(grpc.BidiStreamingServer[SyncRequest, SyncResponse]) error
 	mustEmbedUnimplementedSyncServiceServer()
 }
