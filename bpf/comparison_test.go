@@ -40,9 +40,8 @@ type comparison struct {
 	executed  int // responses
 	reasons   [bpf.DatapathCounterCOUNTER_MAX]int
 
-	counts   *ebpf.Memory
-	answers  *ebpf.Memory
-	mappings drained[bpf.DatapathMappingKey, bpf.DatapathMapping]
+	counts  *ebpf.Memory
+	answers *ebpf.Memory
 
 	script      *script
 	transport   transport
@@ -71,10 +70,9 @@ type telling struct {
 	reported window
 }
 
-// Capacities are small, since every script leaves its maps empty, which takes a look at each bucket; but the
-// kernel's LRU gives up entries, 128 at a time, long before a map is full.
+// Capacities are small, since every script leaves its maps empty, which takes a look at each bucket.
 const (
-	comparedEntries = 16384
+	comparedCells   = 4096
 	comparedBuckets = 64
 	comparedAnswers = 4096 // buckets: no script has so many names in one that an answer gives way
 )
@@ -82,7 +80,7 @@ const (
 func newComparison(t testing.TB) *comparison {
 	t.Helper()
 	c := &comparison{t: t, datapath: bpftest.Load(t, 1024, func(spec *ebpf.CollectionSpec) {
-		spec.Maps[bpf.DatapathMapMappings].MaxEntries = comparedEntries
+		spec.Maps[bpf.DatapathMapMappings].MaxEntries = comparedCells
 		spec.Maps[bpf.DatapathMapQuestions].MaxEntries = comparedBuckets
 		spec.Maps[bpf.DatapathMapAnswers].MaxEntries = comparedAnswers
 		spec.Maps[bpf.DatapathMapAnswers].Flags |= unix.BPF_F_MMAPABLE
@@ -436,6 +434,7 @@ func (c *comparison) compareCounters(extra map[bpf.DatapathCounter]uint64, reaso
 		case got == 1 && found == bpf.DatapathCounterCOUNTER_MAX && slices.Contains(reasons, counter):
 			found = counter
 		case counter == bpf.DatapathCounterCOUNTER_MAPPING_CREATED: // seen by what is there
+		case counter == bpf.DatapathCounterCOUNTER_MAPPING_COLLECTED: // those that expired make room
 		case got != extra[counter]:
 			c.fault("counter %d: counted %d, want %d; of %v one", counter, got, extra[counter], reasons)
 		}
@@ -475,17 +474,16 @@ func responses(counters counted) (sum uint64) {
 // compareMappings takes all that is known out of the kernel: it must be what was to be learned, no more.
 func (c *comparison) compareMappings() {
 	got := map[netip.Addr]map[use]uint64{}
-	for i := range c.mappings.of(c, c.datapath.Mappings) {
-		key, mapping := c.mappings.keys[i], &c.mappings.values[i]
-		address := netip.AddrFrom16(key.Address.Bytes).Unmap()
+	for _, mapping := range c.datapath.Cells() {
+		address := netip.AddrFrom16(mapping.Address.Bytes).Unmap()
 		if got[address] == nil {
 			got[address] = map[use]uint64{}
 		}
 		for _, slot := range mapping.Slots {
-			if slot == 0 {
+			set, expires := bpftest.Slot(slot)
+			if expires == 0 {
 				continue
 			}
-			set, expires := bpftest.Slot(slot)
 			generation := int(set / 1000)
 			patterns := c.layings[generation&1].sets[set]
 			if len(patterns) == 0 {
@@ -497,6 +495,7 @@ func (c *comparison) compareMappings() {
 			}
 		}
 	}
+	c.datapath.Forget(c.datapath.Mappings)
 	now := bpftest.Ticks(bpftest.Now(c.t))
 	for address, want := range c.learned {
 		for of, expires := range want {
@@ -537,24 +536,4 @@ func (c *comparison) forgetAnswers() {
 	if _, err := c.answers.WriteAt(make([]byte, c.answers.Size()), 0); err != nil {
 		c.t.Fatalf("empty the answers: %v", err)
 	}
-}
-
-// A drained is room for what is taken out of a map.
-type drained[K comparable, V any] struct {
-	keys   []K
-	values []V
-}
-
-// of empties a map and gives how many entries were in it.
-func (d *drained[K, V]) of(c *comparison, m *ebpf.Map) (count int) {
-	c.t.Helper()
-	if d.keys == nil {
-		d.keys, d.values = make([]K, comparedEntries), make([]V, comparedEntries)
-	}
-	var cursor ebpf.MapBatchCursor
-	count, err := m.BatchLookupAndDelete(&cursor, d.keys, d.values, nil)
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		c.t.Fatalf("empty %v: %v", m, err)
-	}
-	return count
 }

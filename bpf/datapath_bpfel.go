@@ -175,7 +175,8 @@ const (
 	DatapathCounterCOUNTER_FLOW_LOST            DatapathCounter = 40
 	DatapathCounterCOUNTER_QUERY_EVICTED        DatapathCounter = 41
 	DatapathCounterCOUNTER_MAPPING_COLLECTED    DatapathCounter = 42
-	DatapathCounterCOUNTER_MAX                  DatapathCounter = 43
+	DatapathCounterCOUNTER_MAPPING_DROPPED      DatapathCounter = 43
+	DatapathCounterCOUNTER_MAX                  DatapathCounter = 44
 )
 
 type DatapathEndpointFlag uint32
@@ -323,14 +324,11 @@ type DatapathInterfaceClasses struct {
 }
 
 type DatapathMapping struct {
-	_     structs.HostLayout
-	Slots [4]uint64
-}
-
-type DatapathMappingKey struct {
 	_       structs.HostLayout
 	Address DatapathAddress
-	Page    DatapathMappingLimit
+	Owner   uint32
+	Used    uint32
+	Slots   [5]uint64
 }
 
 type DatapathMappingLimit uint32
@@ -339,6 +337,19 @@ const (
 	DatapathMappingLimitMAPPING_PAGES          DatapathMappingLimit = 16
 	DatapathMappingLimitMAPPING_TICK_SHIFT     DatapathMappingLimit = 24
 	DatapathMappingLimitMAPPING_MATCH_SET_BITS DatapathMappingLimit = 28
+	DatapathMappingLimitMAPPING_FORGOTTEN      DatapathMappingLimit = 1
+	DatapathMappingLimitMAPPING_GROUP          DatapathMappingLimit = 8
+	DatapathMappingLimitMAPPING_FREE           DatapathMappingLimit = 0
+	DatapathMappingLimitMAPPING_OWNED          DatapathMappingLimit = 1
+	DatapathMappingLimitMAPPING_CHANGING       DatapathMappingLimit = 2
+	DatapathMappingLimitMAPPING_STATE          DatapathMappingLimit = 3
+	DatapathMappingLimitMAPPING_PAGE_SHIFT     DatapathMappingLimit = 2
+	DatapathMappingLimitMAPPING_VERSION_SHIFT  DatapathMappingLimit = 6
+	DatapathMappingLimitMAPPING_NEAR           DatapathMappingLimit = 1
+	DatapathMappingLimitMAPPING_FAR            DatapathMappingLimit = 16
+	DatapathMappingLimitMAPPING_AWAY           DatapathMappingLimit = 255
+	DatapathMappingLimitMAPPING_USED_SHIFT     DatapathMappingLimit = 8
+	DatapathMappingLimitMAPPING_USED_UNIT      DatapathMappingLimit = 26
 )
 
 type DatapathNameBucket struct {
@@ -453,7 +464,18 @@ type DatapathScratch struct {
 		Place        uint32
 		Found        uint32
 	}
-	PadSearch [7]uint64
+	Adding struct {
+		_      structs.HostLayout
+		Words  [2]uint64
+		Page   DatapathMappingLimit
+		Home   uint32
+		Other  uint32
+		At     uint32
+		Owner  uint32
+		Place  uint32
+		Weight uint64
+	}
+	PadSearch uint64
 	NowNs     uint64
 	Response  struct {
 		_        structs.HostLayout
@@ -581,13 +603,15 @@ type DatapathSettings struct {
 	IndexBuckets     uint32
 	QuestionBuckets  uint32
 	AnswerBuckets    uint32
+	MappingCells     uint32
 	AddressesPerName uint32
+	Pad              uint32
 	QueryTimeoutNs   uint64
+	Resolvers        [2]DatapathEndpointKey
 	MinTtlNs         uint64
 	MaxTtlNs         uint64
 	TtlGraceNs       uint64
 	NextMatchSet     uint64
-	Resolvers        [2]DatapathEndpointKey
 }
 
 type DatapathSourceClass struct {

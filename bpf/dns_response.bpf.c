@@ -84,11 +84,11 @@ static long commit_pair(__u32 index, struct walk *walk)
 	if (of >= ANSWER_ADDRESSES || set >= LEARNED_SETS)
 		return 1;
 	address = &s->event_addresses[of];
+	search_for(&s->adding, &address->address);
 	if (s->sets[set].names <= address->names &&
-	    !prolong_known(&address->address, s->sets[set].match_set, s->response.expires_at,
-			   s->now_ns))
-		add_match_set(&address->address, s->sets[set].match_set, s->response.expires_at,
-			      s->now_ns, ADDING_ANSWER);
+	    !prolong_known(&s->adding, s->sets[set].match_set, s->response.expires_at, s->now_ns))
+		add_match_set(&s->adding, s->sets[set].match_set, s->response.expires_at, s->now_ns,
+			      ADDING_ANSWER);
 	s->commit_set = set + 1;
 	if (s->commit_set == s->set_count) {
 		s->commit_set = 0;
@@ -130,8 +130,9 @@ __attribute__((noinline)) int commit(struct scratch *s)
  */
 __attribute__((noinline)) int prefetch_mapping(struct scratch *s)
 {
-	struct mapping_key key = {};
-	struct mapping *page;
+	struct address address = {};
+	struct cell_search *m;
+	struct mapping *cell;
 	__u32 at;
 
 	if (!s)
@@ -139,10 +140,15 @@ __attribute__((noinline)) int prefetch_mapping(struct scratch *s)
 	at = s->response.question.end & MESSAGE_MAX;
 	if (message_u16(s, at) != (POINTER | HEADER_BYTES) || message_u16(s, at + 2) != TYPE_A)
 		return 0;
-	map_ipv4(&key.address, s->message + at + 2 + RECORD_HEAD);
-	page = bpf_map_lookup_elem(&mappings, &key);
-	if (page)
-		prefetch(page);
+	map_ipv4(&address, s->message + at + 2 + RECORD_HEAD);
+	m = &s->adding;
+	search_for(m, &address);
+	m->page = 0;
+	if (!locate(m))
+		return 0;
+	cell = cell_at(m->home);
+	if (cell)
+		prefetch(cell);
 	return 0;
 }
 

@@ -16,35 +16,82 @@ enum { DHCP_SERVER = 67, DHCP_CLIENT = 68, DHCPV6_CLIENT = 546, DHCPV6_SERVER = 
 enum { MLD_FIRST = 130, MLD_LAST = 132, ND_FIRST = 133, ND_LAST = 137, MLD2_REPORT = 143 };
 
 /*
+ * Asks every live match set in a cell, if it is of the address and page. Gives whether there may be
+ * a next page.
+ */
+static __always_inline int judge_mapping(struct judgement *judgement, struct mapping *cell,
+					 const __u64 *words, __u32 page)
+{
+	__u64 now_ns;
+	__u32 owner;
+
+	if (!is_of(cell, words, page, &owner))
+		return 0;
+	if (ends_after(STAGE_MAPPINGS))
+		return 0;
+	cell = behind_owner(cell, owner);
+	now_ns = bpf_ktime_get_boot_ns();
+	note_use(cell, now_ns);
+	for (__u32 i = 0; i < MAPPING_SLOTS; i++) {
+		__u64 slot = load_word(&cell->slots[i]);
+
+		if (!expiry_of(slot))
+			return 0; /* slots fill in order, and pages too */
+		if (!slot_live(slot, now_ns))
+			continue;
+		/* Now that it is read: in a moment the cell may be another address's. */
+		if (!still_owned(cell, owner, slot))
+			return 0;
+		judge_component(judgement,
+				COMPONENT_MATCH_SET << COMPONENT_SHIFT | (slot & SLOT_MATCH_SET));
+	}
+	return 1;
+}
+
+/* The same of one that is not the home. Verified once, by itself. */
+__attribute__((noinline)) int judge_away(struct judgement *judgement, struct cell_search *m,
+					 __u32 place)
+{
+	struct mapping *cell;
+	__u64 words[2];
+
+	if (!judgement || !m)
+		return 0;
+	words[0] = m->words[0];
+	words[1] = m->words[1];
+	cell = cell_at(cell_of_place(m, place));
+	return cell ? judge_mapping(judgement, cell, words, m->page) : 0;
+}
+
+/*
  * Asks every live match set in one page of the destination. Gives whether there may be a next one.
  * Verified once, by itself.
  */
 __attribute__((noinline)) int judge_names(struct judgement *judgement,
 					  const struct address *destination, __u32 page)
 {
-	struct mapping_key key = {.page = page};
-	struct mapping *mapping;
-	__u64 now_ns;
+	struct cell_search m = {.page = page};
+	struct mapping *home;
+	__u32 away;
+	int more;
 
 	if (!judgement || !destination)
 		return 0;
-	key.address = *destination;
-	mapping = bpf_map_lookup_elem(&mappings, &key);
-	if (!mapping)
+	search_for(&m, destination);
+	if (!locate(&m))
 		return 0;
-	if (ends_after(STAGE_MAPPINGS))
+	home = cell_at(m.home);
+	if (!home)
 		return 0;
-	now_ns = bpf_ktime_get_boot_ns();
-	for (__u32 i = 0; i < MAPPING_SLOTS; i++) {
-		__u64 slot = load_word(&mapping->slots[i]);
-
-		if (slot == 0)
-			return 0; /* slots fill in order, and pages too */
-		if (slot_live(slot, now_ns))
-			judge_component(judgement, COMPONENT_MATCH_SET << COMPONENT_SHIFT |
-							   (slot & SLOT_MATCH_SET));
+	more = judge_mapping(judgement, home, m.words, page);
+	away = load_half(&home->used);
+	if (!(away & MAPPING_AWAY))
+		return more;
+	for (__u32 place = 1; place < MAPPING_PLACES; place++) {
+		if (looks_at(away, place))
+			more |= judge_away(judgement, &m, place);
 	}
-	return 1;
+	return more;
 }
 
 /* Whether a packet to the address stays on its link: to a group, or fe80::/10. */

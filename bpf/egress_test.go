@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nameward/nameward/bpf"
@@ -28,9 +29,9 @@ type gate struct {
 
 const workloadClass = 11
 
-func newGate(t testing.TB, flags bpf.DatapathWorkloadFlag) *gate {
+func newGate(t testing.TB, flags bpf.DatapathWorkloadFlag, options ...func(*ebpf.CollectionSpec)) *gate {
 	t.Helper()
-	g := &gate{Datapath: bpftest.Load(t, 1), t: t, enforces: flags&enforced != 0}
+	g := &gate{Datapath: bpftest.Load(t, 1, options...), t: t, enforces: flags&enforced != 0}
 	g.flags(bpf.DatapathGenerationFlagGENERATION_ENFORCES | bpf.DatapathGenerationFlagGENERATION_SOURCES | bpf.DatapathGenerationFlagGENERATION_DESTINATIONS)
 	g.prefix(g.Sources, "10.1.0.0/16", workloadClass)
 	g.prefix(g.Sources, "fd01::/16", workloadClass)

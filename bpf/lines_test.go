@@ -20,21 +20,23 @@ func TestLines(t *testing.T) {
 	}
 	for _, name := range []string{
 		bpf.DatapathMapSettings, bpf.DatapathMapGenerations, bpf.DatapathMapNameIndex, bpf.DatapathMapNameCells,
-		bpf.DatapathMapCommonSets, bpf.DatapathMapQuestions, bpf.DatapathMapAnswers, bpf.DatapathMapScratch,
+		bpf.DatapathMapCommonSets, bpf.DatapathMapQuestions, bpf.DatapathMapAnswers, bpf.DatapathMapMappings,
+		bpf.DatapathMapScratch,
 	} {
 		if spec.Maps[name].Flags&unix.BPF_F_MMAPABLE == 0 {
 			t.Errorf("elements of %s begin anywhere in a line", name)
 		}
 	}
 	for _, name := range []string{
-		bpf.DatapathMapNameIndex, bpf.DatapathMapNameCells, bpf.DatapathMapCommonSets, bpf.DatapathMapQuestions, bpf.DatapathMapAnswers, bpf.DatapathMapScratch,
+		bpf.DatapathMapNameIndex, bpf.DatapathMapNameCells, bpf.DatapathMapCommonSets, bpf.DatapathMapQuestions, bpf.DatapathMapAnswers, bpf.DatapathMapMappings,
+		bpf.DatapathMapScratch,
 	} {
 		if size := spec.Maps[name].ValueSize; size%cacheLine != 0 {
 			t.Errorf("elements of %s have %d bytes: not all of them begin at a line", name, size)
 		}
 	}
 	var settings bpf.DatapathSettings
-	if begin, end := unsafe.Offsetof(settings.MinTtlNs), unsafe.Sizeof(settings); end > 2*cacheLine || begin > cacheLine {
+	if begin, end := unsafe.Offsetof(settings.Resolvers), unsafe.Offsetof(settings.NextMatchSet); end > 2*cacheLine || begin > cacheLine {
 		t.Errorf("what else programs need of the settings is at bytes %d to %d", begin, end)
 	}
 	if end := unsafe.Offsetof(settings.QueryTimeoutNs) + unsafe.Sizeof(settings.QueryTimeoutNs); end > cacheLine {

@@ -170,7 +170,7 @@ func TestForgottenMatchSets(t *testing.T) {
 	if failed := d.Remap(forgetEntry(known, 1, hour), forgetEntry(known, slotsOfPage+2, hour-1), forgetEntry(known, 99, hour), forgetEntry(known.Next(), 1, hour)); failed != 3 {
 		t.Errorf("%d entries came to nothing, want 3: one lives longer, one is not there, one address is not known", failed)
 	}
-	want[1] = 0
+	want[1] = uint64(bpf.DatapathMappingLimitMAPPING_FORGOTTEN)
 	if diff := cmp.Diff(want, d.Learned(known)); diff != "" {
 		t.Errorf("match sets (-want +got):\n%s", diff)
 	}

@@ -68,7 +68,7 @@ MAP(cgroups_known, BPF_MAP_TYPE_LRU_HASH, 4096, struct cgroup_known_key, struct 
 LINES(verdicts, GENERATIONS *VERDICT_CELLS, enum verdict_limit, struct verdict);
 
 /* What is known of the world. */
-MAP(mappings, BPF_MAP_TYPE_LRU_HASH, 262144, struct mapping_key, struct mapping);
+LINES(mappings, 491520, enum mapping_limit, struct mapping);
 LINES(questions, 10240, __u32, struct question_bucket);
 LINES(answers, 65536, enum answer_limit, struct answer_bucket);
 MAP(streams, BPF_MAP_TYPE_LRU_HASH, 16384, struct stream_key, struct stream);

@@ -10,22 +10,21 @@
 /* Gives 1 if the entry came to nothing, else 0. Verified once, by itself. */
 __attribute__((noinline)) int remap_one(struct remap_entry *entry, __u64 now_ns)
 {
-	struct mapping_key key = {};
+	struct cell_search m = {};
 	struct address address;
 
 	if (!entry)
 		return 1;
 	address = entry->address;
+	search_for(&m, &address);
 	switch (entry->action) {
 	case REMAP_FORGET:
-		return !forget_match_set(&address, entry->match_set, entry->expires_at);
+		return !forget_match_set(&m, entry->match_set, entry->expires_at);
 	case REMAP_COLLECT:
-		key.address = address;
-		key.page = entry->match_set;
-		return !collect_page(&key, entry->expires_at);
+		m.page = entry->match_set & (MAPPING_PAGES - 1);
+		return !collect_page(&m, entry->expires_at);
 	default:
-		return add_match_set(&address, entry->match_set, entry->expires_at, now_ns,
-				     ADDING_AGENT);
+		return add_match_set(&m, entry->match_set, entry->expires_at, now_ns, ADDING_AGENT);
 	}
 }
 

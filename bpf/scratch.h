@@ -93,6 +93,18 @@ struct asked {
 	__u64 state;
 };
 
+/* An address and page of mappings, where it may be, and where it was found. */
+struct cell_search {
+	__u64 words[2]; /* of the address */
+	enum mapping_limit page;
+	__u32 home;
+	__u32 other;  /* any cell of the other group */
+	__u32 at;     /* the cell */
+	__u32 owner;  /* of it */
+	__u32 place;  /* of it, among the places of the address */
+	__u64 weight; /* of it, where it is to be taken */
+};
+
 /* The walk over the parameters of a service binding, and over the addresses of one of them. */
 struct service {
 	__u32 at;  /* of the next parameter, or address */
@@ -130,10 +142,11 @@ struct scratch {
 	__u32 suffix_bytes;
 	__u64 hash; /* of the whole name */
 
-	struct query_key asker; /* who asks, or asked what the message answers */
-	struct asked asked;	/* the question that it answers */
-	struct search search;	/* for its place among the questions */
-	__u64 pad_search[7];
+	struct query_key asker;	   /* who asks, or asked what the message answers */
+	struct asked asked;	   /* the question that it answers */
+	struct search search;	   /* for its place among the questions */
+	struct cell_search adding; /* for the cells of an address that is learned */
+	__u64 pad_search;
 
 	__u64 now_ns; /* when the message was looked at */
 	struct response response;

@@ -15,7 +15,7 @@
 #define NAME_CELL_BYTES 64
 #define BUCKET_SLOTS 8	       /* index slots in a cache line */
 #define BUCKET_PROBES 10       /* neighbouring buckets that a slot may be in */
-#define MAPPING_SLOTS 4	       /* match sets in one page of a mapping */
+#define MAPPING_SLOTS 5	       /* match sets in one page of a mapping */
 #define HOST_SLOTS 2	       /* addresses in one cell of hosts */
 #define VERDICT_ENTRIES 6      /* rules in one cell of verdicts */
 #define QUESTION_SLOTS 8       /* questions in one bucket */
@@ -52,7 +52,7 @@ _Static_assert(sizeof(struct endpoint_key) == 20, "endpoint_key has no hidden pa
 
 /*
  * Settings that hold as long as the pins do, or until the agent changes them. What every question
- * needs is in the first 64 bytes.
+ * and every connection needs is in the first 64 bytes, what some answers need in the next.
  */
 struct settings {
 	__u64 hash_key[4]; /* random, made with the map; never changes, since index and mappings
@@ -61,16 +61,18 @@ struct settings {
 	__u32 index_buckets; /* of name_index */
 	__u32 question_buckets;
 	__u32 answer_buckets;
+	__u32 mapping_cells;	  /* whole groups of them */
 	__u32 addresses_per_name; /* of one response; ANSWER_ADDRESSES at most */
+	__u32 pad;
 	__u64 query_timeout_ns;
+	/* Of the resolvers in endpoints, for UDP, the first: most questions go to one of them. */
+	struct endpoint_key resolvers[NEAR_RESOLVERS];
 	__u64 min_ttl_ns;
 	__u64 max_ttl_ns;
 	__u64 ttl_grace_ns;
 	__u64 next_match_set; /* the agent's: ids below were given out at some time */
-	/* Of the resolvers in endpoints, for UDP, the first: most questions go to one of them. */
-	struct endpoint_key resolvers[NEAR_RESOLVERS];
 };
-_Static_assert(sizeof(struct settings) == 128, "settings has no hidden padding");
+_Static_assert(sizeof(struct settings) == 136, "settings has no hidden padding");
 
 /*
  * Which of the two generations of a rule set is in force. One aligned word: switched in one store.
@@ -360,25 +362,55 @@ enum mapping_limit {
 	MAPPING_PAGES = 16,	     /* pages of one address */
 	MAPPING_TICK_SHIFT = 24,     /* a tick is so many times doubled ns */
 	MAPPING_MATCH_SET_BITS = 28, /* of a slot; the expiry is above them */
+	MAPPING_FORGOTTEN = 1,	     /* in place of an expiry: a match set that was taken away */
+	MAPPING_GROUP = 8,	     /* cells that stand together */
+
+	/* In the low bits of a cell's owner. */
+	MAPPING_FREE = 0,
+	MAPPING_OWNED = 1,
+	MAPPING_CHANGING = 2, /* from one address to another: nobody else's business */
+	MAPPING_STATE = 3,    /* all of these bits */
+
+	/* Above them. */
+	MAPPING_PAGE_SHIFT = 2,
+	MAPPING_VERSION_SHIFT = 6,
+
+	/* In the low bits of a cell's used. */
+	MAPPING_NEAR = 1,    /* one of those in the cell's own group */
+	MAPPING_FAR = 0x10,  /* one of those in another one */
+	MAPPING_AWAY = 0xff, /* both */
+	MAPPING_USED_SHIFT = 8,
+	MAPPING_USED_UNIT = 26 /* a unit of it is so many times doubled ns */
 };
 _Static_assert(COMMON_SETS == 1 << (32 - MAPPING_MATCH_SET_BITS), "a place fits above a match set");
 
-/* An address and the match sets of the names that it belongs to. */
-struct mapping_key {
-	struct address address;
-	enum mapping_limit
-		page; /* below MAPPING_PAGES; there is a next one only if this one is full */
-};
-_Static_assert(sizeof(struct mapping_key) == 20, "mapping_key has no hidden padding");
-
 /*
- * 64 bits a slot, changed by compare-and-swap: 36 bits of expiry in ticks of 2^24 ns of the boot
- * clock (rounded up), 28 bits of match set; 0 is free. An expired slot is free too.
+ * An address and the match sets of the names that it belongs to: a page of these, of several if
+ * they are many; there is a next one only if this one is full. An address and page has a home, the
+ * cell that its hash leads to, and may be in any cell of the home's group, and of another group
+ * that its hash leads to. mapping.h says how a cell is changed.
  */
 struct mapping {
+	struct address address;
+	/*
+	 * State, page, and a number that is another for each owner of the cell, in order. Changed
+	 * by compare-and-swap, and by whoever has made it MAPPING_CHANGING.
+	 */
+	__u32 owner;
+	/*
+	 * How many whose home this is are in other cells: of its group, and of another, 4 bits
+	 * each; and in 24 bits when the address was last asked for or connected to, about.
+	 */
+	__u32 used;
+	/*
+	 * 64 bits a slot, changed by compare-and-swap: 36 bits of expiry in ticks of 2^24 ns of the
+	 * boot clock (rounded up), 28 bits of match set. Without an expiry it was never used by
+	 * this owner, and none behind it; then it has the owner's number, so that nobody can write
+	 * to it who knows the owner before. An expired slot is free too.
+	 */
 	__u64 slots[MAPPING_SLOTS];
 };
-_Static_assert(sizeof(struct mapping) == 32, "mapping is half a cache line");
+_Static_assert(sizeof(struct mapping) == 64, "mapping is a cache line");
 
 /* Who asks a question, and under which id. */
 struct query_key {
@@ -596,8 +628,7 @@ enum counter {
 			       seen, or that was lost */
 	COUNTER_SPECIAL_ADDRESS,      /* address that is never learned */
 	COUNTER_ADDRESSES_OVER_LIMIT, /* addresses beyond the limit of a response */
-	COUNTER_MAPPING_CREATED, /* entries made in mappings: with what is collected and what is
-				    there, gives evictions */
+	COUNTER_MAPPING_CREATED,      /* cells of mappings that were given to an address */
 	COUNTER_MAPPING_EVICTED, /* live match sets that gave way to newer ones of the same address
 				  */
 	COUNTER_MAPPING_FULL,	 /* addresses that found no place */
@@ -621,6 +652,7 @@ enum counter {
 	COUNTER_FLOW_SUPPRESSED,   /* denied or audited: not told, too many at a time */
 	COUNTER_FLOW_LOST,     /* denied or audited: not told, the ring buffer is left to answers */
 	COUNTER_QUERY_EVICTED, /* questions without an answer that gave way to newer ones */
-	COUNTER_MAPPING_COLLECTED, /* entries of mappings deleted, since all in them had expired */
+	COUNTER_MAPPING_COLLECTED, /* cells of mappings given up, since all in them had expired */
+	COUNTER_MAPPING_DROPPED,   /* cells of mappings whose address gave way to another */
 	COUNTER_MAX
 };

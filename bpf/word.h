@@ -20,3 +20,19 @@ static __always_inline __u64 load_word(const __u64 *word)
 {
 	return *(const volatile __u64 *)word;
 }
+
+/* The same of half a word. */
+static __always_inline __u32 load_half(const __u32 *half)
+{
+	return *(const volatile __u32 *)half;
+}
+
+/*
+ * Gives 0, but only when the value is there: what is loaded from an address that this was added to
+ * is loaded after the value, where a processor may turn loads around (arm64).
+ */
+static __always_inline __u64 behind(__u64 value)
+{
+	asm volatile("%0 &= 0" : "+r"(value));
+	return value;
+}

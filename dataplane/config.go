@@ -75,7 +75,7 @@ func DefaultConfig() Config {
 		MaxTTL:              24 * time.Hour,
 		TTLGrace:            30 * time.Second,
 		DNSQueryTimeout:     10 * time.Second,
-		MaxMappings:         250_000, // with what CPUs keep free, below a power of two: the kernel rounds up
+		MaxMappings:         262_144,
 		MaxAddressesPerName: 1000,
 		MaxQueries:          65_536,
 		IPTables:            netfilter.Auto,

@@ -25,7 +25,7 @@ import (
 const (
 	floodNames     = 6000 // distinct names
 	floodAddresses = 1200 // of one answer: more than are learned
-	floodRules     = 80   // each with a name of its own, on one address: more than an address has places for
+	floodRules     = 100  // each with a name of its own, on one address: more than an address has places for
 	floodDatagrams = 20_000
 	grownMost      = 48 << 20 // bytes that agent or server may have more at the end than at the beginning
 )
@@ -156,7 +156,7 @@ func (o *overloaded) slow(stop <-chan struct{}, stopped chan<- struct{}) {
 // agent and server is bounded; and what is lost is counted by its reason, alike on the socket, in the metrics and at
 // the server.
 func TestOverload(t *testing.T) {
-	f := newFleet(t, "--trusted-resolver", scripted.String(), "--max-queries", "256", "--max-mappings", "4096")
+	f := newFleet(t, "--trusted-resolver", scripted.String(), "--max-queries", "256", "--max-mappings", "3072")
 	f.must(f.StartAnswering(t.Context(), scripted, floodAnswers()))
 	policy := clientPolicy("*.fresh.example", "api.example")
 	policy.Workloads = append(policy.Workloads, &namewardv1.Workload{Host: true})

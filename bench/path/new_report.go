@@ -36,7 +36,7 @@ firewall that keeps state has.`
 // What stands in the way where a promise is not kept.
 const (
 	warmNote = "each connection is three look-ups, one after the other: the class and workload of its source, the mapping of its destination, and the rules of the mapping's match set"
-	coldNote = "where thousands of destinations take turns, the mapping and the rules for each come from memory, not from the nearest caches: a bucket and an entry of the kernel's LRU table, of several cache lines in pages of their own, and behind them the cell of the rules"
+	coldNote = "where thousands of destinations take turns, the mapping and the rules for each come from memory, not from the nearest caches: a cell of the mapping, and behind it that of the rules, each in a page of its own"
 )
 
 func reportNew(all, legacy []costs) report.Result {

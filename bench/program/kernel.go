@@ -119,7 +119,7 @@ func memoryRow(what string, bytes float64, room, used int) []string {
 const (
 	patternNote = "A name has a cell of 64 bytes, and the index 2.48 slots of 8 for each pattern: with fewer, some bucket is full before the table is. A quarter more cells are there for long names, and for a rule set that takes the place of another. " +
 		"Patterns of the same name (`example.com` and `*.example.com`) share a cell."
-	mappingNote = "An entry of the kernel's LRU table takes 48 bytes, the address 24, and room for 4 match sets 32; buckets come in powers of two, and the reserve of free entries that each CPU keeps puts their number above one."
+	mappingNote = "A cell takes 64 bytes, and there are 15 for 8 addresses, so that each finds one."
 )
 
 // patternBudget says beside the price of room for a pattern also what those take that are there.

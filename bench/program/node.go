@@ -23,7 +23,7 @@ import (
 // What an agent has unless it is told otherwise.
 const (
 	agentPatterns = 131_072
-	agentMappings = 250_000
+	agentMappings = 262_144
 	agentQueries  = 65_536
 )
 

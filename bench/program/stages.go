@@ -29,7 +29,7 @@ var (
 		{"match sets of the name", "generations 1, working memory 3", stagesStageSTAGE_MATCH},
 		{"record read", "working memory 1", stagesStageSTAGE_RECORDS},
 		{"question used up", "–", stagesStageSTAGE_TAKEN},
-		{"mapping prolonged", "settings 1, mappings 2, bucket 1, entry 2 to 3", stagesStageSTAGE_MAPPINGS},
+		{"mapping prolonged", "settings 1, cell 1", stagesStageSTAGE_MAPPINGS},
 		{"told or not, counted", "counters 2", stagesStageSTAGE_ALL},
 	}
 	QueryStages = []Stage{
@@ -49,8 +49,8 @@ var (
 		{"header of IP", "packet", stagesStageSTAGE_HEADERS},
 		{"workload", "trie 1, nodes 1 and more", stagesStageSTAGE_WORKLOAD},
 		{"header of the transport", "packet", stagesStageSTAGE_TRANSPORT},
-		{"mapping looked up", "table 2, bucket 1, entry 2", stagesStageSTAGE_MAPPINGS},
-		{"rules asked, counted", "table 2, bucket 1, entry 2, counter 2", stagesStageSTAGE_ALL},
+		{"mapping looked up", "settings 1, cell 1", stagesStageSTAGE_MAPPINGS},
+		{"rules asked, counted", "cell 1, counter 2", stagesStageSTAGE_ALL},
 	}
 )
 

@@ -1,11 +1,11 @@
 package bpftest
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -29,6 +29,7 @@ const (
 const (
 	questionBuckets = 64
 	answerBuckets   = 256
+	mappingCells    = 8192
 )
 
 // Datapath is the loaded collection, unpinned.
@@ -38,6 +39,8 @@ type Datapath struct {
 	events *ringbuf.Reader
 	names  *names
 	cells  *cells
+
+	mappings []bpf.DatapathMapping // as they were read last
 }
 
 // Load gives a test a collection of its own with room for `buckets` buckets of names, and
@@ -80,6 +83,7 @@ func load(t testing.TB, buckets uint32, options ...func(*ebpf.CollectionSpec)) *
 		uint32(bpf.DatapathScratchLimitSCRATCH_LEVELS)
 	spec.Maps[bpf.DatapathMapQuestions].MaxEntries = questionBuckets
 	spec.Maps[bpf.DatapathMapAnswers].MaxEntries = answerBuckets
+	spec.Maps[bpf.DatapathMapMappings].MaxEntries = mappingCells
 	for _, option := range options {
 		option(spec)
 	}
@@ -124,6 +128,7 @@ func (d *Datapath) Settings(edit func(*bpf.DatapathSettings)) {
 		IndexBuckets:     d.names.buckets,
 		QuestionBuckets:  d.Questions.MaxEntries(),
 		AnswerBuckets:    d.DatapathMaps.Answers.MaxEntries(),
+		MappingCells:     d.Mappings.MaxEntries(),
 		AddressesPerName: uint32(len(bpf.DatapathScratch{}.EventAddresses)),
 	}
 	edit(&settings)
@@ -230,24 +235,40 @@ func Addr(address netip.Addr) bpf.DatapathAddress {
 func (d *Datapath) Learned(address netip.Addr) map[uint32]uint64 {
 	d.t.Helper()
 	learned := make(map[uint32]uint64)
-	key := bpf.DatapathMappingKey{Address: Addr(address)}
-	for ; key.Page < bpf.DatapathMappingLimitMAPPING_PAGES; key.Page++ {
-		var page bpf.DatapathMapping
-		err := d.Mappings.Lookup(key, &page)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			break
+	for _, cell := range d.Cells() {
+		if netip.AddrFrom16(cell.Address.Bytes).Unmap() != address.Unmap() {
+			continue
 		}
-		if err != nil {
-			d.t.Fatalf("look up %v: %v", address, err)
-		}
-		for _, slot := range page.Slots {
-			if slot != 0 {
-				set, expires := Slot(slot)
+		for _, slot := range cell.Slots {
+			if set, expires := Slot(slot); expires != 0 {
 				learned[set] = max(learned[set], expires)
 			}
 		}
 	}
 	return learned
+}
+
+// Cells gives the cells of mappings that have an address, by their place in the table.
+func (d *Datapath) Cells() map[uint32]bpf.DatapathMapping {
+	d.t.Helper()
+	memory, err := d.Mappings.Memory()
+	if err != nil {
+		d.t.Fatalf("map the mappings into memory: %v", err)
+	}
+	if d.mappings == nil {
+		d.mappings = make([]bpf.DatapathMapping, d.Mappings.MaxEntries())
+	}
+	bytes := unsafe.Slice((*byte)(unsafe.Pointer(&d.mappings[0])), len(d.mappings)*int(unsafe.Sizeof(d.mappings[0])))
+	if _, err := memory.ReadAt(bytes, 0); err != nil {
+		d.t.Fatalf("read the mappings: %v", err)
+	}
+	cells := map[uint32]bpf.DatapathMapping{}
+	for at := range d.mappings {
+		if _, owned := d.mappings[at].Owned(); owned {
+			cells[uint32(at)] = d.mappings[at]
+		}
+	}
+	return cells
 }
 
 // Slot takes a slot of a mapping apart.
@@ -271,10 +292,14 @@ func Now(t testing.TB) time.Duration {
 	return time.Duration(now.Nano())
 }
 
-// Forget empties a hash map.
+// Forget empties a hash map, or an array.
 func (d *Datapath) Forget(m *ebpf.Map) {
 	d.t.Helper()
-	if err := clearKeys(m); err != nil {
+	empty := clearKeys
+	if m.Type() == ebpf.Array {
+		empty = zero
+	}
+	if err := empty(m); err != nil {
 		d.t.Fatalf("empty %v: %v", m, err)
 	}
 }

@@ -1,13 +1,9 @@
 package datapath
 
 import (
-	"errors"
-	"fmt"
 	"math/bits"
 	"net/netip"
 	"time"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/nameward/nameward/bpf"
 )
@@ -16,9 +12,9 @@ const (
 	// collectAfter is how long a mapping has been expired before it is deleted: one that is asked for
 	// again and again is not deleted each time. Where room is tight it is deleted at once.
 	collectAfter = time.Minute
-	// collectMemory is for how long a deletion is remembered. A program may prolong an entry at the
-	// very moment at which it is deleted; the event that it sends says so, and the entry is made again.
-	collectMemory = 5 * time.Second
+	// takenMemory is for how long it is remembered that match sets were taken from an address: a program may
+	// have learned it anew at that moment; the event that it sends says so.
+	takenMemory = 5 * time.Second
 
 	matchSetBits = bpf.DatapathMappingLimitMAPPING_MATCH_SET_BITS
 )
@@ -26,13 +22,13 @@ const (
 // stock is what a pass over all mappings found.
 type stock struct {
 	created uint64                // pages made, when the pass began
-	held    uint64                // pages
+	held    uint64                // pages that are there
 	pages   map[netip.Addr]uint32 // of each address, as bits: those that are there, and above, those that live
 	unused  map[door]bool         // live match sets that no name has
 }
 
-// collect deletes the mappings that expired some time ago, takes what no name has, and counts those that
-// the kernel dropped to make room. It reports whether room is tight.
+// collect deletes the mappings that expired some time ago, and takes what no name has. It reports whether room is
+// tight.
 func (d *Datapath) collect(c clock) (tight bool, err error) {
 	before := c.toTicks(c.now.Add(-collectAfter))
 	if d.tight.Load() {
@@ -45,18 +41,21 @@ func (d *Datapath) collect(c clock) (tight bool, err error) {
 	if err := d.locked(func() error { return d.clear(found, before, c) }); err != nil {
 		return false, err
 	}
-	// From 7/8 of the room on, what has expired must not push out what lives. What the table has beyond
-	// that may lie idle in the lists that the kernel keeps by CPU.
-	tight = found.held > uint64(d.cfg.MaxMappings)/8*7
+	// From 7/8 of the room on. A new mapping takes the place of one that has expired by itself, but not of a
+	// full page, behind which others may be.
+	tight = found.held > d.kernel.mappingRoom()/8*7
 	d.tight.Store(tight)
 	d.counted.Store(found.created)
+	if err := d.warnOfEvictions(); err != nil {
+		return tight, err
+	}
 	return tight, d.locked(func() error { return d.journal.forget(c, int(d.cfg.MaxMappings)) })
 }
 
 // growsFast reports whether so many mappings were made since the last pass that room may be tight.
 func (d *Datapath) growsFast() bool {
 	created, err := d.kernel.counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED)
-	return err == nil && created-d.counted.Load() > uint64(d.cfg.MaxMappings)/8
+	return err == nil && created-d.counted.Load() > d.kernel.mappingRoom()/8
 }
 
 // takeStock passes over all mappings. A page lives if it expires after a time, in ticks.
@@ -65,30 +64,20 @@ func (d *Datapath) takeStock(before, now uint64) (found stock, err error) {
 		return found, err
 	}
 	found.pages, found.unused = map[netip.Addr]uint32{}, map[door]bool{}
-	var cursor ebpf.MapBatchCursor
-	keys := make([]bpf.DatapathMappingKey, batch)
-	values := make([]bpf.DatapathMapping, batch)
-	for {
-		n, err := d.kernel.Mappings.BatchLookup(&cursor, keys, values, nil)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return found, fmt.Errorf("read mappings: %w", err)
-		}
-		found.held += uint64(n) //nolint:gosec // a count
-		if err := d.locked(func() error { d.examine(&found, keys[:n], values[:n], before, now); return nil }); err != nil {
-			return found, err
-		}
-		if err != nil {
-			return found, nil
-		}
-	}
+	err = d.kernel.eachMapping(func(cells []bpf.DatapathMapping) error {
+		found.held += uint64(len(cells))
+		return d.locked(func() error { d.examine(&found, cells, before, now); return nil })
+	})
+	return found, err
 }
 
-func (d *Datapath) examine(found *stock, keys []bpf.DatapathMappingKey, values []bpf.DatapathMapping, before, now uint64) {
-	for i := range keys {
-		a := netip.AddrFrom16(keys[i].Address.Bytes).Unmap()
-		page := uint32(1) << keys[i].Page
+func (d *Datapath) examine(found *stock, cells []bpf.DatapathMapping, before, now uint64) {
+	for i := range cells {
+		a := netip.AddrFrom16(cells[i].Address.Bytes).Unmap()
+		number, _ := cells[i].Owned()
+		page := uint32(1) << number
 		found.pages[a] |= page
-		for _, slot := range values[i].Slots {
+		for _, slot := range cells[i].Slots {
 			if slot>>matchSetBits > before {
 				found.pages[a] |= page << mappingPages
 			}
@@ -105,80 +94,53 @@ const mappingPages = bpf.DatapathMappingLimitMAPPING_PAGES
 // clear deletes the pages behind the last that lives, the last first, since each leads to the next; and
 // takes what no name has.
 func (d *Datapath) clear(found stock, before uint64, c clock) error {
-	for a, since := range d.expired {
-		if c.now.Sub(since) > collectMemory {
-			delete(d.expired, a)
+	for a, since := range d.taken {
+		if c.now.Sub(since) > takenMemory {
+			delete(d.taken, a)
 		}
 	}
 	var entries []bpf.DatapathRemapEntry
 	for a, pages := range found.pages {
 		last, living := bits.Len32(pages&(1<<mappingPages-1)), bits.Len32(pages>>mappingPages)
-		if last > living {
-			d.expired[a] = c.now
-		}
 		for page := last - 1; page >= living; page-- {
 			entries = append(entries, bpf.DatapathRemapEntry{
 				Action: bpf.DatapathRemapActionREMAP_COLLECT, Address: address(a), MatchSet: uint32(page), ExpiresAt: before, //nolint:gosec // a page
 			})
 		}
 	}
-	failed, err := d.kernel.changeMappings(entries)
-	if err != nil {
+	if _, err := d.kernel.changeMappings(entries); err != nil {
 		return err
 	}
-	if err := d.forgetUnused(found.unused); err != nil {
-		return err
-	}
-	return d.countEvicted(found.created, found.held-uint64(len(entries)-failed)) //nolint:gosec // no more than there are
+	return d.forgetUnused(found.unused)
 }
 
-// collectedSince reports whether an address was deleted at about the time at which an answer with it
+// takenSince reports whether match sets were taken from an address at about the time at which an answer with it
 // was learned.
-func (d *Datapath) collectedSince(a netip.Addr, l learned) bool {
-	at, collected := d.expired[a]
-	return collected && l.LearnedAt.Sub(at).Abs() < collectMemory
+func (d *Datapath) takenSince(a netip.Addr, l learned) bool {
+	at, taken := d.taken[a]
+	return taken && l.LearnedAt.Sub(at).Abs() < takenMemory
 }
 
-// countMappings takes stock at the start. What the kernel dropped while no agent ran is counted then. Counters
-// that were made after the mappings know less than there is: that much is amiss for good.
-func (d *Datapath) countMappings() error {
-	found, err := d.takeStock(0, 0)
+// warnOfEvictions says so where mappings gave way to newer ones since it was called last.
+func (d *Datapath) warnOfEvictions() error {
+	evicted, err := d.kernel.counter(bpf.DatapathCounterCOUNTER_MAPPING_DROPPED)
 	if err != nil {
 		return err
 	}
-	// What was made while stock was taken may be in it: it is not to look as if it had always been there.
-	created, err := d.kernel.counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED)
-	if err != nil {
-		return err
-	}
-	gone, err := d.goneMappings(created, found.held)
-	if err != nil {
-		return err
-	}
-	d.baseline = min(gone, 0)
-	d.counted.Store(found.created)
-	return d.countEvicted(found.created, found.held)
-}
-
-// countEvicted concludes from what was made, collected and is there what the kernel dropped. What is made
-// meanwhile makes it less for one pass; it never falls.
-func (d *Datapath) countEvicted(created, held uint64) error {
-	gone, err := d.goneMappings(created, held)
-	if err != nil {
-		return err
-	}
-	before := d.evicted.Load()
-	if evicted := gone - d.baseline; evicted > int64(before) { //nolint:gosec // a count
-		if now := time.Now(); now.Sub(d.warned) >= warnInterval {
-			d.log.Warn("mappings gave way to newer ones: --max-mappings is too low, or a client resolves without end", "mappings", evicted-int64(before), "in_all", evicted) //nolint:gosec // a count
-			d.warned = now
-		}
-		d.evicted.Store(uint64(evicted)) //nolint:gosec // more than a count
+	if now := time.Now(); evicted > d.evicted && now.Sub(d.warned) >= warnInterval {
+		d.log.Warn("mappings gave way to newer ones: --max-mappings is too low, or a client resolves without end", "mappings", evicted-d.evicted, "in_all", evicted)
+		d.warned, d.evicted = now, evicted
 	}
 	return nil
 }
 
-func (d *Datapath) goneMappings(created, held uint64) (int64, error) {
-	collected, err := d.kernel.counter(bpf.DatapathCounterCOUNTER_MAPPING_COLLECTED)
-	return int64(created - collected - held), err //nolint:gosec // wraps to the negative difference
+// countMappings begins to watch how many are made, and give way.
+func (d *Datapath) countMappings() error {
+	created, err := d.kernel.counter(bpf.DatapathCounterCOUNTER_MAPPING_CREATED)
+	if err != nil {
+		return err
+	}
+	d.counted.Store(created)
+	d.evicted, err = d.kernel.counter(bpf.DatapathCounterCOUNTER_MAPPING_DROPPED)
+	return err
 }

@@ -6,6 +6,8 @@ import (
 	"github.com/nameward/nameward/bpf"
 )
 
+const mappingsEvicted = "mappings_evicted"
+
 // counterNames name what the programs count, in the order of enum counter.
 var counterNames = [bpf.DatapathCounterCOUNTER_MAX]string{
 	bpf.DatapathCounterCOUNTER_LEARNED:              "dns_responses_learned",
@@ -51,17 +53,18 @@ var counterNames = [bpf.DatapathCounterCOUNTER_MAX]string{
 	bpf.DatapathCounterCOUNTER_FLOW_LOST:            "flow_events_lost",
 	bpf.DatapathCounterCOUNTER_QUERY_EVICTED:        "dns_queries_evicted",
 	bpf.DatapathCounterCOUNTER_MAPPING_COLLECTED:    "mappings_collected",
+	bpf.DatapathCounterCOUNTER_MAPPING_DROPPED:      mappingsEvicted,
 }
 
 // Counters returns what was counted since the boot, or since the maps were made anew, by name: dns_responses_<result>
 // (learned, unmatched, malformed, …), verdicts_<verdict> (allow, deny, audit), flow_events_<result>
-// (told, suppressed, lost), mappings_created, mappings_evicted (addresses that the kernel dropped for
+// (told, suppressed, lost), mappings_created, mappings_evicted (addresses that gave way to
 // newer ones), events_lost and so on; and since this process began: addresses_evicted (addresses of a name
 // that gave way to newer ones of it), observations_evicted (mappings that the table dropped),
 // flows_evicted (flow events that had to give way to others) and journal_faults (what the journal of mappings
 // did not take).
 func (d *Datapath) Counters() (map[string]uint64, error) {
-	counters := make(map[string]uint64, len(counterNames)+5)
+	counters := make(map[string]uint64, len(counterNames)+4)
 	before := d.inherited.Load()
 	for i, name := range counterNames {
 		n, err := d.kernel.counter(bpf.DatapathCounter(i)) //nolint:gosec // an index
@@ -70,7 +73,6 @@ func (d *Datapath) Counters() (map[string]uint64, error) {
 		}
 		counters[name] = n + before.of(name)
 	}
-	counters["mappings_evicted"] = d.evicted.Load() + before.of("mappings_evicted")
 	counters["observations_evicted"], counters["addresses_evicted"] = d.table.Evicted()
 	counters["flows_evicted"] = d.flows.Evicted()
 	counters["journal_faults"] = d.journal.faults.Load()

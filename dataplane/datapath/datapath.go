@@ -40,8 +40,7 @@ type Datapath struct {
 	inForce   bool                     // the names of lowering are those of the active generation
 	overdue   []observe.Dropped        // mappings that were too many, whose doors are to be shut
 	replaced  map[door]bool            // match sets that addresses had before the last switch
-	expired   map[netip.Addr]time.Time // addresses of which match sets were taken lately
-	baseline  int64                    // what was amiss in the counters of mappings at the start
+	taken     map[netip.Addr]time.Time // addresses of which match sets were taken lately
 
 	applied bool // a rule set is in force that this process applied
 
@@ -49,9 +48,9 @@ type Datapath struct {
 	heirs        []*predecessor // those that are taken over from
 	overlapSince time.Time      // from when on programs of both layouts see questions; zero: never
 
-	warned    time.Time // when it was last said that mappings gave way; of the one who counts
+	warned    time.Time // when it was last said that mappings gave way; of the one who collects
+	evicted   uint64    // how many had until then
 	inherited atomic.Pointer[inherited]
-	evicted   atomic.Uint64 // entries of mappings that the kernel dropped for newer ones
 	tight     atomic.Bool   // mappings have little room left
 	counted   atomic.Uint64 // mappings that were made before the last pass over them
 }
@@ -60,7 +59,7 @@ type Datapath struct {
 // It starts nothing. What was in force stays in force until the first Apply. Denied and audited
 // connections go to flows.
 func Open(cfg Config, table *observe.Table, flows *observe.Flows) (*Datapath, error) {
-	d := &Datapath{cfg: cfg, log: cfg.Log, table: table, flows: flows, expired: map[netip.Addr]time.Time{}}
+	d := &Datapath{cfg: cfg, log: cfg.Log, table: table, flows: flows, taken: map[netip.Addr]time.Time{}}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}

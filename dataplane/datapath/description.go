@@ -8,14 +8,17 @@ import (
 	"reflect"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/nameward/nameward/bpf"
 )
 
 // description says of a layout what a build of another one needs to take over from its maps. Every build
 // leaves one in the journal, so that an older one can take over from a newer one too.
 type description struct {
-	// Of the map of mappings: an address in the key, IPv4 as ::ffff:a.b.c.d, and in the value slots of 64
-	// bits each, with the match set in the low bits and above it the tick at which it expires.
+	// Of the map of mappings: an address in the key, or, where KeyBytes is 0, in the value, IPv4 as
+	// ::ffff:a.b.c.d, and in the value slots of 64 bits each, with the match set in the low bits and above it
+	// the tick at which it expires. Builds that know keys alone find that 0 is not how long a key is.
 	KeyBytes     int
 	AddressAt    int
 	ValueBytes   int
@@ -23,6 +26,11 @@ type description struct {
 	Slots        int
 	MatchSetBits int
 	TickShift    int // a tick is so many times doubled nanoseconds
+
+	// Where the address is in the value: a word of 32 bits that is another when the address is. Of its bits
+	// those in State are as in Owned, or the value has no address.
+	OwnerAt      int
+	State, Owned uint32
 
 	// Of the map of settings, at index 0: match sets below it were given out, 64 bits.
 	SettingsBytes  int
@@ -34,17 +42,29 @@ type description struct {
 
 // described is this build's layout.
 func described() description {
-	var key bpf.DatapathMappingKey
 	var value bpf.DatapathMapping
 	var settings bpf.DatapathSettings
 	return description{
-		KeyBytes: int(unsafe.Sizeof(key)), AddressAt: int(unsafe.Offsetof(key.Address)),
+		AddressAt:  int(unsafe.Offsetof(value.Address)),
 		ValueBytes: int(unsafe.Sizeof(value)), SlotsAt: int(unsafe.Offsetof(value.Slots)), Slots: len(value.Slots),
 		MatchSetBits:  int(bpf.DatapathMappingLimitMAPPING_MATCH_SET_BITS),
 		TickShift:     int(bpf.DatapathMappingLimitMAPPING_TICK_SHIFT),
+		OwnerAt:       int(unsafe.Offsetof(value.Owner)),
+		State:         uint32(bpf.DatapathMappingLimitMAPPING_STATE),
+		Owned:         uint32(bpf.DatapathMappingLimitMAPPING_OWNED),
 		SettingsBytes: int(unsafe.Sizeof(settings)), NextMatchSetAt: int(unsafe.Offsetof(settings.NextMatchSet)),
 		Counters: counterNames[:],
 		Events:   eventFormat(),
+	}
+}
+
+// inCells reports whether mappings are in cells, which hold the address too.
+func (d description) inCells() bool { return d.KeyBytes == 0 }
+
+// cells is how a map of mappings in cells is read.
+func (d description) cells(m *ebpf.Map) cellTable {
+	return cellTable{
+		Map: m, words: d.ValueBytes / 8, owner: d.OwnerAt / 8, shift: d.OwnerAt % 8 * 8, state: d.State, owned: d.Owned,
 	}
 }
 

@@ -115,7 +115,7 @@ func (d *Datapath) take(answers []learned, c clock) error {
 		d.overdue = append(d.overdue, d.table.Record(a.Answer)...)
 		d.flows.Saw(a.Answer)
 		for _, address := range a.Addresses {
-			if a.generations&(1<<d.active) != 0 && !d.collectedSince(address.Address, a) {
+			if a.generations&(1<<d.active) != 0 && !d.takenSince(address.Address, a) {
 				continue
 			}
 			for _, name := range a.Names[:address.Names] {

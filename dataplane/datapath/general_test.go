@@ -30,19 +30,34 @@ func (f *fixture) learn(t testing.TB, wire []byte, address netip.Addr) {
 	f.run(t, bpf.DatapathProgDnsResponse, bpftest.Datagram(testResolver, testClient, answer))
 }
 
+// slotsOf gives the slots of an address that were ever used.
+func (f *fixture) slotsOf(t testing.TB, address netip.Addr) (slots []uint64) {
+	t.Helper()
+	err := f.kernel.eachMapping(func(cells []bpf.DatapathMapping) error {
+		for _, cell := range cells {
+			if netip.AddrFrom16(cell.Address.Bytes).Unmap() != address {
+				continue
+			}
+			for _, slot := range cell.Slots {
+				if _, expiry := bpftest.Slot(slot); expiry != 0 {
+					slots = append(slots, slot)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slots
+}
+
 func (f *fixture) learned(t testing.TB, address netip.Addr) []uint32 {
 	t.Helper()
 	var sets []uint32
-	for page := range bpf.DatapathMappingLimitMAPPING_PAGES {
-		var m bpf.DatapathMapping
-		if f.kernel.Mappings.Lookup(&bpf.DatapathMappingKey{Address: bpftest.Addr(address), Page: page}, &m) != nil {
-			break
-		}
-		for _, slot := range m.Slots {
-			if set, _ := bpftest.Slot(slot); set != 0 {
-				sets = append(sets, set)
-			}
-		}
+	for _, slot := range f.slotsOf(t, address) {
+		set, _ := bpftest.Slot(slot)
+		sets = append(sets, set)
 	}
 	slices.Sort(sets)
 	return slices.Compact(sets)

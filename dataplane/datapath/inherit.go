@@ -148,17 +148,19 @@ func (d *Datapath) openInherited() {
 	_ = d.journal.describe()
 }
 
-// inheritEvicted takes over how many mappings another layout's kernel dropped, until the takeover began: as this
-// layout's own, what was made, and neither collected nor is there.
+// inheritEvicted takes over how many mappings the kernel dropped of a layout that left it to the kernel, and did not
+// count them, until the takeover began: what was made, and neither collected nor is there.
 func (d *Datapath) inheritEvicted(p *predecessor) {
-	const name = "mappings_evicted"
+	if _, counts := p.before[mappingsEvicted]; counts {
+		return
+	}
 	sums := maps.Clone(*d.inherited.Load())
-	if _, known := sums[name]; known {
+	if _, known := sums[mappingsEvicted]; known {
 		return
 	}
 	earlier, _ := d.journal.inherited(p.layout)                                           // inheritCounters warned
 	gone := int64(p.before["mappings_created"] - p.before["mappings_collected"] - p.held) //nolint:gosec // wraps to the negative difference
-	sums[name] = earlier.of(name) + uint64(max(gone, 0))                                  //nolint:gosec // not negative
+	sums[mappingsEvicted] = earlier.of(mappingsEvicted) + uint64(max(gone, 0))            //nolint:gosec // not negative
 	d.inherited.Store(&sums)
 	_ = d.journal.putInherited(layout, sums) // the journal says itself that it is not written
 }

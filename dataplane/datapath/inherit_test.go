@@ -6,9 +6,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/nameward/nameward/bpf"
 	"github.com/nameward/nameward/bpf/bpftest"
@@ -43,13 +45,7 @@ func (f *fixture) leave(t *testing.T) (programs *fixture, pins []string) {
 		programs.kernel.programs[name] = program
 		pins = append(pins, pin)
 	}
-	journal, err := openJournal(f.cfg.StateDir, now(t), f.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(journal.putJSON(descriptionPrefix, otherLayout, described()), journal.close(now(t))); err != nil {
-		t.Fatal(err)
-	}
+	f.describe(t, described())
 	return programs, pins
 }
 
@@ -148,41 +144,65 @@ func TestInheritedMatchSetsMeanTheSame(t *testing.T) {
 	}
 }
 
-// Maps of a layout are read as its description says, whatever this build's are like.
+// Maps of a layout are read as its description says, whatever this build's are like: those that the kernel kept by
+// address, as releases before this one did, and cells.
 func TestInheritFromOtherMaps(t *testing.T) {
+	byAddress, inCells := described(), described()
+	byAddress.KeyBytes, byAddress.AddressAt, byAddress.ValueBytes, byAddress.SlotsAt, byAddress.Slots = 24, 8, 32, 16, 2
+	byAddress.MatchSetBits, byAddress.TickShift, byAddress.Events = 24, 20, "another"
+	inCells.AddressAt, inCells.ValueBytes, inCells.SlotsAt, inCells.Slots, inCells.OwnerAt = 8, 80, 64, 2, 44
+	inCells.State, inCells.Owned = 0xf0, 0x20
+	inCells.MatchSetBits, inCells.TickShift, inCells.Events = 24, 20, "another"
+	for name, other := range map[string]struct {
+		description
+		m ebpf.MapSpec
+	}{
+		"by address": {byAddress, ebpf.MapSpec{Type: ebpf.LRUHash, KeySize: 24, ValueSize: 32, MaxEntries: 400}},
+		"in cells":   {inCells, ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 80, MaxEntries: 400, Flags: unix.BPF_F_MMAPABLE}},
+	} {
+		t.Run(name, func(t *testing.T) { inheritFrom(t, other.description, &other.m) })
+	}
+}
+
+func inheritFrom(t *testing.T, other description, spec *ebpf.MapSpec) {
 	f := newFixture(t)
 	rules := hostRules(t, allow("www.example.com"))
 	f.apply(t, rules)
 	f.resolve(t, "www.example.com", 3600, "www.example.com. IN A 198.18.0.1")
 	set, expiry := f.onlySlot(t, "198.18.0.1")
 	_, pins := f.leave(t)
-
-	other := described()
-	other.KeyBytes, other.AddressAt, other.ValueBytes, other.SlotsAt, other.Slots = 24, 8, 32, 16, 2
-	other.MatchSetBits, other.TickShift, other.Events = 24, 20, "another"
 	pin := filepath.Join(f.cfg.PinDir, otherLayout, mapsDir, bpf.DatapathMapMappings)
 	if err := os.Remove(pin); err != nil {
 		t.Fatal(err)
 	}
-	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 24, ValueSize: 32, MaxEntries: 4})
+	m, err := ebpf.NewMap(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	key, value := make([]byte, 24), make([]byte, 32)
-	address := netip.MustParseAddr("198.18.0.9").As16()
-	copy(key[8:], address[:])
-	binary.LittleEndian.PutUint64(value[24:], expiry<<bpf.DatapathMappingLimitMAPPING_TICK_SHIFT>>20<<24|uint64(set))
-	if err := errors.Join(m.Put(key, value), m.Pin(pin)); err != nil {
+	for i, last := range []byte{9, 10} {
+		key, value := make([]byte, other.KeyBytes), make([]byte, other.ValueBytes)
+		address := netip.AddrFrom4([4]byte{198, 18, 0, last}).As16()
+		if other.inCells() {
+			key = binary.LittleEndian.AppendUint32(nil, uint32(399-i))
+			copy(value[other.AddressAt:], address[:])
+			owner := []uint32{0x12345627, 0x12345637}[i] // the second has no address
+			binary.LittleEndian.PutUint32(value[other.OwnerAt:], owner)
+		} else {
+			copy(key[other.AddressAt:], address[:])
+		}
+		binary.LittleEndian.PutUint64(value[other.SlotsAt+8:], expiry<<bpf.DatapathMappingLimitMAPPING_TICK_SHIFT>>20<<24|uint64(set))
+		if !other.inCells() && i == 1 {
+			break
+		}
+		if err := m.Put(key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Pin(pin); err != nil {
 		t.Fatal(err)
 	}
-	journal, err := openJournal(f.cfg.StateDir, now(t), f.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(journal.putJSON(descriptionPrefix, otherLayout, other), journal.close(now(t))); err != nil {
-		t.Fatal(err)
-	}
+	f.describe(t, other)
 
 	f.open(t)
 	if _, err := f.Inherit(pins); err != nil {
@@ -192,6 +212,9 @@ func TestInheritFromOtherMaps(t *testing.T) {
 	if !f.opens(t, "198.18.0.9:443") {
 		t.Error("what the other maps hold is not open")
 	}
+	if f.opens(t, "198.18.0.10:443") {
+		t.Error("what no address has is open to one")
+	}
 	if got, at := f.onlySlot(t, "198.18.0.9"); got != set || at != expiry {
 		t.Errorf("match set %d until %d, want %d until %d", got, at, set, expiry)
 	}
@@ -199,12 +222,11 @@ func TestInheritFromOtherMaps(t *testing.T) {
 
 func (f *fixture) onlySlot(t *testing.T, of string) (set uint32, expiry uint64) {
 	t.Helper()
-	var mapping bpf.DatapathMapping
-	key := bpf.DatapathMappingKey{Address: bpftest.Addr(netip.MustParseAddr(of))}
-	if err := f.kernel.Mappings.Lookup(&key, &mapping); err != nil {
-		t.Fatal(err)
+	slots := f.slotsOf(t, netip.MustParseAddr(of))
+	if len(slots) != 1 {
+		t.Fatalf("slots %x, want one", slots)
 	}
-	return bpftest.Slot(mapping.Slots[0])
+	return bpftest.Slot(slots[0])
 }
 
 // Where this build's programs judge, other layouts are what an attempt to move on left behind.
@@ -226,35 +248,52 @@ func TestLeftoversAreNotInherited(t *testing.T) {
 	}
 }
 
-// What another layout's kernel dropped counts on.
+// What gave way in another layout counts on, also of one that left it to the kernel, and did not count it.
 func TestInheritEvicted(t *testing.T) {
-	f := newFixture(t)
-	f.apply(t, hostRules(t, allow("*.example.com")))
-	f.resolve(t, "www.example.com", 3600, "www.example.com. IN A 198.18.0.1")
-	// As if seven more had been made, which are not there.
-	var made []uint64
-	if err := f.kernel.Counters.Lookup(uint32(bpf.DatapathCounterCOUNTER_MAPPING_CREATED), &made); err != nil {
+	for name, counter := range map[string]bpf.DatapathCounter{
+		"counted":       bpf.DatapathCounterCOUNTER_MAPPING_DROPPED,
+		"by the kernel": bpf.DatapathCounterCOUNTER_MAPPING_CREATED, // as if seven more had been made, which are not there
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.apply(t, hostRules(t, allow("*.example.com")))
+			f.resolve(t, "www.example.com", 3600, "www.example.com. IN A 198.18.0.1")
+			var counted []uint64
+			if err := f.kernel.Counters.Lookup(uint32(counter), &counted); err != nil {
+				t.Fatal(err)
+			}
+			counted[0] += 7
+			if err := f.kernel.Counters.Put(uint32(counter), counted); err != nil {
+				t.Fatal(err)
+			}
+			_, pins := f.leave(t)
+			if counter == bpf.DatapathCounterCOUNTER_MAPPING_CREATED {
+				other := described()
+				other.Counters = slices.DeleteFunc(slices.Clone(other.Counters), func(name string) bool { return name == mappingsEvicted })
+				f.describe(t, other)
+			}
+			f.open(t)
+			if _, err := f.Inherit(pins); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // and not again
+				f.expectCounted(t, mappingsEvicted, 7)
+				if err := f.Carry(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// describe says how the maps of the other layout are to be read.
+func (f *fixture) describe(t *testing.T, other description) {
+	t.Helper()
+	journal, err := openJournal(f.cfg.StateDir, now(t), f.log)
+	if err != nil {
 		t.Fatal(err)
 	}
-	made[0] += 7
-	if err := f.kernel.Counters.Put(uint32(bpf.DatapathCounterCOUNTER_MAPPING_CREATED), made); err != nil {
+	if err := errors.Join(journal.putJSON(descriptionPrefix, otherLayout, other), journal.close(now(t))); err != nil {
 		t.Fatal(err)
-	}
-	_, pins := f.leave(t)
-	f.open(t)
-	if _, err := f.Inherit(pins); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 { // and not again
-		counters, err := f.Counters()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := counters["mappings_evicted"]; got != 7 {
-			t.Errorf("%d mappings gave way, want 7", got)
-		}
-		if err := f.Carry(); err != nil {
-			t.Fatal(err)
-		}
 	}
 }

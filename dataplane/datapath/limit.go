@@ -33,7 +33,7 @@ func (d *Datapath) dropOverdue() error {
 		}
 		// A program may have learned the address for a name of which no event was read yet: when it is,
 		// the door is opened again.
-		d.expired[m.Address] = clock.now
+		d.taken[m.Address] = clock.now
 	}
 	_, err = d.kernel.changeMappings(entries)
 	return err

@@ -167,18 +167,12 @@ func (f *fixture) live(t *testing.T, a string) (live int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := bpf.DatapathMappingKey{Address: address(netip.MustParseAddr(a))}
-	for ; ; key.Page++ {
-		var m bpf.DatapathMapping
-		if err := f.kernel.Mappings.Lookup(&key, &m); err != nil {
-			return live
-		}
-		for _, slot := range m.Slots {
-			if slot>>matchSetBits > clock.toTicks(clock.now) {
-				live++
-			}
+	for _, slot := range f.slotsOf(t, netip.MustParseAddr(a)) {
+		if slot>>matchSetBits > clock.toTicks(clock.now) {
+			live++
 		}
 	}
+	return live
 }
 
 // TestReplacedMatchSetComesBack: what was forgotten is there again when a rule set gives the name the same

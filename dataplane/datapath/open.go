@@ -22,10 +22,6 @@ var ErrLayoutMismatch = errors.New("what is pinned is not what this build can ad
 // maxLinks is how many network interfaces can have a class.
 const maxLinks = 16384
 
-// lruFree is how many entries of an LRU map a CPU may keep free for itself (LOCAL_FREE_TARGET in
-// kernel/bpf/bpf_lru_list.c).
-const lruFree = 128
-
 // A CPU tells of a denied or audited connection every flowInterval, and of flowBurst at once: enough
 // for a person to see what is wrong, and at worst a hundredth of a CPU's time here.
 const (
@@ -73,8 +69,7 @@ func size(spec *ebpf.CollectionSpec, cfg Config) (unpinned []string, err error) 
 		return nil, fmt.Errorf("count CPUs: %w", err)
 	}
 	spec.Maps[bpf.DatapathMapScratch].MaxEntries = uint32(cpus) * uint32(bpf.DatapathScratchLimitSCRATCH_LEVELS) //nolint:gosec // a number of CPUs
-	// An LRU map keeps some entries of each CPU free, and drops others when those run out.
-	spec.Maps[bpf.DatapathMapMappings].MaxEntries = cfg.MaxMappings + uint32(cpus)*lruFree //nolint:gosec // a number of CPUs
+	spec.Maps[bpf.DatapathMapMappings].MaxEntries = bpf.MappingCells(cfg.MaxMappings)
 	spec.Maps[bpf.DatapathMapAnswers].MaxEntries = answerBuckets(cfg.MaxMappings)
 	spec.Maps[bpf.DatapathMapQuestions].MaxEntries = questionBuckets(cfg.MaxQueries)
 	spec.Maps[bpf.DatapathMapInterfaces].MaxEntries = maxLinks
@@ -262,6 +257,7 @@ func (k *kernel) initialise(cfg Config) error {
 		s.NextMatchSet = 1
 	}
 	s.IndexBuckets, s.QuestionBuckets, s.AnswerBuckets = k.NameIndex.MaxEntries(), k.Questions.MaxEntries(), k.Answers.MaxEntries()
+	s.MappingCells = k.Mappings.MaxEntries()
 	s.AddressesPerName = cfg.MaxAddressesPerName
 	s.QueryTimeoutNs = uint64(cfg.QueryTimeout) //nolint:gosec // checked by whoever configures
 	s.MinTtlNs = uint64(cfg.MinTTL)             //nolint:gosec // see above

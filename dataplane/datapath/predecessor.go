@@ -65,7 +65,7 @@ func (p *predecessor) open(j *journal) (err error) {
 			return fmt.Errorf("open pinned map %s: %w", name, err)
 		}
 	}
-	if int(p.mappings.KeySize()) != p.KeyBytes || int(p.mappings.ValueSize()) != p.ValueBytes ||
+	if !p.inCells() && int(p.mappings.KeySize()) != p.KeyBytes || int(p.mappings.ValueSize()) != p.ValueBytes ||
 		int(p.settings.ValueSize()) != p.SettingsBytes {
 		return errors.New("maps are not as their description says")
 	}
@@ -103,28 +103,55 @@ func (p *predecessor) nextMatchSet() (uint64, error) {
 }
 
 // doors gives what is open after a tick, with the expiry in ticks of this build.
-func (p *predecessor) doors(after uint64) (map[door]uint64, error) {
-	doors := map[door]uint64{}
-	key, value := make([]byte, p.KeyBytes), make([]byte, p.ValueBytes)
-	all := p.mappings.Iterate()
-	p.held = 0
-	for all.Next(&key, &value) {
+func (p *predecessor) doors(after uint64) (doors map[door]uint64, err error) {
+	doors, p.held = map[door]uint64{}, 0
+	read := p.eachEntry
+	if p.inCells() {
+		read = p.eachCell
+	}
+	err = read(func(address netip.Addr, slots []byte) {
 		p.held++
-		address := netip.AddrFrom16([16]byte(key[p.AddressAt:])).Unmap()
 		for i := range p.Slots {
-			slot := binary.LittleEndian.Uint64(value[p.SlotsAt+8*i:])
+			slot := binary.LittleEndian.Uint64(slots[8*i:])
 			expiry := slot >> p.MatchSetBits << p.TickShift >> bpf.DatapathMappingLimitMAPPING_TICK_SHIFT
 			if set := uint32(slot & (1<<p.MatchSetBits - 1)); set != 0 && expiry > after { //nolint:gosec // the low bits
 				doors[door{address, set}] = max(doors[door{address, set}], expiry)
 			}
 		}
-	}
-	// A map that changes meanwhile may have the reader begin again, and at last give up: what is there then
-	// has been seen.
-	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+	})
+	if err != nil {
 		return nil, fmt.Errorf("read mappings of layout %s: %w", p.layout, err)
 	}
 	return doors, nil
+}
+
+// eachEntry reads mappings that are keyed by address.
+func (p *predecessor) eachEntry(visit func(address netip.Addr, slots []byte)) error {
+	key, value := make([]byte, p.KeyBytes), make([]byte, p.ValueBytes)
+	all := p.mappings.Iterate()
+	for all.Next(&key, &value) {
+		visit(netip.AddrFrom16([16]byte(key[p.AddressAt:])).Unmap(), value[p.SlotsAt:])
+	}
+	// A map that changes meanwhile may have the reader begin again, and at last give up: what is there then
+	// has been seen.
+	if err := all.Err(); !errors.Is(err, ebpf.ErrIterationAborted) {
+		return err
+	}
+	return nil
+}
+
+// eachCell reads mappings that are in cells.
+func (p *predecessor) eachCell(visit func(address netip.Addr, slots []byte)) error {
+	return p.cells(p.mappings).visit(func(words []uint64) error {
+		cell := make([]byte, p.ValueBytes)
+		for ; len(words) > 0; words = words[len(cell)/8:] {
+			for i := range len(cell) / 8 {
+				binary.LittleEndian.PutUint64(cell[8*i:], words[i])
+			}
+			visit(netip.AddrFrom16([16]byte(cell[p.AddressAt:])).Unmap(), cell[p.SlotsAt:])
+		}
+		return nil
+	})
 }
 
 // counted sums its counters over the CPUs, by name.

@@ -15,7 +15,7 @@ import (
 
 const (
 	// DefaultCapacity is how many mappings a table holds unless it is told otherwise.
-	DefaultCapacity = 250_000
+	DefaultCapacity = 262_144
 	// DefaultAddressesPerName is how many addresses a table holds of one name unless told otherwise.
 	DefaultAddressesPerName = 1000
 
