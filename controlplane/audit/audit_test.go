@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -419,6 +420,58 @@ func TestSettledAtTheStart(t *testing.T) {
 	open(t, dir, settings)
 	if after, _ := os.ReadFile(path); string(after) != string(before) {
 		t.Error("settled again")
+	}
+}
+
+// A change that was built on an older state may be put on record behind later ones: it says nothing of them.
+func TestSettledPastASlowChange(t *testing.T) {
+	dir := t.TempDir()
+	k := open(t, dir, settings)
+	put := func(description string) *policy.Policy {
+		t.Helper()
+		stored, err := k.PutPolicy(t.Context(), policyOf("web", description, "a.example"), store.Guard{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stored
+	}
+	one, _, three := put("one"), put("two"), put("three")
+	if _, err := k.log.Begin(t.Context(), store.Change{
+		Name: "policies/web", Before: store.State{Policy: one}, After: store.State{Policy: policyOf("web", "slow", "b.example")}, Content: [32]byte{1},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	put("four")
+	lost := k.list(t, audit.Filter{})[2]
+	if lost.GetRevision() != three.Revision {
+		t.Fatalf("the third event is of revision %d, want %d", lost.GetRevision(), three.Revision)
+	}
+	if err := k.close(); err != nil {
+		t.Fatal(err)
+	}
+	path := k.files(t)[0]
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := false
+	text = bytes.Join(slices.DeleteFunc(bytes.SplitAfter(text, []byte{'\n'}), func(line []byte) bool {
+		of := bytes.HasPrefix(line, []byte(`{"name":"`+lost.GetName()+`"`))
+		second := of && seen
+		seen = seen || of
+		return second
+	}), nil)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k = open(t, dir, settings)
+	var got []string
+	for _, event := range k.list(t, audit.Filter{}) {
+		got = append(got, fmt.Sprintf("%s %s", event.GetAfter().GetPolicy().GetDescription(), event.GetOutcome()))
+	}
+	want := []string{"four COMMITTED", "slow NOT_COMMITTED", "three COMMITTED", "two COMMITTED", "one COMMITTED"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -104,15 +104,16 @@ func (l *Log) writeEnds(ends []*namewardv1.AuditEvent) error {
 }
 
 // fate returns the last line of an event, nil where it is not known. Where a later change was built on what this one
-// left, that says so; else what the store holds does.
+// left, that says so; else what the store holds does. A change may come behind this one in the file and be built on what
+// was before it: it was slow, and says nothing.
 func fate(settler Settler, event *namewardv1.AuditEvent, later []*namewardv1.AuditEvent) (*namewardv1.AuditEvent, error) {
 	const found = "found at the start after a crash"
 	for _, next := range later {
-		if next.GetResource() != event.GetResource() || next.GetBeforeRevision() == event.GetBeforeRevision() {
+		deleted := next.GetBeforeRevision() == 0 && event.GetAction() == namewardv1.AuditEvent_DELETE
+		if next.GetResource() != event.GetResource() || next.GetBeforeRevision() <= event.GetBeforeRevision() && !deleted {
 			continue
 		}
-		made := next.GetBeforeRevision() == 0 && event.GetAction() == namewardv1.AuditEvent_DELETE ||
-			next.GetBeforeRevision() != 0 && etagBefore(next) == store.EtagOf(next.GetBeforeRevision(), event.GetContentDigest())
+		made := deleted || etagBefore(next) == store.EtagOf(next.GetBeforeRevision(), event.GetContentDigest())
 		if !made {
 			return nil, nil
 		}
