@@ -147,6 +147,13 @@ func (a *agent) complete() []*agentv1.SyncResponse {
 	}
 }
 
+// completeWith receives until it holds so many policies: what was just put may be published once it has connected.
+func (a *agent) completeWith(policies int) {
+	a.t.Helper()
+	for a.complete(); len(a.holds.Policies) < policies; a.complete() {
+	}
+}
+
 func (a *agent) ack() {
 	a.t.Helper()
 	a.send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Ack{Ack: &agentv1.Ack{Revision: a.revision, RuleSetId: a.id}}})

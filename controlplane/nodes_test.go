@@ -39,7 +39,11 @@ func TestNodesAreFiltered(t *testing.T) {
 	for i, role := range []string{"web", "db", "web", "web", "web"} {
 		a := newAgent(t, fmt.Sprintf("n%d", i), map[string]string{"role": role, "zone": fmt.Sprint(i % 2)})
 		a.connect(s.connection)
-		a.complete()
+		if role == "web" {
+			a.completeWith(1)
+		} else {
+			a.complete()
+		}
 		switch i {
 		case 0:
 			a.nack("no room", false)
@@ -228,7 +232,7 @@ func TestRuleSetIsRead(t *testing.T) {
 	a := newAgent(t, "n", map[string]string{"role": "web"})
 	a.connect(s.connection)
 	defer a.leave()
-	a.complete()
+	a.completeWith(1)
 	read := func(request *namewardv1.GetRuleSetRequest) *namewardv1.GetRuleSetResponse {
 		t.Helper()
 		response, err := s.nodes.GetRuleSet(t.Context(), request)
@@ -283,7 +287,7 @@ func TestMappingsOfAPolicy(t *testing.T) {
 	a := newAgent(t, "n", nil)
 	a.connect(s.connection)
 	defer a.leave()
-	a.complete()
+	a.completeWith(1)
 	a.observe(
 		observed("a.example", "192.0.2.1", time.Hour), observed("b.example", "192.0.2.2", time.Hour),
 		observed("c.example", "192.0.2.3", time.Hour, "cdn.example.net"),

@@ -101,7 +101,7 @@ func TestExplainConnection(t *testing.T) {
 	a := newAgent(t, "n", map[string]string{"role": "web"})
 	a.connect(s.connection)
 	defer a.leave()
-	a.complete()
+	a.completeWith(1)
 	a.observe(observed("www.example.com", "192.0.2.1", time.Hour, "cdn.example.net"))
 	web := map[string]string{"role": "web"}
 	tests := []struct {
@@ -160,7 +160,7 @@ func TestNodesReportWhatTheyAlwaysAllow(t *testing.T) {
 	a.send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Hello{Hello: &agentv1.Hello{
 		Node: a.node, Labels: a.labels, InstanceId: a.instance, TrustedResolvers: []string{"192.0.2.53:53", "nobody", "[2001:db8::53]:5353"},
 	}}})
-	a.complete()
+	a.completeWith(1)
 	a.send(&agentv1.SyncRequest{Message: &agentv1.SyncRequest_Status{Status: &agentv1.StatusReport{
 		PolicyServers: []string{"192.0.2.54:7443"}, Addresses: []string{"10.1.0.1", "10.9.0.0/16", "x"}, MoreAddresses: true,
 	}}})
@@ -205,7 +205,7 @@ func TestExplanationsSayWhatTheNodeLacks(t *testing.T) {
 		}
 	}
 	a.connect(s.connection)
-	a.complete()
+	a.completeWith(1)
 	expect("which rules the node has in force is not known")
 	expect("its trusted resolvers, policy servers and addresses")
 	a.ack()

@@ -62,7 +62,7 @@ func TestRestartKeepsPoliciesAndAgentsResume(t *testing.T) {
 	s.put("a", "", "a.example.com")
 	a := newAgent(t, "n", map[string]string{"zone": "east"})
 	a.connect(s.connection)
-	a.complete()
+	a.completeWith(1)
 	a.ack()
 	revision := a.revision
 	stopped := make(chan struct{})
@@ -138,7 +138,7 @@ func TestResyncBringsTheWhole(t *testing.T) {
 	a := newAgent(t, "n", nil)
 	a.connect(s.connection)
 	defer a.leave()
-	a.complete()
+	a.completeWith(1)
 	a.nack("the id is another", true)
 	if received := a.complete(); !received[0].GetReset_() || len(a.holds.Policies) != 1 {
 		t.Errorf("received %v, want the whole", received)

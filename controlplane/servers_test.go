@@ -257,7 +257,7 @@ func TestWithoutEtcd(t *testing.T) {
 	s.put("p", "", "one.example.com")
 	agent := newAgent(t, "n", nil)
 	agent.connect(s.connection)
-	agent.complete()
+	agent.completeWith(1)
 	agent.leave()
 	if err := e.Kill(); err != nil {
 		t.Fatal(err)
@@ -328,7 +328,7 @@ func TestMigrate(t *testing.T) {
 	want := s.put("p", "", "one.example.com")
 	agent := newAgent(t, "n", nil)
 	agent.connect(s.connection)
-	agent.complete()
+	agent.completeWith(1)
 	agent.ack()
 	agent.leave()
 	place := "etcd:" + strings.Join(e.Endpoints(), ",") + "/nameward/"
