@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	namewardv1 "github.com/nameward/nameward/api/nameward/v1"
+	"github.com/nameward/nameward/api/transport"
 	"github.com/nameward/nameward/controlplane"
 	"github.com/nameward/nameward/e2e/fleet"
 )
@@ -51,16 +52,6 @@ func reasonOf(err error) string {
 		}
 	}
 	return ""
-}
-
-// againIn returns when an agent may come again whose stream ended with an error; 0 where nothing is said of it.
-func againIn(err error) time.Duration {
-	for _, detail := range status.Convert(err).Details() {
-		if info, ok := detail.(*errdetails.RetryInfo); ok {
-			return info.GetRetryDelay().AsDuration()
-		}
-	}
-	return 0
 }
 
 // awaitHeard waits until a server has heard all that another one knows, and so can say of it how it is.
@@ -129,7 +120,7 @@ func TestAServerThatStops(t *testing.T) {
 		if status.Code(err) != codes.Unavailable || reasonOf(err) != "STOPPING" {
 			t.Errorf("an agent that came late got %v", err)
 		}
-		if again := againIn(err); again < 5*time.Minute || again > 11*time.Minute {
+		if again := transport.RetryDelay(err); again < 5*time.Minute || again > 11*time.Minute {
 			t.Errorf("an agent that came late is told to come again after %v", again)
 		}
 	case response := <-late.responses:

@@ -3,9 +3,6 @@ package subscribe
 import (
 	"sync"
 	"time"
-
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/status"
 )
 
 // holdMost is how long a server keeps a node away with one hint at most: none is to send a fleet away for ever.
@@ -61,19 +58,4 @@ func (h *holds) hints() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.heard
-}
-
-// retryDelay returns for how long a server wants to be left alone that ended or refused a stream with this; 0 where it
-// says nothing.
-func retryDelay(err error) time.Duration {
-	refusal, ok := status.FromError(err)
-	if !ok {
-		return 0
-	}
-	for _, detail := range refusal.Details() {
-		if info, ok := detail.(*errdetails.RetryInfo); ok {
-			return info.GetRetryDelay().AsDuration()
-		}
-	}
-	return 0
 }

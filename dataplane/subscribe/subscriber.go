@@ -108,7 +108,7 @@ func (s *Subscriber) Run(ctx context.Context) error {
 		}
 		lasted := time.Since(started)
 		opened := s.disconnected(next.server, err)
-		s.hold(next.server, retryDelay(err))
+		s.hold(next.server, transport.RetryDelay(err))
 		next = s.after(next, lasted, err, time.Now())
 		s.count(err, next, opened)
 		if lasted >= settledAfter || errors.Is(err, errDrained) || errors.Is(err, errReturn) {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	agentv1 "github.com/nameward/nameward/api/nameward/agent/v1"
+	"github.com/nameward/nameward/api/transport"
 )
 
 // As agents do: see dataplane/subscribe.
@@ -94,7 +95,7 @@ func (a *Agent) run(ctx context.Context) error {
 			return nil
 		}
 		lasted := time.Since(began)
-		a.hold(servers[next.at], retryDelay(err))
+		a.hold(servers[next.at], transport.RetryDelay(err))
 		next = a.after(next, servers, lasted, err)
 		a.ended(err, next)
 		if errors.Is(err, errDrained) || lasted >= a.fleet.cfg.BackoffLast {

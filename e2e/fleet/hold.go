@@ -3,9 +3,6 @@ package fleet
 import (
 	"math/rand/v2"
 	"time"
-
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/status"
 )
 
 // holdMost bounds how long one hint keeps an agent away, as in dataplane/subscribe.
@@ -47,18 +44,4 @@ func (a *Agent) following(servers []string, at int) (best int) {
 		}
 	}
 	return best
-}
-
-// retryDelay returns when a server that ended a stream with this wants to be come to again; 0 where it says nothing.
-func retryDelay(err error) time.Duration {
-	refusal, ok := status.FromError(err)
-	if !ok {
-		return 0
-	}
-	for _, detail := range refusal.Details() {
-		if info, ok := detail.(*errdetails.RetryInfo); ok {
-			return info.GetRetryDelay().AsDuration()
-		}
-	}
-	return 0
 }
