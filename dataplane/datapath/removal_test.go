@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/nameward/nameward/api/domain"
 	"github.com/nameward/nameward/api/ruleset"
+	"github.com/nameward/nameward/bpf"
 )
 
 // longList is a list of so many names, and of others.
@@ -73,6 +75,57 @@ func TestRemovalWritesOneName(t *testing.T) {
 	f.wantOpen(t, false, rotated(3))
 }
 
+// endsInASwitch is a context that ends once programs learn for the generation to come, and for that in force.
+type endsInASwitch struct {
+	context.Context
+	t *testing.T
+	f *fixture
+}
+
+func (c endsInASwitch) Done() <-chan struct{} {
+	c.t.Helper()
+	var state bpf.DatapathState
+	if err := c.f.kernel.State.Lookup(uint32(0), &state); err != nil {
+		c.t.Fatal(err)
+	}
+	if state.Active == state.Learning {
+		return nil
+	}
+	over := make(chan struct{})
+	close(over)
+	return over
+}
+
+func (c endsInASwitch) Err() error {
+	select {
+	case <-c.Done():
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// TestChangeWaitsForProgramsOfBefore: a change that takes a match set from a name waits for programs that began before
+// both generations were learned for; one that takes none does not. When the wait is given up, what was in force stays.
+func TestChangeWaitsForProgramsOfBefore(t *testing.T) {
+	f := newFixture(t)
+	change := func(wait error, names ...string) {
+		t.Helper()
+		ctx := endsInASwitch{t.Context(), t, f}
+		if err := f.Apply(ctx, hostRules(t, allow(names...))); !errors.Is(err, wait) {
+			t.Errorf("change to %d names: %v, want %v", len(names), err, wait)
+		}
+	}
+	f.apply(t, hostRules(t, allow(longList(longEnough, "gone.test")...)))
+	f.resolve(t, "gone.test", 3600, "gone.test. IN A "+rotated(0))
+	change(nil, longList(longEnough, "gone.test", "new.test")...)
+	f.wantOpen(t, true, rotated(0))
+	change(context.Canceled, longList(longEnough, "new.test")...)
+	f.wantOpen(t, true, rotated(0))
+	f.apply(t, hostRules(t, allow(longList(longEnough, "new.test")...)))
+	f.wantOpen(t, false, rotated(0))
+}
+
 // TestRemovalClosesWhatTheAgentDoesNotKnow: what was learned by a pattern that left opens nothing, also where no agent
 // ever hears of it: of answers that were lost with the ring buffer, or that are in no journal.
 func TestRemovalClosesWhatTheAgentDoesNotKnow(t *testing.T) {
@@ -83,31 +136,25 @@ func TestRemovalClosesWhatTheAgentDoesNotKnow(t *testing.T) {
 		}
 		f.events.release()
 	}
+	forget := func(t *testing.T, f *fixture) {
+		f.drained(t)
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := RemoveJournal(f.cfg.StateDir); err != nil {
+			t.Fatal(err)
+		}
+		f.open(t)
+	}
 	for what, unknown := range map[string]func(*testing.T, *fixture){
 		"lost events": lose,
 		"lost events, and a restart": func(t *testing.T, f *fixture) {
 			lose(t, f)
 			f.restart(t)
 		},
-		"no journal": func(t *testing.T, f *fixture) {
-			f.drained(t)
-			if err := f.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := RemoveJournal(f.cfg.StateDir); err != nil {
-				t.Fatal(err)
-			}
-			f.open(t)
-		},
+		"no journal": forget,
 		"no journal, and the list that it had": func(t *testing.T, f *fixture) {
-			f.drained(t)
-			if err := f.Close(); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := RemoveJournal(f.cfg.StateDir); err != nil {
-				t.Fatal(err)
-			}
-			f.open(t)
+			forget(t, f)
 			f.apply(t, whole)
 		},
 		"unread events":                func(*testing.T, *fixture) {},
