@@ -3,6 +3,8 @@ package bpftest
 import (
 	"net/netip"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/nameward/nameward/bpf"
 )
 
@@ -41,13 +43,7 @@ func (d *Datapath) LayRules(generation uint32, rules map[bpf.VerdictKey][]bpf.Ve
 		d.t.Fatalf("lay out rules: %v", err)
 	}
 	d.cells.rules[generation] = rules
-	for at := range d.cells.verdicts[generation] {
-		d.Put(d.Verdicts, at, bpf.DatapathVerdict{})
-	}
-	for at, cell := range laid {
-		d.Put(d.Verdicts, at, cell)
-	}
-	d.cells.verdicts[generation] = laid
+	d.cells.verdicts[generation] = replace(d, d.Verdicts, d.cells.verdicts[generation], laid)
 	d.whole(generation, func(whole *bpf.DatapathGenerationFlags) { whole.VerdictBits, whole.Seed = bits, seed })
 }
 
@@ -66,14 +62,21 @@ func (d *Datapath) LayHosts(generation uint32, sources map[bpf.DatapathAddress]b
 		d.t.Fatalf("lay out hosts: %v", err)
 	}
 	d.cells.sources[generation] = sources
-	for at := range d.cells.hosts[generation] {
-		d.Put(d.Hosts, at, bpf.DatapathHostCell{})
+	d.cells.hosts[generation] = replace(d, d.Hosts, d.cells.hosts[generation], laid)
+	d.whole(generation, func(whole *bpf.DatapathGenerationFlags) { whole.HostBits, whole.Seed = bits, seed })
+}
+
+// replace puts cells in place of others, and returns them.
+func replace[Cell any](d *Datapath, table *ebpf.Map, before, laid map[uint32]Cell) map[uint32]Cell {
+	d.t.Helper()
+	for at := range before {
+		var none Cell
+		d.Put(table, at, none)
 	}
 	for at, cell := range laid {
-		d.Put(d.Hosts, at, cell)
+		d.Put(table, at, cell)
 	}
-	d.cells.hosts[generation] = laid
-	d.whole(generation, func(whole *bpf.DatapathGenerationFlags) { whole.HostBits, whole.Seed = bits, seed })
+	return laid
 }
 
 // Flags sets what holds for a generation as a whole.
