@@ -174,7 +174,7 @@ func (j *journal) startBoot(tx *bbolt.Tx, boot []byte, c clock) error {
 	}
 	kept := journalLines{bucket: tx.Bucket(mappingsBucket)}
 	for _, line := range lines {
-		if err := kept.put(line.key, line.head, line.names); err != nil {
+		if err := kept.replace(nil, line.key, line.head, line.names); err != nil {
 			return err
 		}
 	}

@@ -115,18 +115,23 @@ func (t *journalTotal) add(sealed []byte) {
 	t.Sum += uint64(binary.LittleEndian.Uint32(sealed))
 }
 
-func (l *journalLines) remove(key []byte) error {
-	if sealed := l.bucket.Get(key); sealed != nil {
-		l.Lines--
-		l.Sum -= uint64(binary.LittleEndian.Uint32(sealed))
+// forget takes out a line, if there is one.
+func (t *journalTotal) forget(sealed []byte) {
+	if sealed == nil {
+		return
 	}
+	t.Lines--
+	t.Sum -= uint64(binary.LittleEndian.Uint32(sealed))
+}
+
+func (l *journalLines) remove(key []byte) error {
+	l.forget(l.bucket.Get(key))
 	return l.bucket.Delete(key)
 }
 
-func (l *journalLines) put(key []byte, head journalHead, names []byte) error {
-	if err := l.remove(key); err != nil {
-		return err
-	}
+// replace writes a line in place of the one that its key had; nil: it had none.
+func (l *journalLines) replace(old, key []byte, head journalHead, names []byte) error {
+	l.forget(old)
 	sealed := head.sealed(key, names)
 	l.add(sealed)
 	return l.bucket.Put(key, sealed)
@@ -140,7 +145,8 @@ func (l *journalLines) putAnswer(a learned, address observe.Address, c clock) er
 	}
 	key := journalKey(a.Names[0], address.Address)
 	var names journalNames
-	if line := l.bucket.Get(key); line != nil {
+	line := l.bucket.Get(key)
+	if line != nil {
 		old, rest, err := headOf(key, line)
 		if err != nil {
 			return err
@@ -152,7 +158,8 @@ func (l *journalLines) putAnswer(a learned, address observe.Address, c clock) er
 			head.AnsweredAt = old.AnsweredAt
 		}
 	}
-	return l.put(key, head, names.appendFormer(wireOf(a.Names[1:address.Names]), a.Names[1:address.Names]))
+	chain := a.Names[1:address.Names]
+	return l.replace(line, key, head, names.appendFormer(wireOf(chain), chain))
 }
 
 // putKnown writes a mapping as it is known, whatever the line said.
@@ -167,10 +174,16 @@ func (l *journalLines) putKnown(m *observe.Mapping, c clock) error {
 	for _, alias := range m.Former {
 		former.former = append(former.former, alias.Name.Wire())
 	}
-	return l.put(journalKey(m.Domain, m.Address), head, former.appendFormer(wireOf(m.Chain), m.Chain))
+	key := journalKey(m.Domain, m.Address)
+	return l.replace(l.bucket.Get(key), key, head, former.appendFormer(wireOf(m.Chain), m.Chain))
 }
 
-func wireOf(names []domain.Name) (wire []byte) {
+func wireOf(names []domain.Name) []byte {
+	bytes := 0
+	for _, name := range names {
+		bytes += len(name.String()) + 2
+	}
+	wire := make([]byte, 0, bytes)
 	for _, name := range names {
 		wire = name.AppendWire(wire)
 	}
