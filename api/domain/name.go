@@ -98,26 +98,25 @@ func FromWire(wire []byte) (Name, error) {
 	if len(wire) > maxWire {
 		return Name{}, fmt.Errorf("%w: %d bytes are more than %d", ErrBadName, len(wire), maxWire)
 	}
-	var text strings.Builder
-	text.Grow(max(len(wire)-2, 0)) // all it takes, unless bytes are escaped
+	text := make([]byte, 0, maxWire) // all it takes, unless bytes are escaped
 	for at := 0; at < len(wire); {
 		length := int(wire[at])
 		at++
 		switch {
 		case length == 0 && at != len(wire):
 			return Name{}, fmt.Errorf("%w: bytes behind the root label", ErrBadName)
-		case length == 0 && text.Len() == 0:
+		case length == 0 && len(text) == 0:
 			return Name{"."}, nil
 		case length == 0:
-			return Name{text.String()}, nil
+			return Name{string(text)}, nil
 		case length > maxLabel || at+length > len(wire):
 			return Name{}, fmt.Errorf("%w: label of %d bytes at byte %d", ErrBadName, length, at-1)
 		}
-		if text.Len() > 0 {
-			text.WriteByte('.')
+		if len(text) > 0 {
+			text = append(text, '.')
 		}
 		for _, b := range wire[at : at+length] {
-			writeEscaped(&text, b)
+			text = appendEscaped(text, b)
 		}
 		at += length
 	}
@@ -210,17 +209,16 @@ func lower(s string) string {
 	}, s)
 }
 
-func writeEscaped(text *strings.Builder, b byte) {
+func appendEscaped(text []byte, b byte) []byte {
 	if b >= 'A' && b <= 'Z' {
 		b += 'a' - 'A'
 	}
 	switch {
 	case b == '.' || b == '\\':
-		text.WriteByte('\\')
-		text.WriteByte(b)
+		return append(text, '\\', b)
 	case b <= ' ' || b >= 127:
-		fmt.Fprintf(text, "\\%03d", b)
+		return fmt.Appendf(text, "\\%03d", b)
 	default:
-		text.WriteByte(b)
+		return append(text, b)
 	}
 }

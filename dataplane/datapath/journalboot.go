@@ -172,7 +172,7 @@ func (j *journal) startBoot(tx *bbolt.Tx, boot []byte, c clock) error {
 			return err
 		}
 	}
-	kept := journalLines{bucket: tx.Bucket(mappingsBucket)}
+	kept := linesIn(tx.Bucket(mappingsBucket))
 	for _, line := range lines {
 		if err := kept.replace(nil, line.key, line.head, line.names); err != nil {
 			return err

@@ -89,11 +89,25 @@ type journalTotal struct{ Lines, Sum uint64 }
 // journalLines is the lines of a transaction, with their total.
 type journalLines struct {
 	bucket *bbolt.Bucket
+	cursor *bbolt.Cursor // used anew it allocates nothing, as Bucket.Get does
 	journalTotal
 }
 
+func linesIn(bucket *bbolt.Bucket) journalLines {
+	return journalLines{bucket: bucket, cursor: bucket.Cursor()}
+}
+
+// get returns the line of a key, until the next change; nil: it has none.
+func (l *journalLines) get(key []byte) []byte {
+	found, sealed := l.cursor.Seek(key)
+	if !bytes.Equal(found, key) {
+		return nil
+	}
+	return sealed
+}
+
 func linesOf(tx *bbolt.Tx) (lines journalLines, err error) {
-	lines.bucket = tx.Bucket(mappingsBucket)
+	lines = linesIn(tx.Bucket(mappingsBucket))
 	record, err := getMeta(tx, totalKey)
 	if err != nil {
 		return lines, err
@@ -125,7 +139,7 @@ func (t *journalTotal) forget(sealed []byte) {
 }
 
 func (l *journalLines) remove(key []byte) error {
-	l.forget(l.bucket.Get(key))
+	l.forget(l.get(key))
 	return l.bucket.Delete(key)
 }
 
@@ -145,7 +159,7 @@ func (l *journalLines) putAnswer(a learned, address observe.Address, c clock) er
 	}
 	key := journalKey(a.Names[0], address.Address)
 	var names journalNames
-	line := l.bucket.Get(key)
+	line := l.get(key)
 	if line != nil {
 		old, rest, err := headOf(key, line)
 		if err != nil {
@@ -175,7 +189,7 @@ func (l *journalLines) putKnown(m *observe.Mapping, c clock) error {
 		former.former = append(former.former, alias.Name.Wire())
 	}
 	key := journalKey(m.Domain, m.Address)
-	return l.replace(l.bucket.Get(key), key, head, former.appendFormer(wireOf(m.Chain), m.Chain))
+	return l.replace(l.get(key), key, head, former.appendFormer(wireOf(m.Chain), m.Chain))
 }
 
 func wireOf(names []domain.Name) []byte {
