@@ -27,14 +27,16 @@ const (
 	queryLocal     = chainPrefix + "QUERY-LOCAL"     // and those of the node itself
 	answerChain    = chainPrefix + "ANSWER"          // and what may be an answer there
 	responseChain  = chainPrefix + "RESPONSE"
-	synForwarded   = chainPrefix + "SYN-FORWARDED"   // segments that open a connection, and pass through
-	synLocal       = chainPrefix + "SYN-LOCAL"       // and those of the node itself
-	knownForwarded = chainPrefix + "KNOWN-FORWARDED" // packets of established connections that pass through
-	knownLocal     = chainPrefix + "KNOWN-LOCAL"     // and those of the node itself
-	denyChain      = chainPrefix + "DENY"            // in mangle: what is denied goes there
-	refuseChain    = chainPrefix + "REFUSE"          // in mangle: and a question that is refused there
-	labelledChain  = chainPrefix + "LABELLED"        // in filter: what has the label of a denial goes there
-	deniedChain    = chainPrefix + "DENIED"          // in filter: and comes back there
+	synForwarded   = chainPrefix + "SYN-FORWARDED" // segments that open a connection, and pass through
+	synLocal       = chainPrefix + "SYN-LOCAL"     // and those of the node itself
+	newForwarded   = chainPrefix + "NEW-FORWARDED" // what is of no established connection, and passes through
+	newLocal       = chainPrefix + "NEW-LOCAL"     // and what is the node's own
+	cutForwarded   = chainPrefix + "CUT-FORWARDED" // packets of connections that are cut, and pass through
+	cutLocal       = chainPrefix + "CUT-LOCAL"     // and those of the node itself
+	denyChain      = chainPrefix + "DENY"          // in mangle: what is denied goes there
+	refuseChain    = chainPrefix + "REFUSE"        // in mangle: and a question that is refused there
+	labelledChain  = chainPrefix + "LABELLED"      // in filter: what has the label of a denial goes there
+	deniedChain    = chainPrefix + "DENIED"        // in filter: and comes back there
 )
 
 // Bits of a connection's label. No rule clears or copies one, while many scripts write the whole mark of
@@ -66,7 +68,7 @@ func resolversOf(cfg Config, p protocol) (resolvers []netip.AddrPort) {
 
 func mangleTable(cfg Config, p protocol, resolvers []netip.AddrPort) *table {
 	t := &table{name: "mangle"}
-	pass, asked := passRules(cfg, resolvers), askedRules(cfg, p, resolvers)
+	asked := askedRules(cfg, p, resolvers)
 	asking := comment("may be a question to a resolver")
 	// A packet over lo was asked about in OUTPUT.
 	askForwarded := "! -i lo " + remember(cfg.Programs.DNSQueryForwarded) + " -j " + refuseChain
@@ -76,12 +78,12 @@ func mangleTable(cfg Config, p protocol, resolvers []netip.AddrPort) *table {
 	judgeLocal := append([]string{toNode(), program(cfg.Programs.EgressLocal) + " " + comment("connection of the node denied") + " -g " + denyChain},
 		noteAccepted(cfg, cfg.Programs.AcceptLocal)...)
 	acceptLocal := acceptRules(cfg, "")
-	restForwarded := append([]string{known(knownForwarded)}, judgeForwarded...)
-	restLocal := slices.Concat([]string{loopback}, acceptRules(cfg, established+" "), []string{known(knownLocal)}, judgeLocal, acceptLocal)
+	restForwarded := restRules(newForwarded, cutForwarded)
+	restLocal := append(acceptRules(cfg, "! -o lo "+established+" "), restRules(newLocal, cutLocal)...)
 
-	t.hook("PREROUTING", slices.Concat([]string{opens(synForwarded)}, pass, queryRules(resolvers, asking+" -g "+queryForwarded, transports), restForwarded))
+	t.hook("PREROUTING", slices.Concat([]string{opens(synForwarded)}, queryRules(resolvers, asking+" -g "+queryForwarded, transports), restForwarded))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
-	t.hook("OUTPUT", slices.Concat([]string{opens(synLocal)}, pass, queryRules(resolvers, asking+" -g "+queryLocal, transports), restLocal))
+	t.hook("OUTPUT", slices.Concat([]string{opens(synLocal)}, queryRules(resolvers, asking+" -g "+queryLocal, transports), restLocal))
 	if rules := acceptRules(cfg, ""); len(rules) > 0 {
 		t.hook("FORWARD", rules)
 	}
@@ -94,18 +96,23 @@ func mangleTable(cfg Config, p protocol, resolvers []netip.AddrPort) *table {
 	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers; hold back what TCP is to send again") + " -j DROP"})
 	t.chain(synForwarded, slices.Concat(queryRules(resolvers, asking+" -j "+queryChain, []string{"tcp"}), judgeForwarded, []string{reopened}))
 	t.chain(synLocal, slices.Concat(queryRules(resolvers, askLocal, []string{"tcp"}), []string{loopback}, judgeLocal, []string{reopened}, acceptLocal))
-	t.chain(knownForwarded, append(knownRules(), judgeForwarded...))
-	t.chain(knownLocal, slices.Concat(knownRules(), judgeLocal, acceptLocal))
+	t.chain(newForwarded, judgeForwarded)
+	t.chain(newLocal, slices.Concat([]string{loopback}, judgeLocal, acceptLocal))
+	t.chain(cutForwarded, append([]string{repliesPass}, judgeForwarded...))
+	t.chain(cutLocal, slices.Concat([]string{loopback, repliesPass}, judgeLocal, acceptLocal))
 	t.chain(denyChain, denyRules(cfg))
 	t.chain(refuseChain, refuseRules(cfg))
 	return t
 }
 
-// established is what most packets are, and replies are half of them.
+// established is what most packets are. What conntrack knows nothing of, or calls invalid, is not.
 const (
-	established = "-m conntrack --ctstate RELATED,ESTABLISHED"
-	replies     = established + " --ctdir REPLY"
+	established    = "-m conntrack --ctstate RELATED,ESTABLISHED"
+	notEstablished = "-m conntrack ! --ctstate RELATED,ESTABLISHED"
 )
+
+// repliesPass is of connections that are cut: they are judged on the side of who opened them.
+var repliesPass = established + " --ctdir REPLY " + comment("replies are no egress") + " -j RETURN"
 
 // loopback passes over what stays on the node.
 var loopback = "-o lo " + comment("loopback is no egress") + " -j RETURN"
@@ -121,21 +128,13 @@ func opens(chain string) string { return syn + " " + comment("opens a connection
 // one: no rule can take its label back.
 var reopened = fmt.Sprintf("-m connlabel --label \"%d\" -m connlabel --label \"%d\" --set %s", deniedLabel, reopenedLabel, comment("allowed after a denial"))
 
-// passRules let established connections pass, but those of a resolver's port, which questions may come on, also
-// where the resolver spoke first, and those that are cut. Where what is allowed is to be accepted, that is looked
-// at before.
-func passRules(cfg Config, resolvers []netip.AddrPort) []string {
-	if cfg.AllowedTarget == Accept {
-		return nil
+// restRules find what is judged behind segments and questions: what is of no established connection, and what is of one
+// that is cut. All else is not taken by any rule, since a rule that takes a packet costs it a comment and more.
+func restRules(toNew, toCut string) []string {
+	return []string{
+		notEstablished + " " + comment("of no established connection") + " -g " + toNew,
+		fmt.Sprintf("-m connlabel --label \"%d\" %s -g %s", cutLabel, comment("established, and cut"), toCut),
 	}
-	match := established
-	for i, port := range ports(resolvers) {
-		if i > 0 {
-			match += " -m conntrack"
-		}
-		match += fmt.Sprintf(" ! --ctorigsrcport %[1]d ! --ctorigdstport %[1]d", port)
-	}
-	return []string{fmt.Sprintf("%s -m connlabel ! --label \"%d\" %s -j RETURN", match, cutLabel, comment("established"))}
 }
 
 // askedRules let what goes to a trusted resolver pass, once its question was looked at: that no policy may stop it is
@@ -162,20 +161,6 @@ func askedRules(cfg Config, p protocol, resolvers []netip.AddrPort) []string {
 	return rules
 }
 
-// knownRules are for established connections that passRules leave: they are judged only if they are cut, and
-// then only on the side of who opened them.
-func knownRules() []string {
-	return []string{
-		fmt.Sprintf("-m connlabel ! --label \"%d\" %s -j RETURN", cutLabel, comment("established, and not cut")),
-		replies + " " + comment("and one side of those that are cut") + " -j RETURN",
-	}
-}
-
-// known sends established connections to where they are told apart.
-func known(chain string) string {
-	return established + " " + comment("established, on a port of resolvers or cut") + " -g " + chain
-}
-
 func toNode() string {
 	return "-m addrtype --dst-type LOCAL " + comment("addresses of the node are no egress") + " -j RETURN"
 }
@@ -192,16 +177,16 @@ func queryRules(resolvers []netip.AddrPort, remember string, over []string) []st
 	return rules
 }
 
-// mayAnswerRules find, with as few matches as there are, what answerRules look at: replies to questions, and
-// datagrams that come from where resolvers answer.
+// mayAnswerRules find, with as few matches as there are, what answerRules look at: datagrams that come from where
+// resolvers answer, which most answers are and conntrack need not be asked of, and replies to questions.
 func mayAnswerRules(resolvers []netip.AddrPort) []string {
 	var rules []string
 	asked := ports(resolvers)
-	for _, port := range withDNSPort(asked) {
-		rules = append(rules, fmt.Sprintf("-m conntrack --ctorigdstport %d --ctdir REPLY %s -g %s", port, comment("may be an answer"), answerChain))
-	}
 	for _, port := range asked {
 		rules = append(rules, fmt.Sprintf("-p udp -m udp --sport %d %s -g %s", port, comment("from where resolvers answer"), answerChain))
+	}
+	for _, port := range withDNSPort(asked) {
+		rules = append(rules, fmt.Sprintf("-m conntrack --ctorigdstport %d --ctdir REPLY %s -g %s", port, comment("may be an answer"), answerChain))
 	}
 	return rules
 }
