@@ -68,7 +68,7 @@ func resolversOf(cfg Config, p protocol) (resolvers []netip.AddrPort) {
 
 func mangleTable(cfg Config, p protocol, resolvers []netip.AddrPort) *table {
 	t := &table{name: "mangle"}
-	asked := askedRules(cfg, p, resolvers)
+	asked, unlessAsked := askedRules(cfg, p, resolvers)
 	asking := comment("may be a question to a resolver")
 	// A packet over lo was asked about in OUTPUT.
 	askForwarded := "! -i lo " + remember(cfg.Programs.DNSQueryForwarded) + " -j " + refuseChain
@@ -78,20 +78,19 @@ func mangleTable(cfg Config, p protocol, resolvers []netip.AddrPort) *table {
 	judgeLocal := append([]string{toNode(), program(cfg.Programs.EgressLocal) + " " + comment("connection of the node denied") + " -g " + denyChain},
 		noteAccepted(cfg, cfg.Programs.AcceptLocal)...)
 	acceptLocal := acceptRules(cfg, "")
-	restForwarded := restRules(newForwarded, cutForwarded)
-	restLocal := append(acceptRules(cfg, "! -o lo "+established+" "), restRules(newLocal, cutLocal)...)
+	acceptKnown := acceptRules(cfg, "! -o lo "+established+" ")
 
-	t.hook("PREROUTING", slices.Concat([]string{opens(synForwarded)}, queryRules(resolvers, asking+" -g "+queryForwarded, transports), restForwarded))
+	t.hook("PREROUTING", slices.Concat([]string{opens(synForwarded)}, queryRules(resolvers, asking+" -g "+queryForwarded, transports), restRules("", newForwarded, cutForwarded)))
 	// Before loopback is passed over: a resolver on the node itself may be trusted.
-	t.hook("OUTPUT", slices.Concat([]string{opens(synLocal)}, queryRules(resolvers, asking+" -g "+queryLocal, transports), restLocal))
+	t.hook("OUTPUT", slices.Concat([]string{opens(synLocal)}, queryRules(resolvers, asking+" -g "+queryLocal, transports), acceptKnown, restRules("", newLocal, cutLocal)))
 	if rules := acceptRules(cfg, ""); len(rules) > 0 {
 		t.hook("FORWARD", rules)
 	}
 	t.hook("INPUT", mayAnswerRules(resolvers))
 	t.hook("POSTROUTING", mayAnswerRules(resolvers))
 	t.chain(queryChain, []string{askForwarded})
-	t.chain(queryForwarded, slices.Concat([]string{askForwarded}, asked, restForwarded))
-	t.chain(queryLocal, slices.Concat([]string{askLocal}, asked, restLocal))
+	t.chain(queryForwarded, slices.Concat([]string{askForwarded}, asked, restRules(unlessAsked, newForwarded, cutForwarded)))
+	t.chain(queryLocal, slices.Concat([]string{askLocal}, asked, acceptKnown, restRules(unlessAsked, newLocal, cutLocal)))
 	t.chain(answerChain, append([]string{learnedInInput}, answerRules(cfg.Programs, resolvers, responseChain)...))
 	t.chain(responseChain, []string{program(cfg.Programs.DNSResponse) + " " + comment("learn from answers; hold back what TCP is to send again") + " -j DROP"})
 	t.chain(synForwarded, slices.Concat(queryRules(resolvers, asking+" -j "+queryChain, []string{"tcp"}), judgeForwarded, []string{reopened}))
@@ -129,36 +128,40 @@ func opens(chain string) string { return syn + " " + comment("opens a connection
 var reopened = fmt.Sprintf("-m connlabel --label \"%d\" -m connlabel --label \"%d\" --set %s", deniedLabel, reopenedLabel, comment("allowed after a denial"))
 
 // restRules find what is judged behind segments and questions: what is of no established connection, and what is of one
-// that is cut. All else is not taken by any rule, since a rule that takes a packet costs it a comment and more.
-func restRules(toNew, toCut string) []string {
+// that is cut; unless it is what a match says. All else is taken by no rule: one that takes a packet costs it a comment
+// and more.
+func restRules(unless, toNew, toCut string) []string {
 	return []string{
-		notEstablished + " " + comment("of no established connection") + " -g " + toNew,
-		fmt.Sprintf("-m connlabel --label \"%d\" %s -g %s", cutLabel, comment("established, and cut"), toCut),
+		fmt.Sprintf("%s%s %s -g %s", unless, notEstablished, comment("of no established connection"), toNew),
+		fmt.Sprintf("%s-m connlabel --label \"%d\" %s -g %s", unless, cutLabel, comment("established, and cut"), toCut),
 	}
 }
 
 // askedRules let what goes to a trusted resolver pass, once its question was looked at: that no policy may stop it is
 // what the programs which judge would find out too. Those deny a packet of IPv6 whose headers they cannot read, and
 // so does a question in it not get past the rules that refuse it: there they are asked. And so they are where what is
-// allowed is to be accepted.
-func askedRules(cfg Config, p protocol, resolvers []netip.AddrPort) []string {
-	if cfg.AllowedTarget == Accept || p != ipv4 {
-		return nil
+// allowed is to be accepted. Of resolvers on one port, the last has no rule: those behind take nothing that goes there
+// (unless).
+func askedRules(cfg Config, p protocol, resolvers []netip.AddrPort) (rules []string, unless string) {
+	if cfg.AllowedTarget == Accept || p != ipv4 || len(resolvers) == 0 {
+		return nil, ""
 	}
-	var rules []string
 	const passed = "no policy stops what goes to a trusted resolver"
 	alike := len(ports(resolvers)) == 1 // then the port is known
-	for _, r := range resolvers {
+	for i, r := range resolvers {
 		to := "-d " + netip.PrefixFrom(r.Addr(), r.Addr().BitLen()).String()
-		if alike {
+		switch {
+		case alike && i == len(resolvers)-1:
+			return rules, "! " + to + " "
+		case alike:
 			rules = append(rules, to+" "+comment(passed)+" -j RETURN")
-			continue
-		}
-		for _, transport := range transports {
-			rules = append(rules, fmt.Sprintf("%s -p %[2]s -m %[2]s --dport %[3]d %[4]s -j RETURN", to, transport, r.Port(), comment(passed)))
+		default:
+			for _, transport := range transports {
+				rules = append(rules, fmt.Sprintf("%s -p %[2]s -m %[2]s --dport %[3]d %[4]s -j RETURN", to, transport, r.Port(), comment(passed)))
+			}
 		}
 	}
-	return rules
+	return rules, ""
 }
 
 func toNode() string {
