@@ -169,7 +169,7 @@ static __always_inline enum counter answer_query(struct scratch *s, const struct
 	 */
 	prefetch_questions(s);
 	if (readable) {
-		prefetch_suffix(s);
+		prefetch_name(s);
 		prefetch_told(s, set);
 		prefetch_mapping(s);
 	}

@@ -304,6 +304,15 @@ static __always_inline __u32 bucket_of(const struct settings *set, __u64 hash, _
 }
 
 /*
+ * The cell in which a name begins that is at home. It is made of other bits than the bucket, so
+ * that names which share a bucket are apart.
+ */
+static __always_inline __u32 home_of_name(const struct settings *set, __u64 hash)
+{
+	return (hash >> 32) * set->name_cells >> 32;
+}
+
+/*
  * Whether the suffix that begins with `label` is known, of the name that was read last, at `place`;
  * then its match set and list are noted.
  */
@@ -345,35 +354,36 @@ __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32
 	return 0;
 }
 
-/*
- * Prefetches where the name that was read last is looked up first, and its cell: of the slots that
- * which has its hash, found without a branch, so that nothing waits for the bucket here. Not
- * inlined: the stack of who calls is short.
- */
-__attribute__((noinline)) int prefetch_suffix(struct scratch *s)
+/* Prefetches where a suffix is looked up and, not waiting for that, its cell if it is at home. */
+static __always_inline void prefetch_suffix(const struct settings *set, __u64 hash)
 {
-	__u32 key = 0; /* one for all maps */
-	const struct settings *set = bpf_map_lookup_elem(&settings, &key);
-	struct name_bucket *slots;
+	__u32 key = bucket_of(set, hash, 0); /* one for both maps: the stack is short */
+	struct name_bucket *slots = bpf_map_lookup_elem(&name_index, &key);
 	struct name_cell *record;
-	__u64 found = 0;
 
-	if (!s || !set)
-		return 0;
-	key = bucket_of(set, s->hash, 0);
-	slots = bpf_map_lookup_elem(&name_index, &key);
-	if (!slots)
-		return 0;
-#pragma unroll
-	for (int i = 0; i < BUCKET_SLOTS; i++) {
-		__u64 slot = load_word(&slots->slots[i]);
-
-		found |= slot & ((__s64)(((slot ^ s->hash) >> 24) - 1) >> 63);
-	}
-	key = (found & 0xffffff) - 1;
+	if (slots)
+		prefetch(slots);
+	key = home_of_name(set, hash);
 	record = bpf_map_lookup_elem(&name_cells, &key);
 	if (record)
 		prefetch(record);
+}
+
+/*
+ * Prefetches where the name that was read last is looked up first, and then: a pattern for names
+ * below is found there. Suffixes of one label are few, and near. Not inlined: the stack of who
+ * calls is short.
+ */
+__attribute__((noinline)) int prefetch_name(struct scratch *s)
+{
+	__u32 zero = 0;
+	const struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+
+	if (!s || !set)
+		return 0;
+	prefetch_suffix(set, s->hash);
+	if (s->labels > 2)
+		prefetch_suffix(set, s->label_hash[1]);
 	return 0;
 }
 

@@ -63,7 +63,7 @@ struct settings {
 	__u32 answer_buckets;
 	__u32 mapping_cells;	  /* whole groups of them */
 	__u32 addresses_per_name; /* of one response; ANSWER_ADDRESSES at most */
-	__u32 pad;
+	__u32 name_cells;	  /* each is a home */
 	__u64 query_timeout_ns;
 	/* Of the resolvers in endpoints, for UDP, the first: most questions go to one of them. */
 	struct endpoint_key resolvers[NEAR_RESOLVERS];
@@ -139,8 +139,9 @@ _Static_assert(sizeof(struct common_match_sets) == 64, "common_match_sets is a c
 /*
  * A pattern's name, in one or more cells of name_cells. Bytes are the canonical wire form: length
  * octets and lower-case labels, without the root label. A name longer than NAME_CELL_TEXT goes on
- * in the next cells, all 64 bytes of each. A match set of 0 is empty; above the bits of a number is
- * the place of a common one.
+ * in the next cells, all 64 bytes of each. Where its first cell is, name_index alone says; it is at
+ * home, where the name's hash leads to, if it can be. A match set of 0 is empty; above the bits of
+ * a number is the place of a common one.
  */
 struct name_cell {
 	__u32 exact[GENERATIONS]; /* match set of the name itself */

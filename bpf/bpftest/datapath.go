@@ -126,6 +126,7 @@ func (d *Datapath) Settings(edit func(*bpf.DatapathSettings)) {
 		MaxTtlNs:         uint64(MaxTTL),
 		TtlGraceNs:       uint64(Grace),
 		IndexBuckets:     d.names.buckets,
+		NameCells:        d.NameCells.MaxEntries(),
 		QuestionBuckets:  d.Questions.MaxEntries(),
 		AnswerBuckets:    d.DatapathMaps.Answers.MaxEntries(),
 		MappingCells:     d.Mappings.MaxEntries(),

@@ -40,6 +40,15 @@ func (e *nameEntry) encode() []rawCell {
 	return cells
 }
 
+// write adds an entry's cells to those that are to be written.
+func (e *nameEntry) write(cells []uint32, texts []rawCell) ([]uint32, []rawCell) {
+	for i, text := range e.encode() {
+		cells = append(cells, e.cell+uint32(i)) //nolint:gosec // a few cells
+		texts = append(texts, text)
+	}
+	return cells, texts
+}
+
 // readNameIndex makes the mirror of what the maps hold. What a crash left half made is not part of it:
 // a cell that no slot names is free, a slot that is not of its cell's name is cleared.
 func readNameIndex(key bpf.HashKey, index, cells *ebpf.Map) (*nameIndex, error) {
@@ -124,6 +133,9 @@ func readArray[V any](m *ebpf.Map, values []V) error {
 func cellsOf(bytes int) int {
 	return 1 + (max(0, bytes-cellText)+cellBytes-1)/cellBytes
 }
+
+// cellsOfName is how many cells a plain name takes.
+func cellsOfName(name string) int { return cellsOf(wireLength(name)) }
 
 // wireLength is how long the wire form of a plain name is without the root label.
 func wireLength(name string) int { return len(name) + 1 }

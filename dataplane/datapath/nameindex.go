@@ -27,7 +27,7 @@ type nameIndex struct {
 	key     bpf.HashKey
 	buckets []bpf.DatapathNameBucket
 	owners  []*nameEntry    // of each cell; nil: free
-	search  int             // where to look for free cells next
+	room    *nameRoom       // the same of each cell
 	empty   map[string]bool // entries that say nothing in any generation: to be freed
 }
 
@@ -39,13 +39,14 @@ type nameEntry struct {
 	sets [2]lower.NameSets
 }
 
-func (e *nameEntry) cells() int { return cellsOf(wireLength(e.name)) }
+func (e *nameEntry) cells() int { return cellsOfName(e.name) }
 
 func newNameIndex(key bpf.HashKey, buckets, cells uint32) *nameIndex {
 	return &nameIndex{
 		key:     key,
 		buckets: make([]bpf.DatapathNameBucket, buckets),
 		owners:  make([]*nameEntry, cells),
+		room:    newNameRoom(cells),
 		empty:   map[string]bool{},
 	}
 }
@@ -125,20 +126,21 @@ func (x *nameIndex) from(name string, hashes []uint64, generation uint32) (sets 
 	return sets, false
 }
 
-// add finds a place for a name. The bucket, which it returns, is changed in the mirror; the caller writes it
-// out after the cells.
-func (x *nameIndex) add(name string) (bucket uint32, err error) {
+// add finds a place for a name where there is room for it. The bucket, which it returns, is changed in the mirror; the
+// caller writes it out after the cells.
+func (x *nameIndex) add(name string, where roomSearch) (bucket uint32, ok bool, err error) {
 	hash := x.key.SuffixHashes(wireText(name))[0]
 	bucket, free, ok := x.freeSlot(hash)
 	if !ok {
-		return 0, fmt.Errorf("place name %s: %d buckets of name_index are full: %w", name, bucketProbes, enforce.ErrFull)
+		return 0, false, fmt.Errorf("place name %s: %d buckets of name_index are full: %w", name, bucketProbes, enforce.ErrFull)
 	}
 	e := &nameEntry{name: name, home: x.bucket(hash, 0)}
-	if !x.allocate(e) {
-		return 0, fmt.Errorf("place name %s: all %d cells of name_cells are taken: %w", name, len(x.owners), enforce.ErrFull)
+	if e.cell, ok = where(x.room.home(hash), e.cells()); !ok {
+		return 0, false, nil
 	}
+	x.own(e, e)
 	x.buckets[bucket].Slots[free] = hash&^slotCellMask | uint64(e.cell+1)
-	return bucket, nil
+	return bucket, true, nil
 }
 
 // undo takes back an add that was not written out.
@@ -174,31 +176,15 @@ func (x *nameIndex) distance(bucket, other uint32) uint32 {
 	return x.behind(other, uint32(len(x.buckets))-bucket) //nolint:gosec // as above
 }
 
-// allocate gives an entry its cells, in a row.
-func (x *nameIndex) allocate(e *nameEntry) bool {
-	run, cells := 0, e.cells()
-	for range len(x.owners) + cells {
-		if x.search == len(x.owners) {
-			x.search, run = 0, 0
-		}
-		x.search++
-		if x.owners[x.search-1] != nil {
-			run = 0
-			continue
-		}
-		if run++; run == cells {
-			e.cell = uint32(x.search - cells) //nolint:gosec // a cell
-			x.own(e, e)
-			return true
-		}
-	}
-	return false
-}
-
-// own makes owner the owner of an entry's cells.
+// own makes owner the owner of an entry's cells; nil frees them.
 func (x *nameIndex) own(e, owner *nameEntry) {
-	for i := range e.cells() {
-		x.owners[int(e.cell)+i] = owner
+	for i := range uint32(e.cells()) { //nolint:gosec // a few cells
+		x.owners[e.cell+i] = owner
+		if owner == nil {
+			x.room.give(e.cell + i)
+		} else {
+			x.room.take(e.cell + i)
+		}
 	}
 }
 

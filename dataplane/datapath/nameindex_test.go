@@ -62,11 +62,13 @@ func TestEveryNameIsFoundWhileOthersComeAndGo(t *testing.T) {
 				}
 				continue
 			}
-			bucket, err := x.add(name)
+			buckets, err := x.addAll([]string{name})
 			if errors.Is(err, enforce.ErrFull) {
 				continue
 			}
-			written[bucket] = x.buckets[bucket]
+			for _, bucket := range buckets {
+				written[bucket] = x.buckets[bucket]
+			}
 			check()
 		}
 		for e := range x.all() {
@@ -87,7 +89,7 @@ func TestIndexIsFull(t *testing.T) {
 	x := newNameIndex(testKey, 1<<10, 4)
 	var err error
 	for i := range 5 {
-		_, err = x.add(fmt.Sprintf("n%d.example", i))
+		_, err = x.addAll([]string{fmt.Sprintf("n%d.example", i)})
 	}
 	if !errors.Is(err, enforce.ErrFull) || !strings.Contains(err.Error(), "n4.example") {
 		t.Errorf("fifth name in four cells: got %v, want ErrFull that names it", err)
@@ -103,10 +105,12 @@ func TestIndexHoldsWhatTheCellsHold(t *testing.T) {
 			key[i] = rand.New(rand.NewPCG(seed, uint64(i))).Uint64() | 1
 		}
 		x := newNameIndex(key, indexBuckets(patterns), nameCells(patterns))
-		for i := range nameCells(patterns) {
-			if _, err := x.add(fmt.Sprintf("n%06d.example", i)); err != nil {
-				t.Fatalf("key %d: name %d of %d: %v", seed, i, nameCells(patterns), err)
-			}
+		names := make([]string, nameCells(patterns))
+		for i := range names {
+			names[i] = fmt.Sprintf("n%06d.example", i)
+		}
+		if _, err := x.addAll(names); err != nil {
+			t.Fatalf("key %d: %v", seed, err)
 		}
 	}
 }

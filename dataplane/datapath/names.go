@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -67,7 +68,13 @@ func (n *names) write(generation uint32, state *lower.State, general lower.Gener
 		}
 	}
 	sorted := slices.Sorted(maps.Keys(stale))
-	added, err := n.addAll(sorted, state)
+	unplaced := n.unplaced(sorted, state)
+	added, err := n.addAll(unplaced)
+	if errors.Is(err, errScattered) {
+		if err = n.gather(); err == nil {
+			added, err = n.addAll(unplaced)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -78,10 +85,7 @@ func (n *names) write(generation uint32, state *lower.State, general lower.Gener
 		if e == nil || !n.set(e, generation, state) {
 			continue
 		}
-		for i, text := range e.encode() {
-			cells = append(cells, e.cell+uint32(i)) //nolint:gosec // a few cells
-			texts = append(texts, text)
-		}
+		cells, texts = e.write(cells, texts)
 	}
 	n.doubtful = true
 	if err := n.writeGeneral(generation, general); err != nil {
@@ -101,25 +105,15 @@ func (n *names) write(generation uint32, state *lower.State, general lower.Gener
 	return nil
 }
 
-// addAll finds places for the names that need one, all or none, and returns the buckets to write.
-func (n *names) addAll(sorted []string, state *lower.State) ([]uint32, error) {
-	var added []string
-	var buckets []uint32
-	for _, name := range sorted {
-		if state.Sets(name) == (lower.NameSets{}) || n.find(name) != nil {
-			continue
+// unplaced gives, of names, those that have something to say and no place.
+func (n *names) unplaced(names []string, state *lower.State) []string {
+	var without []string
+	for _, name := range names {
+		if state.Sets(name) != (lower.NameSets{}) && n.find(name) == nil {
+			without = append(without, name)
 		}
-		bucket, err := n.add(name)
-		if err != nil {
-			for _, name := range added {
-				n.undo(name)
-			}
-			return nil, err
-		}
-		added, buckets = append(added, name), append(buckets, bucket)
 	}
-	slices.Sort(buckets)
-	return slices.Compact(buckets), nil
+	return without
 }
 
 // set gives an entry what there is to say of its name, and reports whether it had something else.

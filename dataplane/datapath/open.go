@@ -257,7 +257,7 @@ func (k *kernel) initialise(cfg Config) error {
 		s.NextMatchSet = 1
 	}
 	s.IndexBuckets, s.QuestionBuckets, s.AnswerBuckets = k.NameIndex.MaxEntries(), k.Questions.MaxEntries(), k.Answers.MaxEntries()
-	s.MappingCells = k.Mappings.MaxEntries()
+	s.NameCells, s.MappingCells = k.NameCells.MaxEntries(), k.Mappings.MaxEntries()
 	s.AddressesPerName = cfg.MaxAddressesPerName
 	s.QueryTimeoutNs = uint64(cfg.QueryTimeout) //nolint:gosec // checked by whoever configures
 	s.MinTtlNs = uint64(cfg.MinTTL)             //nolint:gosec // see above
