@@ -605,7 +605,7 @@ type DatapathSettings struct {
 	AnswerBuckets    uint32
 	MappingCells     uint32
 	AddressesPerName uint32
-	Pad              uint32
+	NameCells        uint32
 	QueryTimeoutNs   uint64
 	Resolvers        [2]DatapathEndpointKey
 	MinTtlNs         uint64
