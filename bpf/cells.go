@@ -1,22 +1,20 @@
 package bpf
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"slices"
 )
 
-// RoomError says that something would take more cells than it may.
+// RoomError says that something would take more room than there is.
 type RoomError struct {
 	Limit int
-	Of    string
+	Of    string // what there is room for
 }
 
 // Error returns the limit, and of what it is one.
-func (e *RoomError) Error() string { return fmt.Sprintf("more than %d cells of %s", e.Limit, e.Of) }
+func (e *RoomError) Error() string { return fmt.Sprintf("more than %d %s", e.Limit, e.Of) }
 
 // MaxPositions is how many rules of a node can be told apart by their positions.
 const MaxPositions = 1 << (64 - DatapathVerdictLimitVERDICT_POSITION_SHIFT)
@@ -99,41 +97,6 @@ func layVerdict(key VerdictKey, entries []VerdictEntry) []DatapathVerdict {
 	return cells
 }
 
-// LayHosts gives a generation's part of hosts, as LayVerdicts does.
-func LayHosts(generation, seed uint32, hosts map[DatapathAddress]DatapathSourceClass) (map[uint32]DatapathHostCell, uint8, error) {
-	return layHosts(part{
-		generation: generation, most: uint32(DatapathHostLimitHOST_CELLS), chain: int(DatapathHostLimitHOST_CHAIN),
-	}, seed, hosts)
-}
-
-func layHosts(p part, seed uint32, hosts map[DatapathAddress]DatapathSourceClass) (map[uint32]DatapathHostCell, uint8, error) {
-	p.size((len(hosts) + 1) / len(DatapathHostCell{}.Addresses))
-	keys := make([]homed[DatapathAddress], 0, len(hosts))
-	for address := range hosts {
-		keys = append(keys, homed[DatapathAddress]{p.home(hashHost(seed, address)), address})
-	}
-	slices.SortFunc(keys, func(a, b homed[DatapathAddress]) int {
-		return cmp.Or(cmp.Compare(a.home, b.home), bytes.Compare(a.key.Bytes[:], b.key.Bytes[:]))
-	})
-	var chains []chain[DatapathHostCell]
-	for _, h := range keys {
-		if cell := lastCell(chains, h.home); cell != nil && int(cell.Count) < len(cell.Addresses) {
-			cell.put(h.key, hosts[h.key])
-			continue
-		}
-		var cell DatapathHostCell
-		cell.put(h.key, hosts[h.key])
-		chains = inChain(chains, h.home, cell)
-	}
-	laid, err := layChains(p, chains)
-	return laid, p.bits, err
-}
-
-func (c *DatapathHostCell) put(address DatapathAddress, class DatapathSourceClass) {
-	c.Addresses[c.Count], c.Classes[c.Count] = address, class
-	c.Count++
-}
-
 // part is one generation's part of a map of cells.
 type part struct {
 	generation uint32
@@ -188,8 +151,7 @@ type linked[C any] interface {
 	link(role DatapathCellRole, next uint32)
 }
 
-func (v *DatapathVerdict) link(role DatapathCellRole, next uint32)  { v.Role, v.Next = role, next }
-func (c *DatapathHostCell) link(role DatapathCellRole, next uint32) { c.Role, c.Next = role, next }
+func (v *DatapathVerdict) link(role DatapathCellRole, next uint32) { v.Role, v.Next = role, next }
 
 // layChains gives each cell of each chain its place.
 func layChains[C any, P linked[C]](p part, chains []chain[C]) (map[uint32]C, error) {
@@ -197,7 +159,7 @@ func layChains[C any, P linked[C]](p part, chains []chain[C]) (map[uint32]C, err
 	for _, c := range chains {
 		free.take(c.home)
 		if len(c.cells) > p.chain {
-			return nil, &RoomError{p.chain, "one home"}
+			return nil, &RoomError{p.chain, "cells of one home"}
 		}
 	}
 	laid := make(map[uint32]C, len(chains))
@@ -208,7 +170,7 @@ func layChains[C any, P linked[C]](p part, chains []chain[C]) (map[uint32]C, err
 			if i+1 < len(c.cells) {
 				away, ok := free.near(at)
 				if !ok {
-					return nil, &RoomError{int(p.most), "one rule set"}
+					return nil, &RoomError{int(p.most), "cells of one rule set"}
 				}
 				free.take(away)
 				next = p.first() + away
@@ -264,9 +226,4 @@ const (
 
 func hashVerdict(seed uint32, key VerdictKey) uint64 {
 	return mixCell((uint64(key.Workload)<<32 | uint64(key.Component)) + uint64(seed)*cellMix1)
-}
-
-func hashHost(seed uint32, address DatapathAddress) uint64 {
-	first, second := binary.LittleEndian.Uint64(address.Bytes[:]), binary.LittleEndian.Uint64(address.Bytes[8:])
-	return mixCell(mixCell(first+uint64(seed)<<32) ^ second)
 }

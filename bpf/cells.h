@@ -17,12 +17,13 @@ static __always_inline __u64 mix_cell(__u64 hash)
 	return (hash ^ hash >> 27) * CELL_MIX_2;
 }
 
+/* The words are those of the prefix, the length as host_cell has it. */
 static __always_inline __u32 home_of_host(__u32 generation, __u32 seed, __u32 bits,
-					  const struct address *address)
+					  const __u64 *words, __u32 length)
 {
-	const __u64 *words = (const __u64 *)address->bytes;
-	__u64 hash = mix_cell(mix_cell(words[0] + ((__u64)seed << 32)) ^ words[1]);
+	__u64 hash = mix_cell(words[0] + ((__u64)seed << 32)) ^ words[1];
 
+	hash = mix_cell(hash + length * CELL_MIX_1);
 	return generation * HOST_CELLS + (hash >> 32 & ((1ULL << (bits & 15)) - 1));
 }
 

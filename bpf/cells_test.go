@@ -1,7 +1,6 @@
 package bpf
 
 import (
-	"encoding/binary"
 	"errors"
 	"slices"
 	"testing"
@@ -36,27 +35,6 @@ func verdictOf(p part, bits uint8, seed uint32, laid map[uint32]DatapathVerdict,
 		at, role = cell.Next, DatapathCellRoleCELL_AWAY
 	}
 	return words, looked
-}
-
-// hostOf does the same for an address.
-func hostOf(p part, bits uint8, seed uint32, laid map[uint32]DatapathHostCell, address DatapathAddress) (class DatapathSourceClass, looked int) {
-	p.bits = bits
-	at, role := p.first()+p.home(hashHost(seed, address)), DatapathCellRoleCELL_HOME
-	for range p.chain {
-		cell := laid[at]
-		looked++
-		if cell.Role != role {
-			return class, looked
-		}
-		if slot := slices.Index(cell.Addresses[:cell.Count], address); slot >= 0 {
-			return cell.Classes[slot], looked
-		}
-		if cell.Next == 0 {
-			return class, looked
-		}
-		at, role = cell.Next, DatapathCellRoleCELL_AWAY
-	}
-	return class, looked
 }
 
 func entriesFrom(first, count int) (entries []VerdictEntry, words []uint64) {
@@ -115,44 +93,8 @@ func TestVerdictsAreFound(t *testing.T) {
 	}
 }
 
-func addressOf(n uint32) (address DatapathAddress) {
-	address.Bytes[10], address.Bytes[11] = 255, 255
-	binary.BigEndian.PutUint32(address.Bytes[12:], n)
-	return address
-}
-
-func TestHostsAreFound(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		p := part{generation: rapid.Uint32Range(0, 1).Draw(t, "generation"), most: 64, chain: 16}
-		seed := rapid.Uint32().Draw(t, "seed")
-		hosts := map[DatapathAddress]DatapathSourceClass{}
-		for range rapid.IntRange(0, 150).Draw(t, "keys") {
-			n := rapid.Uint32Range(0, 200).Draw(t, "host")
-			hosts[addressOf(n)] = DatapathSourceClass{Class: n + 1}
-		}
-		if rapid.Bool().Draw(t, "unspecified") {
-			hosts[DatapathAddress{}] = DatapathSourceClass{Class: 1000}
-		}
-		laid, bits, err := layHosts(p, seed, hosts)
-		if tooMany(err) && len(hosts) > int(p.most) {
-			return
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		for n := range uint32(201) {
-			if got, _ := hostOf(p, bits, seed, laid, addressOf(n)); got != hosts[addressOf(n)] {
-				t.Fatalf("%d: got %v, want %v", n, got, hosts[addressOf(n)])
-			}
-		}
-		if got, _ := hostOf(p, bits, seed, laid, DatapathAddress{}); got != hosts[DatapathAddress{}] {
-			t.Fatalf("unspecified: got %v, want %v", got, hosts[DatapathAddress{}])
-		}
-	})
-}
-
 // A table takes as many verdicts of few rules as it has cells but one, and all that two sets of rules of any kind had
-// room for when each had a page for ten of them; of hosts, as many as it has cells.
+// room for when each had a page for ten of them.
 func TestRoomOfCells(t *testing.T) {
 	const most = 4096
 	p := part{generation: 1, most: most, chain: int(DatapathVerdictLimitVERDICT_CHAIN)}
@@ -176,44 +118,28 @@ func TestRoomOfCells(t *testing.T) {
 			}
 		}
 	}
-	p = part{most: most, chain: int(DatapathHostLimitHOST_CHAIN)}
-	hosts := map[DatapathAddress]DatapathSourceClass{}
-	for n := range uint32(most) {
-		hosts[addressOf(n)] = DatapathSourceClass{Class: n}
-	}
-	if _, _, err := layHosts(p, 7, hosts); err != nil {
-		t.Errorf("%d hosts: %v", len(hosts), err)
-	}
 }
 
 // What is usual is found at home, and what is not there is known not to be by its home.
-func TestUsualIsAtHome(t *testing.T) {
+func TestUsualVerdictIsAtHome(t *testing.T) {
 	for _, keys := range []int{100, 1000, 10_000} {
-		verdicts, hosts := map[VerdictKey][]VerdictEntry{}, map[DatapathAddress]DatapathSourceClass{}
+		verdicts := map[VerdictKey][]VerdictEntry{}
 		for i := range keys {
 			verdicts[VerdictKey{uint32(i), DatapathComponentCOMPONENT_MATCH_SET << DatapathComponentCOMPONENT_SHIFT}], _ = entriesFrom(i, 1)
-			hosts[addressOf(uint32(i))] = DatapathSourceClass{Class: uint32(i)}
 		}
 		verdictCells, verdictBits, err := LayVerdicts(0, 7, verdicts)
 		if err != nil {
 			t.Fatal(err)
 		}
-		hostCells, hostBits, err := LayHosts(0, 7, hosts)
-		if err != nil {
-			t.Fatal(err)
-		}
 		v := part{most: uint32(DatapathVerdictLimitVERDICT_CELLS), chain: int(DatapathVerdictLimitVERDICT_CHAIN)}
-		h := part{most: uint32(DatapathHostLimitHOST_CELLS), chain: int(DatapathHostLimitHOST_CHAIN)}
-		var looked [4]int
+		var looked [2]int
 		for i := range keys {
 			for j, workload := range []int{i, i + keys} {
 				_, n := verdictOf(v, verdictBits, 7, verdictCells, VerdictKey{uint32(workload), DatapathComponentCOMPONENT_MATCH_SET << DatapathComponentCOMPONENT_SHIFT})
 				looked[j] += n
-				_, n = hostOf(h, hostBits, 7, hostCells, addressOf(uint32(workload)))
-				looked[2+j] += n
 			}
 		}
-		for j, what := range []string{"a verdict that is there", "one that is not", "a host that is there", "one that is not"} {
+		for j, what := range []string{"a verdict that is there", "one that is not"} {
 			mean := float64(looked[j]) / float64(keys)
 			t.Logf("%d keys, %s: %.3f cells", keys, what, mean)
 			if mean > 1.35 {

@@ -299,14 +299,16 @@ type DatapathGenerationFlags struct {
 	VerdictBits uint8
 	Seed        uint32
 	Others      [2]DatapathWorkload
+	Ipv4        DatapathSourceFamily
+	Ipv6        DatapathSourceFamily
 }
 
 type DatapathHostCell struct {
 	_         structs.HostLayout
 	Next      uint32
 	Role      DatapathCellRole
-	Count     uint8
-	Pad       [2]uint8
+	Pad       uint8
+	Lengths   [2]uint8
 	Addresses [2]DatapathAddress
 	Classes   [2]DatapathSourceClass
 }
@@ -618,6 +620,13 @@ type DatapathSourceClass struct {
 	_        structs.HostLayout
 	Class    uint32
 	Workload DatapathWorkload
+}
+
+type DatapathSourceFamily struct {
+	_       structs.HostLayout
+	Word    uint64
+	Bits    uint8
+	Lengths [7]uint8
 }
 
 type DatapathState struct {

@@ -20,9 +20,9 @@ func TestProgramsFindWhatIsLaidOut(t *testing.T) {
 	for generation := range uint32(2) {
 		d.Flags(generation, bpf.DatapathGenerationFlagGENERATION_ENFORCES|bpf.DatapathGenerationFlagGENERATION_HOSTS|bpf.DatapathGenerationFlagGENERATION_DESTINATIONS)
 		d.Put(d.Destinations, bpf.DatapathPrefixKey{Prefixlen: 32 + 128, Generation: generation, Address: bpftest.Addr(destination)}, uint32(class))
-		sources, rules := map[bpf.DatapathAddress]bpf.DatapathSourceClass{}, map[bpf.VerdictKey][]bpf.VerdictEntry{}
+		sources, rules := map[bpf.Source]bpf.DatapathSourceClass{}, map[bpf.VerdictKey][]bpf.VerdictEntry{}
 		for i := range hosts {
-			sources[bpftest.Addr(client(i))] = bpf.DatapathSourceClass{Class: uint32(i + 1), Workload: bpf.DatapathWorkload{Id: uint32(i), Flags: enforced}}
+			sources[bpftest.Source(netip.PrefixFrom(client(i), 32))] = bpf.DatapathSourceClass{Class: uint32(i + 1), Workload: bpf.DatapathWorkload{Id: uint32(i), Flags: enforced}}
 			key := bpf.VerdictKey{Workload: uint32(i), Component: component(bpf.DatapathComponentCOMPONENT_CIDR, class)}
 			for n := range counts[i%len(counts)] {
 				port := uint16(first(generation) + n)

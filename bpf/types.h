@@ -16,7 +16,8 @@
 #define BUCKET_SLOTS 8	       /* index slots in a cache line */
 #define BUCKET_PROBES 10       /* neighbouring buckets that a slot may be in */
 #define MAPPING_SLOTS 5	       /* match sets in one page of a mapping */
-#define HOST_SLOTS 2	       /* addresses in one cell of hosts */
+#define HOST_SLOTS 2	       /* sources in one cell of hosts */
+#define SOURCE_LENGTHS 7       /* lengths of the prefixes in hosts, of one family */
 #define VERDICT_ENTRIES 6      /* rules in one cell of verdicts */
 #define QUESTION_SLOTS 8       /* questions in one bucket */
 #define ANSWER_SLOTS 4	       /* answers in one bucket */
@@ -86,14 +87,14 @@ _Static_assert(sizeof(struct state) == 8, "state is one word");
 
 enum generation_flag {
 	GENERATION_ENFORCES = 1,	   /* a rule set is in force at all */
-	GENERATION_SOURCES = 2,		   /* some workload is selected by a prefix of sources */
+	GENERATION_SOURCES = 2,		   /* some workload is selected by a prefix in sources */
 	GENERATION_INTERFACES = 4,	   /* some workload is selected by interface */
 	GENERATION_DESTINATIONS = 8,	   /* some rule has a CIDR destination */
 	GENERATION_REFUSES = 16,	   /* some rule refuses questions */
 	GENERATION_USERS = 32,		   /* some workload is selected by user */
 	GENERATION_CGROUPS = 64,	   /* some workload is selected by control group or unit */
 	GENERATION_CGROUPS_ENFORCED = 128, /* by a policy in mode ENFORCE */
-	GENERATION_HOSTS = 256		   /* some workload is selected by one source address */
+	GENERATION_HOSTS = 256		   /* some workload is selected by a prefix in hosts */
 };
 
 enum origin { ORIGIN_FORWARDED = 0, ORIGIN_LOCAL = 1 };
@@ -112,6 +113,19 @@ struct workload {
 _Static_assert(sizeof(struct workload) == 8, "workload has no hidden padding");
 
 /*
+ * What is known of the sources of a family that are in hosts. All begin with the same bits, in the
+ * word of the address that tells them apart: the first one, of IPv4 the second. So who is far from
+ * all of them is passed over at once.
+ */
+struct source_family {
+	__u64 word; /* as addresses have it; what differs is zero */
+	__u8 bits;  /* that are the same */
+	/* Bits that count, and one: each length once, the longest first. 0: no more. */
+	__u8 lengths[SOURCE_LENGTHS];
+};
+_Static_assert(sizeof(struct source_family) == 16, "source_family has no hidden padding");
+
+/*
  * What holds for a generation as a whole: what may be passed over, what every name matches, how
  * hosts and verdicts are laid out (see cells.h), and the workload of connections of each origin
  * that have no class; without flags: look it up.
@@ -124,8 +138,10 @@ struct generation_flags {
 	__u8 verdict_bits; /* the same of verdicts */
 	__u32 seed;	   /* secret: of the hashes that homes are found by */
 	struct workload others[ORIGIN_LOCAL + 1];
+	struct source_family ipv4; /* in IPv4-mapped form: lengths are 97 and more */
+	struct source_family ipv6;
 };
-_Static_assert(sizeof(struct generation_flags) == 32, "generation_flags has no hidden padding");
+_Static_assert(sizeof(struct generation_flags) == 64, "generation_flags is a cache line");
 
 /*
  * Match sets that many names have, each in its place, from 1 on: names refer to them by the place,
@@ -227,12 +243,16 @@ enum host_limit {
 	HOST_CHAIN = 16	      /* cells of one chain */
 };
 
-/* Sources that are named by a whole address. No prefix is longer, so the trie is not asked. */
+/*
+ * Sources, each a whole address or a shorter prefix, found by prefix and length. What has more
+ * lengths than the programs look for, or finds no room, is in the trie: it is shorter than all of
+ * its family that is here.
+ */
 struct host_cell {
 	__u32 next; /* cell that the chain goes on in; 0: none */
 	enum cell_role role;
-	__u8 count; /* of slots that are in use */
-	__u8 pad[2];
+	__u8 pad;
+	__u8 lengths[HOST_SLOTS]; /* bits that count, and one; 0: the slot is free */
 	struct address addresses[HOST_SLOTS];
 	struct source_class classes[HOST_SLOTS];
 };

@@ -22,48 +22,139 @@ static __always_inline void *find_prefix(void *prefixes, __u32 generation,
 	return bpf_map_lookup_elem(prefixes, &key);
 }
 
-/*
- * Gives the place of an address in hosts: cell and slot as one number, from 1 on; 0: it is not
- * there. Verified once, by itself.
- */
-__attribute__((noinline)) int find_host(const struct address *address, __u32 generation, __u32 seed,
-					__u32 bits)
+/* The first bits of a word of an address: at most 64. */
+static __always_inline __u64 first_bits(__u64 word, __u32 bits)
 {
-	enum cell_role role = CELL_HOME;
-	const __u64 *wanted;
-	__u32 at;
+	return bits ? word & bpf_cpu_to_be64(~0ULL << (64 - bits)) : 0;
+}
 
-	if (!address)
+/*
+ * The family that a source is looked for in: IPv4, whatever header has the address. NULL: it is far
+ * from all sources in hosts.
+ */
+static __always_inline const struct source_family *family_of(const struct generation_flags *whole,
+							     const struct address *address)
+{
+	const __u64 *words = (const __u64 *)address->bytes;
+	const struct source_family *family = &whole->ipv6;
+	__u64 word = words[0];
+
+	if (!(words[0] | (first_bits(words[1], 32) ^ bpf_cpu_to_be64(0xffffULL << 32)))) {
+		family = &whole->ipv4;
+		word = words[1];
+	}
+	return first_bits(word, family->bits) == family->word ? family : NULL;
+}
+
+/* A prefix that is looked for in hosts. */
+struct host_search {
+	__u64 words[2];
+	__u32 length; /* as host_cell has it */
+};
+
+static __always_inline void search_for_prefix(struct host_search *search,
+					      const struct address *address, __u32 length)
+{
+	const __u64 *words = (const __u64 *)address->bytes;
+	__u32 bits = length - 1;
+
+	search->words[0] = bits < 64 ? first_bits(words[0], bits) : words[0];
+	search->words[1] = bits > 64 ? first_bits(words[1], bits - 64) : 0;
+	search->length = length;
+}
+
+static __always_inline bool holds(const struct host_cell *host, __u32 slot,
+				  const struct host_search *search)
+{
+	const __u64 *words = (const __u64 *)host->addresses[slot].bytes;
+
+	return !((words[0] ^ search->words[0]) | (words[1] ^ search->words[1]) |
+		 (host->lengths[slot] ^ search->length));
+}
+
+_Static_assert(HOST_SLOTS == 2, "slot_of looks at every slot");
+
+/* The slot of the prefix in a cell, from 1 on; 0: it is not there. */
+static __always_inline __u32 slot_of(const struct host_cell *host, const struct host_search *search)
+{
+	if (holds(host, 0, search))
+		return 1;
+	return holds(host, 1, search) ? 2 : 0;
+}
+
+/*
+ * The place of a prefix in the cells behind its home, from `at` on, as find_host has it. Verified
+ * once, by itself.
+ */
+__attribute__((noinline)) int find_away(const struct host_search *search, __u32 at)
+{
+	if (!search)
 		return 0;
-	wanted = (const __u64 *)address->bytes;
-	at = home_of_host(generation, seed, bits, address);
-	for (int cell = 0; cell < HOST_CHAIN; cell++) {
+	for (int cell = 1; cell < HOST_CHAIN; cell++) {
 		struct host_cell *host = bpf_map_lookup_elem(&hosts, &at);
+		__u32 slot;
 
-		if (!host || host->role != role)
+		if (!host || host->role != CELL_AWAY)
 			return 0;
-		for (__u32 slot = 0; slot < HOST_SLOTS; slot++) {
-			const __u64 *words = (const __u64 *)host->addresses[slot].bytes;
-
-			if (slot < host->count && words[0] == wanted[0] && words[1] == wanted[1])
-				return at * HOST_SLOTS + slot + 1;
-		}
+		slot = slot_of(host, search);
+		if (slot)
+			return at * HOST_SLOTS + slot;
 		at = host->next;
 		if (!at)
 			return 0;
-		role = CELL_AWAY;
 	}
 	return 0;
 }
 
-/* The class of a source that is named by its whole address. NULL: it is not. */
+/* The place of a prefix in hosts, as find_host has it. */
+static __always_inline __u32 place_of(const struct host_search *search, __u32 home)
+{
+	struct host_cell *host = bpf_map_lookup_elem(&hosts, &home);
+	__u32 slot;
+
+	if (!host || host->role != CELL_HOME)
+		return 0;
+	slot = slot_of(host, search);
+	if (slot)
+		return home * HOST_SLOTS + slot;
+	return host->next ? find_away(search, host->next) : 0;
+}
+
+/*
+ * Gives the place in hosts of the longest prefix of an address that is there: cell and slot as one
+ * number, from 1 on; 0: none is. Verified once, by itself.
+ */
+__attribute__((noinline)) int find_host(const struct address *address,
+					const struct source_family *family,
+					const struct generation_flags *whole, __u32 generation)
+{
+	struct host_search search;
+
+	if (!address || !family || !whole)
+		return 0;
+	for (__u32 i = 0; i < SOURCE_LENGTHS && family->lengths[i]; i++) {
+		__u32 place;
+
+		search_for_prefix(&search, address, family->lengths[i]);
+		place = place_of(&search, home_of_host(generation, whole->seed, whole->host_bits,
+						       search.words, search.length));
+		if (place)
+			return place;
+	}
+	return 0;
+}
+
+/* The class of a source that has a prefix in hosts. NULL: it has none. */
 static __always_inline struct source_class *
 class_of_host(const struct generation_flags *whole, __u32 generation, const struct address *address)
 {
-	__u32 place = find_host(address, generation, whole->seed, whole->host_bits);
+	const struct source_family *family = family_of(whole, address);
 	struct host_cell *host;
-	__u32 at;
+	__u32 place, at;
 
+	if (!family)
+		return NULL;
+	place = find_host(address, family, whole, generation);
 	if (!place)
 		return NULL;
 	at = (place - 1) / HOST_SLOTS;
@@ -72,7 +163,8 @@ class_of_host(const struct generation_flags *whole, __u32 generation, const stru
 }
 
 /*
- * The class of a source: that of the address itself, or of its longest prefix. NULL: it has none.
+ * The class of a source: that of its longest prefix. NULL: it has none. What is in hosts is longer
+ * than what is in sources.
  */
 static __always_inline struct source_class *
 find_source(const struct generation_flags *whole, __u32 generation, const struct address *address)

@@ -47,7 +47,7 @@ var (
 		{"called", "–", stagesStageSTAGE_NOTHING},
 		{"rules in force", "state 1, generations 1", stagesStageSTAGE_GENERATION},
 		{"header of IP", "packet", stagesStageSTAGE_HEADERS},
-		{"workload", "trie 1, nodes 1 and more", stagesStageSTAGE_WORKLOAD},
+		{"workload", "cell 1 for each length of CIDRs", stagesStageSTAGE_WORKLOAD},
 		{"header of the transport", "packet", stagesStageSTAGE_TRANSPORT},
 		{"mapping looked up", "settings 1, cell 1", stagesStageSTAGE_MAPPINGS},
 		{"rules asked, counted", "cell 1, counter 2", stagesStageSTAGE_ALL},

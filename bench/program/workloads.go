@@ -15,7 +15,7 @@ import (
 var firstSource = netip.MustParseAddr("10.1.0.0")
 
 // sourceNote is what stands in the way of a verdict that costs the same with any number of sources.
-const sourceNote = "The source's CIDR is looked up in the kernel's LPM trie: with 10,000 CIDRs some fourteen nodes one after the other, each of which may be in no cache. Besides, each workload has rules of its own."
+const sourceNote = "A source's CIDR leads to its workload, and that with the match set to its rules: a cell of a cache line each, in pages of their own. Where thousands of workloads take turns, both come from memory, one behind the other."
 
 func measureWorkloads(ctx context.Context, config report.Config) (result report.Result, err error) {
 	n, err := newNode(agentPatterns, effortOf(config))
@@ -33,7 +33,7 @@ func (n *node) workloads(ctx context.Context, names []string, counts []int) (res
 	}
 	result.Title = "A verdict against the number of workloads, program alone"
 	result.Text = fmt.Sprintf("Each workload is a CIDR with a policy of its own, which allows a domain set that all policies share. Hot: a connection of the last workload. Varied: %s connections, each to another address, of as many workloads as there are. "+
-		"A CIDR is found in the kernel's LPM trie, whose depth grows with the logarithm of their number.", report.Thousands(float64(n.packets)))
+		"A CIDR is found by its bits and their number, in one line of memory for each length that CIDRs have; here it is one length.", report.Thousands(float64(n.packets)))
 	result.Budgets = []report.Budget{
 		flat("verdict, hot, from 1 to 10,000 workloads by CIDR", lines.of(verdictHot), sourceNote),
 		flat("verdict, varied, from 1 to 10,000 workloads by CIDR", lines.of(verdictVaried), sourceNote),

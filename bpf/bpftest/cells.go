@@ -15,7 +15,7 @@ const seed = 0x5eed5eed
 type cells struct {
 	rules    [2]map[bpf.VerdictKey][]bpf.VerdictEntry
 	verdicts [2]map[uint32]bpf.DatapathVerdict
-	sources  [2]map[bpf.DatapathAddress]bpf.DatapathSourceClass
+	sources  [2]map[bpf.Source]bpf.DatapathSourceClass
 	hosts    [2]map[uint32]bpf.DatapathHostCell
 }
 
@@ -23,7 +23,7 @@ func newCells() *cells {
 	var c cells
 	for generation := range c.rules {
 		c.rules[generation] = map[bpf.VerdictKey][]bpf.VerdictEntry{}
-		c.sources[generation] = map[bpf.DatapathAddress]bpf.DatapathSourceClass{}
+		c.sources[generation] = map[bpf.Source]bpf.DatapathSourceClass{}
 	}
 	return &c
 }
@@ -50,20 +50,32 @@ func (d *Datapath) LayRules(generation uint32, rules map[bpf.VerdictKey][]bpf.Ve
 // Host gives a source of one address its class in a generation.
 func (d *Datapath) Host(generation uint32, address netip.Addr, class bpf.DatapathSourceClass) {
 	d.t.Helper()
-	d.cells.sources[generation][Addr(address)] = class
+	d.cells.sources[generation][Source(netip.PrefixFrom(address, address.BitLen()))] = class
 	d.LayHosts(generation, d.cells.sources[generation])
 }
 
-// LayHosts gives all sources of one address of a generation their classes.
-func (d *Datapath) LayHosts(generation uint32, sources map[bpf.DatapathAddress]bpf.DatapathSourceClass) {
+// LayHosts gives all sources of a generation that are not in the trie their classes.
+func (d *Datapath) LayHosts(generation uint32, sources map[bpf.Source]bpf.DatapathSourceClass) {
 	d.t.Helper()
-	laid, bits, err := bpf.LayHosts(generation, seed, sources)
+	hosts, err := bpf.LayHosts(generation, seed, sources)
 	if err != nil {
 		d.t.Fatalf("lay out hosts: %v", err)
 	}
 	d.cells.sources[generation] = sources
-	d.cells.hosts[generation] = replace(d, d.Hosts, d.cells.hosts[generation], laid)
-	d.whole(generation, func(whole *bpf.DatapathGenerationFlags) { whole.HostBits, whole.Seed = bits, seed })
+	d.cells.hosts[generation] = replace(d, d.Hosts, d.cells.hosts[generation], hosts.Cells)
+	d.whole(generation, func(whole *bpf.DatapathGenerationFlags) {
+		hosts.Describe(whole)
+		whole.Seed = seed
+	})
+}
+
+// Source is a prefix in the form of the records.
+func Source(prefix netip.Prefix) bpf.Source {
+	bits := prefix.Bits()
+	if prefix.Addr().Is4() {
+		bits += 96
+	}
+	return bpf.Source{Address: Addr(prefix.Masked().Addr()), Bits: uint8(bits)} //nolint:gosec // at most 128
 }
 
 // replace puts cells in place of others, and returns them.

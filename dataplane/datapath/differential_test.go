@@ -53,6 +53,7 @@ func TestDifferentialVerdicts(t *testing.T) {
 	}
 	var f *fixture
 	next, packets, denied := uint32(0), 0, 0
+	inCells, inTrie := 0, 0
 	rapid.Check(t, func(r *rapid.T) {
 		w := &world{links: links, names: map[netip.Addr][]domain.Name{}}
 		if next%fixtureCases == 0 {
@@ -72,6 +73,12 @@ func TestDifferentialVerdicts(t *testing.T) {
 		case err != nil:
 			t.Fatalf("apply: %v", err)
 		}
+		switch held := f.held[f.active]; {
+		case len(held.sources) > 0:
+			inTrie++
+		case len(held.hosts) > 0:
+			inCells++
+		}
 		f.learnNames(t, r, w, late)
 		for range 60 {
 			p := w.drawPacket(r)
@@ -84,9 +91,12 @@ func TestDifferentialVerdicts(t *testing.T) {
 			f.compareRefusal(r, rules, w)
 		}
 	})
-	t.Logf("%d packets, of which %d were denied", packets, denied)
+	t.Logf("%d packets, of which %d were denied; sources %d times in cells alone and %d times in the trie too", packets, denied, inCells, inTrie)
 	if denied == 0 || denied == packets {
 		t.Errorf("%d of %d packets were denied", denied, packets)
+	}
+	if inCells == 0 || inTrie == 0 {
+		t.Error("sources were always laid out in one way")
 	}
 }
 
@@ -200,7 +210,7 @@ func (w *world) drawRules(r *rapid.T) *ruleset.RuleSet {
 
 func (w *world) drawWorkload(r *rapid.T) ruleset.Workload {
 	interfaces := []string{"+", "eth+", "eth0", "eth1", "e+", "veth7", "lo"}
-	switch rapid.IntRange(0, 6).Draw(r, "workload") {
+	switch rapid.IntRange(0, 7).Draw(r, "workload") {
 	case 0, 1:
 		return ruleset.Workload{Host: true}
 	case 2, 3:
@@ -209,6 +219,8 @@ func (w *world) drawWorkload(r *rapid.T) ruleset.Workload {
 		return ruleset.Workload{Interface: rapid.SampledFrom(interfaces).Draw(r, "interface")}
 	case 5:
 		return ruleset.Workload{CIDRs: drawPrefixes(r, w.sources, 1), Interface: rapid.SampledFrom(interfaces).Draw(r, "interface")}
+	case 6: // one around the other
+		return ruleset.Workload{CIDRs: drawNested(r, rapid.SampledFrom(w.sources).Draw(r, "nested"))}
 	default: // of thousands
 		return ruleset.Workload{CIDRs: thousands(w.sources[0], rapid.IntRange(0, 2000).Draw(r, "thousands"))}
 	}
@@ -239,6 +251,15 @@ func drawPrefixes(r *rapid.T, addresses []netip.Addr, least int) []netip.Prefix 
 	}
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
 	return slices.Compact(prefixes)
+}
+
+// drawNested draws prefixes of one address, of as many lengths as the programs look for in hosts, or more.
+func drawNested(r *rapid.T, address netip.Addr) (prefixes []netip.Prefix) {
+	for _, bits := range rapid.SliceOfNDistinct(rapid.IntRange(0, address.BitLen()), 1, 10, rapid.ID).Draw(r, "lengths") {
+		prefixes = append(prefixes, netip.PrefixFrom(address, bits).Masked())
+	}
+	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	return prefixes
 }
 
 func drawPatterns(r *rapid.T, least, most int) []domain.Pattern {
@@ -321,7 +342,7 @@ func (w *world) drawPacket(r *rapid.T) judgedPacket {
 	p.Local = rapid.IntRange(0, 2).Draw(r, "local") == 0
 	p.Destination = rapid.SampledFrom(w.destinations).Draw(r, "destination")
 	p.Names = w.names[p.Destination]
-	p.Source = rapid.SampledFrom(w.sourcesLike(p.Destination)).Draw(r, "source")
+	p.Source = drawNear(r, rapid.SampledFrom(w.sourcesLike(p.Destination)).Draw(r, "source"))
 	p.Interface = rapid.SampledFrom(append(testLinks, "lo")).Draw(r, "link")
 	p.link = w.links[p.Interface]
 	if p.Local {
@@ -353,6 +374,16 @@ func (w *world) drawPacket(r *rapid.T) judgedPacket {
 	p.always = alwaysAllowed(p.Connection, protocol, from, transport[0])
 	p.build(r, protocol, transport)
 	return p
+}
+
+// drawNear draws an address, or one that differs from it in a bit.
+func drawNear(r *rapid.T, address netip.Addr) netip.Addr {
+	bytes := address.AsSlice()
+	if bit := rapid.IntRange(-address.BitLen(), address.BitLen()-1).Draw(r, "differs"); bit >= 0 {
+		bytes[bit/8] ^= 0x80 >> (bit % 8)
+	}
+	near, _ := netip.AddrFromSlice(bytes)
+	return near
 }
 
 // sourcesLike gives the sources of a destination's family.

@@ -26,28 +26,23 @@ type generation struct {
 
 // layOut translates the tables of a rule set into the records of one generation. The error wraps enforce.ErrFull.
 func layOut(t *lower.Tables, number, seed uint32) (*generation, error) {
-	hosts, sources := splitHosts(t.Sources)
 	g := &generation{
 		destinations: prefixes(t.Destinations, number, classOf),
 		workloads:    make(map[bpf.DatapathWorkloadKey]bpf.DatapathWorkload, len(t.Workloads)),
 		cgroups:      layOutCgroups(&t.Cgroups, number),
 		flags: bpf.DatapathGenerationFlags{
-			Flags: flags(t.Flags, len(hosts) > 0, len(sources) > 0), Every: uint32(t.Patterns.Every), List: t.Patterns.List, Seed: seed,
+			Every: uint32(t.Patterns.Every), List: t.Patterns.List, Seed: seed,
 		},
 	}
 	g.addWorkloads(t, number)
-	source := func(c lower.PrefixClass) bpf.DatapathSourceClass {
-		key := bpf.DatapathWorkloadKey{Generation: number, Origin: bpf.DatapathOriginORIGIN_FORWARDED, Source: classOf(c)}
-		return bpf.DatapathSourceClass{Class: key.Source, Workload: g.workloads[key]}
-	}
-	g.sources = prefixes(sources, number, source)
 	for origin := range g.flags.Others {
 		g.flags.Others[origin] = g.workloads[bpf.DatapathWorkloadKey{Generation: number, Origin: bpf.DatapathOrigin(origin)}] //nolint:gosec // two
 	}
-	var err error
-	if g.hosts, g.flags.HostBits, err = bpf.LayHosts(number, seed, hostClasses(hosts, source)); err != nil {
-		return nil, fmt.Errorf("lay out sources of one address: %w: %w", err, enforce.ErrFull)
+	if err := g.laySources(t.Sources, number, seed); err != nil {
+		return nil, fmt.Errorf("lay out sources: %w: %w", err, enforce.ErrFull)
 	}
+	g.flags.Flags = flags(t.Flags, len(g.hosts) > 0, len(g.sources) > 0)
+	var err error
 	if g.verdicts, g.flags.VerdictBits, err = bpf.LayVerdicts(number, seed, verdicts(t.Verdicts)); err != nil {
 		return nil, fmt.Errorf("lay out verdicts: %w: %w", err, enforce.ErrFull)
 	}
@@ -102,27 +97,7 @@ func flags(f lower.Flags, hosts, sources bool) (flags bpf.DatapathGenerationFlag
 	return flags
 }
 
-// splitHosts takes apart what is one address and what is more.
-func splitHosts(classes []lower.PrefixClass) (hosts, sources []lower.PrefixClass) {
-	for _, c := range classes {
-		if c.Prefix.IsSingleIP() {
-			hosts = append(hosts, c)
-		} else {
-			sources = append(sources, c)
-		}
-	}
-	return hosts, sources
-}
-
 func classOf(c lower.PrefixClass) uint32 { return uint32(c.Class) }
-
-func hostClasses(classes []lower.PrefixClass, value func(lower.PrefixClass) bpf.DatapathSourceClass) map[bpf.DatapathAddress]bpf.DatapathSourceClass {
-	hosts := make(map[bpf.DatapathAddress]bpf.DatapathSourceClass, len(classes))
-	for _, c := range classes {
-		hosts[address(c.Prefix.Addr())] = value(c)
-	}
-	return hosts
-}
 
 func prefixes[V any](classes []lower.PrefixClass, number uint32, value func(lower.PrefixClass) V) map[bpf.DatapathPrefixKey]V {
 	keys := make(map[bpf.DatapathPrefixKey]V, len(classes))
