@@ -170,7 +170,7 @@ func (c *comparison) lay() {
 	}
 	c.datapath.SetState(head.active, head.learning)
 	c.datapath.Settings(func(s *bpf.DatapathSettings) {
-		s.AddressesPerName = uint32(head.limit)
+		s.AddressesPerName = uint16(head.limit)
 		s.MinTtlNs, s.MaxTtlNs, s.TtlGraceNs = uint64(head.minTTL), uint64(head.maxTTL), uint64(head.grace)
 	})
 }

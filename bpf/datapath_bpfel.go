@@ -454,17 +454,18 @@ type DatapathScratch struct {
 			_       structs.HostLayout
 			Hash    uint64
 			Tag     uint64
-			Buckets [2]uint32
+			Buckets [3]uint32
+			_       [4]byte
 		}
-		Question     uint64
-		OldestLiveNs uint64
-		Oldest       [2]uint64
-		Places       [2]uint32
-		Room         [2]uint32
-		Most         uint64
-		State        uint64
-		Place        uint32
-		Found        uint32
+		Question    uint64
+		OldestWaits uint64
+		Oldest      [2]uint64
+		Places      [2]uint32
+		Room        [2]uint32
+		Most        uint64
+		State       uint64
+		Place       uint32
+		Found       uint32
 	}
 	Adding struct {
 		_      structs.HostLayout
@@ -477,9 +478,8 @@ type DatapathScratch struct {
 		Place  uint32
 		Weight uint64
 	}
-	PadSearch uint64
-	NowNs     uint64
-	Response  struct {
+	NowNs    uint64
+	Response struct {
 		_        structs.HostLayout
 		Question struct {
 			_     structs.HostLayout
@@ -603,10 +603,11 @@ type DatapathSettings struct {
 	_                structs.HostLayout
 	HashKey          [4]uint64
 	IndexBuckets     uint32
-	QuestionBuckets  uint32
+	FarBuckets       uint32
 	AnswerBuckets    uint32
 	MappingCells     uint32
-	AddressesPerName uint32
+	NearBuckets      uint16
+	AddressesPerName uint16
 	NameCells        uint32
 	QueryTimeoutNs   uint64
 	Resolvers        [2]DatapathEndpointKey

@@ -74,7 +74,7 @@ __attribute__((noinline)) int read_query(struct __sk_buff *skb, struct scratch *
 	if (ends_after(STAGE_CLOCK))
 		return QUERY_ASKED;
 	expect_asker(s);
-	prefetch_questions(s); /* which comes while the question is read */
+	prefetch_questions(s); /* which come while the question is read */
 	if (ends_after(STAGE_ASKER))
 		return QUERY_ASKED;
 	readable = s->message_bytes >= HEADER_BYTES && !(header->flags & DNS_QR) &&

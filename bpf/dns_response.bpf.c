@@ -176,7 +176,7 @@ static __always_inline enum counter answer_query(struct scratch *s, const struct
 	if (ends_after(STAGE_AHEAD))
 		return COUNTER_NO_QUERY;
 	/* No question has the hash 0: then it is only whether anything was asked. */
-	finding = find_question(s, readable ? s->response.question.hash : 0, &s->asked);
+	finding = find_question(s, readable ? s->response.question.hash : 0);
 	if (finding == NOTHING_ASKED)
 		return COUNTER_NO_QUERY;
 	if (!readable)
@@ -192,7 +192,7 @@ static __always_inline enum counter answer_query(struct scratch *s, const struct
 	result = judge_answer(s);
 	if (result == COUNTER_MALFORMED || ends_after(STAGE_RECORDS))
 		return result;
-	if (!take_question(s, s->response.question.hash, &s->asked))
+	if (!take_question(s, s->response.question.hash))
 		return COUNTER_DUPLICATE;
 	if (result != COUNTER_LEARNED || ends_after(STAGE_TAKEN))
 		return result;

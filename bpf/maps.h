@@ -69,7 +69,7 @@ LINES(verdicts, GENERATIONS *VERDICT_CELLS, enum verdict_limit, struct verdict);
 
 /* What is known of the world. */
 LINES(mappings, 491520, enum mapping_limit, struct mapping);
-LINES(questions, 10240, __u32, struct question_bucket);
+LINES(questions, 256 + 10240, __u32, struct question_bucket);
 LINES(answers, 65536, enum answer_limit, struct answer_bucket);
 MAP(streams, BPF_MAP_TYPE_LRU_HASH, 16384, struct stream_key, struct stream);
 MAP(stream_buffers, BPF_MAP_TYPE_ARRAY, STREAM_BUFFERS, enum stream_limit, struct stream_buffer);

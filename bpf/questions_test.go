@@ -18,13 +18,20 @@ const (
 	evictedIt = bpf.DatapathCounterCOUNTER_QUERY_EVICTED
 )
 
+// Slots of a bucket of questions: one less in a near one, whose last state is a note.
+const (
+	farSlots  = len(bpf.DatapathQuestionBucket{}.State)
+	nearSlots = farSlots - 1
+)
+
 // newCrowd is an exchange with room for so many buckets of questions.
-func newCrowd(t *testing.T, buckets uint32) *exchange {
+func newCrowd(t *testing.T, near, far uint32) *exchange {
 	t.Helper()
 	e := &exchange{
-		Datapath: bpftest.Load(t, 1024, func(spec *ebpf.CollectionSpec) { spec.Maps[bpf.DatapathMapQuestions].MaxEntries = buckets }),
+		Datapath: bpftest.Load(t, 1024, func(spec *ebpf.CollectionSpec) { spec.Maps[bpf.DatapathMapQuestions].MaxEntries = near + far }),
 		t:        t, client: netip.MustParseAddrPort("10.1.0.7:40000"), resolver: netip.MustParseAddrPort("10.0.0.53:53"),
 	}
+	e.Near(near)
 	e.trust(e.resolver)
 	e.Pattern(0, "example.com", 0, belowSet)
 	// None expires while the test runs, on however slow a machine.
@@ -45,14 +52,20 @@ func (e *exchange) asks(client string, number int) *dns.Msg {
 // answers delivers the answer to such a question and reports whether it was learned.
 func (e *exchange) answers(client string, query *dns.Msg, number int) bool {
 	e.t.Helper()
+	return e.becomes(client, query, number)[learnedIt] == 1
+}
+
+// becomes delivers it and gives what was counted.
+func (e *exchange) becomes(client string, query *dns.Msg, number int) map[bpf.DatapathCounter]uint64 {
+	e.t.Helper()
 	e.client = netip.AddrPortFrom(netip.MustParseAddr(client), uint16(1024+number))
-	return e.deliver(pack(e.t, reply(e.t, query, "x.example.com. 60 IN A 192.0.2.1")))[learnedIt] == 1
+	return e.deliver(pack(e.t, reply(e.t, query, "x.example.com. 60 IN A 192.0.2.1")))
 }
 
 // Each question finds a place while no more are outstanding than there is room for: what was answered, or
 // has expired, takes none.
 func TestAnsweredQuestionsTakeNoRoom(t *testing.T) {
-	e := newCrowd(t, 2)
+	e := newCrowd(t, 1, 2)
 	for i := range 200 {
 		if query := e.asks("10.1.0.7", i); !e.answers("10.1.0.7", query, i) {
 			t.Fatalf("question %d: its answer was not learned", i)
@@ -68,19 +81,20 @@ func TestAnsweredQuestionsTakeNoRoom(t *testing.T) {
 	}
 }
 
-// Over the limit the oldest goes first, and is counted. All share the places of two buckets here.
+// Over the limit the oldest goes first, of those that spilled, and is counted. All share the places of a near and
+// a far bucket here.
 func TestTheOldestQuestionGoesFirst(t *testing.T) {
-	e := newCrowd(t, 1)
-	const places, asked = 8, 20
+	e := newCrowd(t, 1, 1)
+	const asked = 20
 	var queries []*dns.Msg
 	for i := range asked {
 		queries = append(queries, e.asks("10.1.0.7", i))
 	}
-	if got := e.Counter(evictedIt); got != asked-places {
-		t.Errorf("%d evictions, want %d", got, asked-places)
+	if got, want := e.Counter(evictedIt), uint64(asked-nearSlots-farSlots); got != want {
+		t.Errorf("%d evictions, want %d", got, want)
 	}
 	for i, query := range queries {
-		if got, want := e.answers("10.1.0.7", query, i), i >= asked-places; got != want {
+		if got, want := e.answers("10.1.0.7", query, i), i < nearSlots || i >= asked-farSlots; got != want {
 			t.Errorf("question %d of %d: learned %v, want %v", i, asked, got, want)
 		}
 	}
@@ -88,7 +102,7 @@ func TestTheOldestQuestionGoesFirst(t *testing.T) {
 
 // A client that asks without end pushes out its own questions, not those of others.
 func TestAFloodPushesOutItsOwn(t *testing.T) {
-	e := newCrowd(t, 64)
+	e := newCrowd(t, 8, 56)
 	const others = 40
 	var queries []*dns.Msg
 	client := func(i int) string { return netip.AddrFrom4([4]byte{10, 2, 0, byte(i)}).String() }
@@ -110,7 +124,7 @@ func TestAFloodPushesOutItsOwn(t *testing.T) {
 
 // A question that is asked again takes no second place, and its time begins anew.
 func TestAskingAgainRenews(t *testing.T) {
-	e := newCrowd(t, 1)
+	e := newCrowd(t, 1, 1)
 	first := e.asks("10.1.0.7", 0)
 	for i := range 100 {
 		e.asks("10.1.0.7", 0)
@@ -161,7 +175,7 @@ func TestNoQuestionIsLost(t *testing.T) {
 // The default takes the questions that it promises: none gives way before.
 func TestLimitOfQuestions(t *testing.T) {
 	const limit = 1024
-	e := newCrowd(t, limit*5/4/8+1)
+	e := newCrowd(t, 1, limit*5/4/8+1)
 	for i := range limit {
 		e.asks(netip.AddrFrom4([4]byte{10, 1, byte(i / 32), 7}).String(), i)
 	}

@@ -68,20 +68,20 @@ struct cgroup_walk {
 /* Who asks, as the buckets hold it. */
 struct asker {
 	__u64 hash;
-	__u64 tag; /* as in the state: of client and asker */
-	__u32 buckets[2];
+	__u64 tag;	  /* as in the state: of client and asker */
+	__u32 buckets[3]; /* near, and two far ones */
 };
 
 /* The search for a place. One that is being written is not looked at. */
 struct search {
 	struct asker asker;
 	__u64 question;
-	__u64 oldest_live_ns; /* what was asked before has expired */
-	__u64 oldest[2];      /* in each bucket, of what is free, answered or expired */
-	__u32 places[2];      /* of the oldest */
-	__u32 room[2];	      /* how many are */
-	__u64 most;	      /* questions of one client, and of these the oldest */
-	__u64 state;	      /* of the place that is to be taken */
+	__u64 oldest_waits; /* half a state: what was asked before has expired */
+	__u64 oldest[2];    /* in each far bucket, of what is free, answered or expired */
+	__u32 places[2];    /* of the oldest */
+	__u32 room[2];	    /* how many are */
+	__u64 most;	    /* questions of one client, and of these the oldest */
+	__u64 state;	    /* of the place that is to be taken */
 	__u32 place;
 	__u32 found; /* the question is there already */
 };
@@ -146,7 +146,6 @@ struct scratch {
 	struct asked asked;	   /* the question that it answers */
 	struct search search;	   /* for its place among the questions */
 	struct cell_search adding; /* for the cells of an address that is learned */
-	__u64 pad_search;
 
 	__u64 now_ns; /* when the message was looked at */
 	struct response response;

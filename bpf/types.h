@@ -60,10 +60,11 @@ struct settings {
 			      rest on it */
 	/* How much fits, where the programs cannot tell by the map. */
 	__u32 index_buckets; /* of name_index */
-	__u32 question_buckets;
+	__u32 far_buckets;   /* of questions, behind the near ones */
 	__u32 answer_buckets;
 	__u32 mapping_cells;	  /* whole groups of them */
-	__u32 addresses_per_name; /* of one response; ANSWER_ADDRESSES at most */
+	__u16 near_buckets;	  /* of questions, the first ones */
+	__u16 addresses_per_name; /* of one response; ANSWER_ADDRESSES at most */
 	__u32 name_cells;	  /* each is a home */
 	__u64 query_timeout_ns;
 	/* Of the resolvers in endpoints, for UDP, the first: most questions go to one of them. */
@@ -447,7 +448,11 @@ _Static_assert(sizeof(struct query_key) == 24, "query_key has no hidden padding"
  * compare-and-swap of its state (see questions.h).
  */
 struct question_bucket {
-	__u64 state[QUESTION_SLOTS]; /* when it was asked, and a part of by whom; 0: free */
+	/*
+	 * When it was asked, and a part of by whom; 0: free. In a near bucket the last one is of no
+	 * slot, and says when a question spilled from it.
+	 */
+	__u64 state[QUESTION_SLOTS];
 	struct question_slot {
 		__u64 asker;	/* hash of a query_key */
 		__u64 question; /* hash of name, type and class */

@@ -127,7 +127,7 @@ func (f *faulty) changeRelease(t *testing.T) {
 	f.must(f.agent.Kill())
 	f.Agent = f.releases[f.random.IntN(len(f.releases))]
 	f.startAgent()
-	pins, gone := "v3", "v4"
+	pins, gone := "v4", "v5"
 	if f.Agent == f.releases[2] {
 		pins, gone = gone, pins
 	}

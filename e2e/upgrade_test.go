@@ -18,7 +18,7 @@ import (
 var (
 	otherPrograms = []lab.Edit{{File: "bpf/dns_response.bpf.c", Old: "\n", New: "\n\n"}}
 	otherLayout   = []lab.Edit{
-		{File: "dataplane/datapath/config.go", Old: `const layout = "v3"`, New: `const layout = "v4"`},
+		{File: "dataplane/datapath/config.go", Old: `const layout = "v4"`, New: `const layout = "v5"`},
 		{File: "bpf/types.h", Old: "#define MAPPING_SLOTS 5", New: "#define MAPPING_SLOTS 7"},
 		{File: "bpf/types.h", Old: "sizeof(struct mapping) == 64", New: "sizeof(struct mapping) == 80"},
 		{File: "bpf/types.h", Old: "\tMAPPING_TICK_SHIFT = 24, ", New: "\tMAPPING_TICK_SHIFT = 25, "},
@@ -46,7 +46,7 @@ func TestUpgrade(t *testing.T) {
 		load := f.startLoad(t, func(_ netip.Addr, i int) string { return lab.FreshName(i) }, 100, 1)
 		this := f.Agent
 		for _, step := range []struct{ release, pins, gone string }{
-			{agents.otherPrograms, "v3", "v4"}, {agents.otherLayout, "v4", "v3"}, {agents.otherPrograms, "v3", "v4"}, {this, "v3", "v4"},
+			{agents.otherPrograms, "v4", "v5"}, {agents.otherLayout, "v5", "v4"}, {agents.otherPrograms, "v4", "v5"}, {this, "v4", "v5"},
 		} {
 			f.must(f.agent.Kill())
 			load.pass(f, 100) // while no agent runs

@@ -48,12 +48,12 @@ func open(ctx context.Context, bin string, flags ...string) (s *site, err error)
 	if err := s.start(ctx, flags); err != nil {
 		return s, err
 	}
-	pin := filepath.Join(s.BPFDir, "v3", "maps", bpf.DatapathMapState)
+	pin := filepath.Join(s.BPFDir, "v4", "maps", bpf.DatapathMapState)
 	if s.state, err = ebpf.LoadPinnedMap(pin, &ebpf.LoadPinOptions{ReadOnly: true}); err != nil {
 		return s, fmt.Errorf("open the agent's state: %w", err)
 	}
 	s.cleanup = append(s.cleanup, s.state.Close)
-	if s.feed, err = openFeed(filepath.Join(s.BPFDir, "v3", "programs")); err != nil {
+	if s.feed, err = openFeed(filepath.Join(s.BPFDir, "v4", "programs")); err != nil {
 		return s, err
 	}
 	s.cleanup = append(s.cleanup, s.feed.close)

@@ -20,7 +20,7 @@ static __always_inline void ask_again(struct __sk_buff *skb)
 	bpf_skb_load_bytes(skb, IPV4_HEADER + UDP_HEADER, &key.id, sizeof(key.id));
 	if (!find_asker(&key, &asker))
 		return;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 3; i++) {
 		struct question_bucket *bucket = bpf_map_lookup_elem(&questions, &asker.buckets[i]);
 
 		for (int slot = 0; bucket && slot < QUESTION_SLOTS; slot++) {

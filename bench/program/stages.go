@@ -22,7 +22,7 @@ var (
 		{"called", "–", stagesStageSTAGE_NOTHING},
 		{"packet copied", "working memory 3", stagesStageSTAGE_MESSAGE},
 		{"clock read", "settings 1, state 1, working memory 1", stagesStageSTAGE_CLOCK},
-		{"asker hashed, its buckets fetched", "working memory 1, questions 2", stagesStageSTAGE_ASKER},
+		{"asker hashed, its bucket fetched", "working memory 1, questions 1", stagesStageSTAGE_ASKER},
 		{"name read", "working memory 3", stagesStageSTAGE_NAME},
 		{"index, cell, what was told fetched", "index 1, cell 1, answers 1", stagesStageSTAGE_AHEAD},
 		{"question found", "questions 1", stagesStageSTAGE_QUESTION},
@@ -37,7 +37,7 @@ var (
 		{"packet copied", "working memory 2 to 3", stagesStageSTAGE_MESSAGE},
 		{"resolver is trusted", "settings 2", stagesStageSTAGE_TRUSTED},
 		{"clock read", "working memory 1", stagesStageSTAGE_CLOCK},
-		{"asker hashed, its buckets fetched", "working memory 1, questions 2", stagesStageSTAGE_ASKER},
+		{"asker hashed, its bucket fetched", "working memory 1, questions 1", stagesStageSTAGE_ASKER},
 		{"name read", "working memory 3", stagesStageSTAGE_NAME},
 		{"rules refuse nothing", "state 1, generations 1", stagesStageSTAGE_RULES},
 		{"place found", "working memory 1", stagesStageSTAGE_QUESTION},
@@ -139,10 +139,28 @@ func (s *Staged) Pin(name, path string) error {
 	return nil
 }
 
-// EndAfter has each program end after a stage that it has.
+// EndAfter has each program end after a stage that it has. Questions that were not answered, since the stage before
+// ended there, are forgotten: in the product few wait.
 func (s *Staged) EndAfter(stage Stage) error {
+	if err := s.forgetQuestions(); err != nil {
+		return fmt.Errorf("forget questions: %w", err)
+	}
 	if err := s.objects.LastStage.Set(stage.last); err != nil {
 		return fmt.Errorf("set the last stage: %w", err)
 	}
 	return nil
+}
+
+// forgetQuestions empties the near buckets: of others nobody knows without their notes.
+func (s *Staged) forgetQuestions() error {
+	var settings bpf.DatapathSettings
+	if err := s.objects.Settings.Lookup(uint32(0), &settings); err != nil {
+		return err
+	}
+	buckets := make([]uint32, settings.NearBuckets)
+	for i := range buckets {
+		buckets[i] = uint32(i) //nolint:gosec // one of them
+	}
+	_, err := s.objects.Questions.BatchUpdate(buckets, make([]bpf.DatapathQuestionBucket, len(buckets)), nil)
+	return err
 }

@@ -27,7 +27,8 @@ const (
 
 // Room for more than most tests ask and learn.
 const (
-	questionBuckets = 64
+	nearBuckets     = 16
+	questionBuckets = nearBuckets + 48
 	answerBuckets   = 256
 	mappingCells    = 8192
 )
@@ -39,6 +40,7 @@ type Datapath struct {
 	events *ringbuf.Reader
 	names  *names
 	cells  *cells
+	near   uint32 // buckets of questions
 
 	mappings []bpf.DatapathMapping // as they were read last
 }
@@ -87,7 +89,7 @@ func load(t testing.TB, buckets uint32, options ...func(*ebpf.CollectionSpec)) *
 	for _, option := range options {
 		option(spec)
 	}
-	d := &Datapath{t: t}
+	d := &Datapath{t: t, near: nearBuckets}
 	if err := spec.LoadAndAssign(&d.DatapathObjects, nil); err != nil {
 		t.Fatalf("load the collection: %+v", err)
 	}
@@ -116,6 +118,12 @@ func (d *Datapath) Reset(t testing.TB) {
 	d.SetState(0, 0)
 }
 
+// Near has so many buckets of questions be near ones, the others far ones.
+func (d *Datapath) Near(buckets uint32) {
+	d.near = buckets
+	d.Settings(func(*bpf.DatapathSettings) {})
+}
+
 // Settings writes the default settings, as changed by edit.
 func (d *Datapath) Settings(edit func(*bpf.DatapathSettings)) {
 	d.t.Helper()
@@ -127,10 +135,11 @@ func (d *Datapath) Settings(edit func(*bpf.DatapathSettings)) {
 		TtlGraceNs:       uint64(Grace),
 		IndexBuckets:     d.names.buckets,
 		NameCells:        d.NameCells.MaxEntries(),
-		QuestionBuckets:  d.Questions.MaxEntries(),
+		NearBuckets:      uint16(d.near),
+		FarBuckets:       d.Questions.MaxEntries() - d.near,
 		AnswerBuckets:    d.DatapathMaps.Answers.MaxEntries(),
 		MappingCells:     d.Mappings.MaxEntries(),
-		AddressesPerName: uint32(len(bpf.DatapathScratch{}.EventAddresses)),
+		AddressesPerName: uint16(len(bpf.DatapathScratch{}.EventAddresses)),
 	}
 	edit(&settings)
 	d.Put(d.DatapathMaps.Settings, uint32(0), settings)

@@ -13,7 +13,7 @@ import (
 
 // layout is in the path of every pin: maps of another layout are other maps, which a start takes over from
 // (see Inherit).
-const layout = "v3"
+const layout = "v4"
 
 // Config says where the datapath lives and how much it holds. Zero values are not defaulted.
 type Config struct {

@@ -71,7 +71,7 @@ func size(spec *ebpf.CollectionSpec, cfg Config) (unpinned []string, err error) 
 	spec.Maps[bpf.DatapathMapScratch].MaxEntries = uint32(cpus) * uint32(bpf.DatapathScratchLimitSCRATCH_LEVELS) //nolint:gosec // a number of CPUs
 	spec.Maps[bpf.DatapathMapMappings].MaxEntries = bpf.MappingCells(cfg.MaxMappings)
 	spec.Maps[bpf.DatapathMapAnswers].MaxEntries = answerBuckets(cfg.MaxMappings)
-	spec.Maps[bpf.DatapathMapQuestions].MaxEntries = questionBuckets(cfg.MaxQueries)
+	spec.Maps[bpf.DatapathMapQuestions].MaxEntries = nearBuckets + farBuckets(cfg.MaxQueries)
 	spec.Maps[bpf.DatapathMapInterfaces].MaxEntries = maxLinks
 	spec.Maps[bpf.DatapathMapNameCells].MaxEntries = nameCells(cfg.MaxPatterns)
 	spec.Maps[bpf.DatapathMapNameIndex].MaxEntries = indexBuckets(cfg.MaxPatterns)
@@ -113,9 +113,13 @@ func nameCells(patterns uint32) uint32 { return min(patterns+patterns/4+64, slot
 // full before the cells are: of 1,000 tables that were filled none was; where a hash leads to eight, one.
 func indexBuckets(patterns uint32) uint32 { return max(patterns/100*31, 64) }
 
-// questionBuckets makes room for a quarter more questions than are to be outstanding: then each finds a
-// place in its two buckets.
-func questionBuckets(queries uint32) uint32 {
+// nearBuckets of questions have room for a few hundred that are outstanding, which is usual, and stay in the
+// caches of a processor.
+const nearBuckets = 256
+
+// farBuckets makes room for a quarter more questions than are to be outstanding: then each finds a place in
+// its two far buckets.
+func farBuckets(queries uint32) uint32 {
 	const slots = uint64(len(bpf.DatapathQuestionBucket{}.State))
 	return uint32((uint64(queries)*5/4 + slots) / slots) //nolint:gosec // less than queries
 }
@@ -256,13 +260,14 @@ func (k *kernel) initialise(cfg Config) error {
 		}
 		s.NextMatchSet = 1
 	}
-	s.IndexBuckets, s.QuestionBuckets, s.AnswerBuckets = k.NameIndex.MaxEntries(), k.Questions.MaxEntries(), k.Answers.MaxEntries()
+	s.IndexBuckets, s.AnswerBuckets = k.NameIndex.MaxEntries(), k.Answers.MaxEntries()
+	s.NearBuckets, s.FarBuckets = nearBuckets, k.Questions.MaxEntries()-nearBuckets
 	s.NameCells, s.MappingCells = k.NameCells.MaxEntries(), k.Mappings.MaxEntries()
-	s.AddressesPerName = cfg.MaxAddressesPerName
-	s.QueryTimeoutNs = uint64(cfg.QueryTimeout) //nolint:gosec // checked by whoever configures
-	s.MinTtlNs = uint64(cfg.MinTTL)             //nolint:gosec // see above
-	s.MaxTtlNs = uint64(cfg.MaxTTL)             //nolint:gosec // see above
-	s.TtlGraceNs = uint64(cfg.TTLGrace)         //nolint:gosec // see above
+	s.AddressesPerName = uint16(cfg.MaxAddressesPerName) //nolint:gosec // checked by whoever configures
+	s.QueryTimeoutNs = uint64(cfg.QueryTimeout)          //nolint:gosec // checked by whoever configures
+	s.MinTtlNs = uint64(cfg.MinTTL)                      //nolint:gosec // see above
+	s.MaxTtlNs = uint64(cfg.MaxTTL)                      //nolint:gosec // see above
+	s.TtlGraceNs = uint64(cfg.TTLGrace)                  //nolint:gosec // see above
 	if err := k.putSettings(s); err != nil {
 		return err
 	}
