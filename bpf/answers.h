@@ -89,17 +89,6 @@ static __always_inline struct answer_bucket *answers_of(const struct settings *s
 	return bpf_map_lookup_elem(&answers, &which);
 }
 
-/* Prefetches what was told of the question whose name was read last. */
-static __always_inline void prefetch_told(struct scratch *s, const struct settings *set)
-{
-	struct answer_bucket *bucket;
-
-	s->response.told_by = mix(set, s->hash, s->response.question.type);
-	bucket = answers_of(set, s->response.told_by);
-	if (bucket)
-		prefetch(bucket);
-}
-
 /* A slot of answers, and its content when it was found. */
 struct told {
 	struct answer *slot;

@@ -125,30 +125,58 @@ __attribute__((noinline)) int commit(struct scratch *s)
 }
 
 /*
- * Prefetches what is known of the address in the first record, if it is as most are. Not inlined:
- * the stack of who calls is short.
+ * Where the first page of what is known of an address is, if that is at home: of the address in the
+ * first record, if it is as most are.
  */
-__attribute__((noinline)) int prefetch_mapping(struct scratch *s)
+static __always_inline const void *first_mapping(struct scratch *s)
 {
+	__u32 at = s->response.question.end & MESSAGE_MAX;
+	struct cell_search *m = &s->adding;
 	struct address address = {};
-	struct cell_search *m;
-	struct mapping *cell;
-	__u32 at;
 
-	if (!s)
-		return 0;
-	at = s->response.question.end & MESSAGE_MAX;
 	if (message_u16(s, at) != (POINTER | HEADER_BYTES) || message_u16(s, at + 2) != TYPE_A)
-		return 0;
+		return NULL;
 	map_ipv4(&address, s->message + at + 2 + RECORD_HEAD);
-	m = &s->adding;
 	search_for(m, &address);
 	m->page = 0;
-	if (!locate(m))
+	return locate(m) ? cell_at(m->home) : NULL;
+}
+
+/*
+ * Prefetches what the answer to a question that was read will need of the tables, names but for
+ * suffixes of one label, which are few, and near. The addresses first and then all of it at once:
+ * a load that waits for memory lets a few hundred instructions behind it go on, and no more. Not
+ * inlined: the stack of who calls is short.
+ */
+__attribute__((noinline)) int prefetch_answer(struct scratch *s)
+{
+	const void *told, *bucket, *cell, *bucket_below, *cell_below, *mapping;
+	__u32 zero = 0;
+	const struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+	__u64 below;
+
+	if (!s || !set)
 		return 0;
-	cell = cell_at(m->home);
+	s->response.told_by = mix(set, s->hash, s->response.question.type);
+	told = answers_of(set, s->response.told_by);
+	bucket = first_bucket(set, s->hash);
+	cell = home_cell(set, s->hash);
+	below = s->labels > 2 ? s->label_hash[1] : s->hash;
+	bucket_below = first_bucket(set, below);
+	cell_below = home_cell(set, below);
+	mapping = first_mapping(s);
+	if (mapping)
+		prefetch(mapping);
+	if (told)
+		prefetch(told);
+	if (bucket)
+		prefetch(bucket);
 	if (cell)
 		prefetch(cell);
+	if (bucket_below)
+		prefetch(bucket_below);
+	if (cell_below)
+		prefetch(cell_below);
 	return 0;
 }
 
@@ -163,16 +191,9 @@ static __always_inline enum counter answer_query(struct scratch *s, const struct
 
 	if (ends_after(STAGE_NAME))
 		return COUNTER_NO_QUERY;
-	/*
-	 * All at once, behind the name: an instruction that waits for memory lets a few hundred
-	 * behind it go on, and reading the name takes more.
-	 */
 	prefetch_questions(s);
-	if (readable) {
-		prefetch_name(s);
-		prefetch_told(s, set);
-		prefetch_mapping(s);
-	}
+	if (readable)
+		prefetch_answer(s);
 	if (ends_after(STAGE_AHEAD))
 		return COUNTER_NO_QUERY;
 	/* No question has the hash 0: then it is only whether anything was asked. */

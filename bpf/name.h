@@ -354,37 +354,19 @@ __attribute__((noinline)) int match_suffix(struct scratch *s, __u32 place, __u32
 	return 0;
 }
 
-/* Prefetches where a suffix is looked up and, not waiting for that, its cell if it is at home. */
-static __always_inline void prefetch_suffix(const struct settings *set, __u64 hash)
+/* Where a suffix is looked up first: its bucket, and its cell if that is at home. */
+static __always_inline const void *first_bucket(const struct settings *set, __u64 hash)
 {
-	__u32 key = bucket_of(set, hash, 0); /* one for both maps: the stack is short */
-	struct name_bucket *slots = bpf_map_lookup_elem(&name_index, &key);
-	struct name_cell *record;
+	__u32 key = bucket_of(set, hash, 0);
 
-	if (slots)
-		prefetch(slots);
-	key = home_of_name(set, hash);
-	record = bpf_map_lookup_elem(&name_cells, &key);
-	if (record)
-		prefetch(record);
+	return bpf_map_lookup_elem(&name_index, &key);
 }
 
-/*
- * Prefetches where the name that was read last is looked up first, and then: a pattern for names
- * below is found there. Suffixes of one label are few, and near. Not inlined: the stack of who
- * calls is short.
- */
-__attribute__((noinline)) int prefetch_name(struct scratch *s)
+static __always_inline const void *home_cell(const struct settings *set, __u64 hash)
 {
-	__u32 zero = 0;
-	const struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+	__u32 key = home_of_name(set, hash);
 
-	if (!s || !set)
-		return 0;
-	prefetch_suffix(set, s->hash);
-	if (s->labels > 2)
-		prefetch_suffix(set, s->label_hash[1]);
-	return 0;
+	return bpf_map_lookup_elem(&name_cells, &key);
 }
 
 /* Notes the match set and the list of the longest suffix of the name that has any. */
