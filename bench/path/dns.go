@@ -203,13 +203,13 @@ func reportDNS(known int, learning, empty *conversation, baselines ...*conversat
 		others = append(others, fmt.Sprintf("%s: %s ns", b.name, report.Thousands(b.later(responseClock).Median())))
 	}
 	r.Budgets = []report.Budget{
-		noted("names in turn are cold in the processor's caches: the index and the cell of the name, what is known of the answer and the mapping come from memory", report.Budget{
+		noted("names in turn are cold in the processor's caches: the index and the cell of the name, what the agent was told and the mapping come from memory, at once (ADR 57)", report.Budget{
 			Work: "DNS response, one A record, in path", Promise: fmt.Sprintf("≤ %s ns", report.Thousands(responsePromise)),
 			Measured: spread(response) + " ns", Met: response.Median() <= responsePromise,
 			Relative: report.Relative(response.Median(), empty.later(responseClock).Median(), responsePromise, report.EmptyInPath),
 			Beside:   strings.Join(others, "; "),
 		}),
-		noted("a place among the questions is searched for in a bucket of three cache lines, one of 256, so that it may be cold in the nearest cache", report.Budget{
+		noted("reading the clock and copying the packet are a third of it; its bucket of three cache lines is one of 256, so that it is in no nearest cache", report.Budget{
 			Work: "DNS query that is remembered, in path", Promise: fmt.Sprintf("≤ %s ns", report.Thousands(queryPromise)),
 			Measured: spread(query) + " ns", Met: query.Median() <= queryPromise,
 			Relative: report.Relative(query.Median(), empty.later(queryClock).Median(), queryPromise, report.EmptyInPath),

@@ -21,8 +21,8 @@ const (
 var variedBudgets = map[int]float64{100: 450, 65_536: 700, 1_000_000: 1000}
 
 // variedNote is what taking parts away says: one address for all, one name for all, names that nobody mentions.
-const variedNote = "What a varied response takes beyond a hot one is memory that is in no cache: the name's index and behind it its cell, " +
-	"the address's cell in the table of mappings, what was told of the question, and the outstanding question."
+const variedNote = "What a varied response takes beyond a hot one is memory that is in no cache: the name's index and its cell, " +
+	"the address's cell in the table of mappings, and what was told of the question. They are fetched at once (ADR 57), so it is one wait, and the ways to their pages."
 
 func measureNames(ctx context.Context, config report.Config) (result report.Result, err error) {
 	n, err := newNode(agentPatterns, effortOf(config))

@@ -24,12 +24,12 @@ var (
 		{"clock read", "settings 1, state 1, working memory 1", stagesStageSTAGE_CLOCK},
 		{"asker hashed, its bucket fetched", "working memory 1, questions 1", stagesStageSTAGE_ASKER},
 		{"name read", "working memory 3", stagesStageSTAGE_NAME},
-		{"index, cell, what was told fetched", "index 1, cell 1, answers 1", stagesStageSTAGE_AHEAD},
+		{"names, what was told, mapping fetched", "index 1 to 2, cells 1 to 2, answers 1, mapping 1", stagesStageSTAGE_AHEAD},
 		{"question found", "questions 1", stagesStageSTAGE_QUESTION},
 		{"match sets of the name", "generations 1, working memory 3", stagesStageSTAGE_MATCH},
 		{"record read", "working memory 1", stagesStageSTAGE_RECORDS},
 		{"question used up", "–", stagesStageSTAGE_TAKEN},
-		{"mapping prolonged", "settings 1, cell 1", stagesStageSTAGE_MAPPINGS},
+		{"mapping prolonged", "settings 1", stagesStageSTAGE_MAPPINGS},
 		{"told or not, counted", "counters 2", stagesStageSTAGE_ALL},
 	}
 	QueryStages = []Stage{
