@@ -145,6 +145,9 @@ func (n *node) measureVerdicts(ctx context.Context, l lookup, one []byte, many [
 	if err := run(n.egress, one); err != nil {
 		return nil, err
 	}
+	if err := n.ask(l); err != nil { // what was answered soon gives its place to another
+		return nil, err
+	}
 	s, err := interleave(ctx, n.hotRounds, hot(verdictHot, n.egress, one),
 		hot(learnHot, n.hot.HotResponse, l.response), hot(askAgain, n.hot.HotNothing, l.response), hot(emptyProgram, n.hot.Empty, one))
 	if err != nil {

@@ -63,7 +63,8 @@ func planOf(config report.Config) plan {
 	}
 	return plan{
 		patterns: 100_000, rounds: 12, slice: time.Second,
-		visitRounds: 40, visits: 250, firstPackets: 100_000, firstPacketsFree: 10_000,
+		visitRounds: 200, visits: 50, // rounds so short that what disturbs a machine disturbs all nodes of one
+		firstPackets: 100_000, firstPacketsFree: 10_000,
 		runs: 5, chunks: 16, chunk: 1000,
 	}
 }
