@@ -27,7 +27,6 @@ import (
 	"github.com/nameward/nameward/api/node"
 	"github.com/nameward/nameward/controlplane/ingest"
 	"github.com/nameward/nameward/controlplane/publish"
-	"github.com/nameward/nameward/controlplane/storage/bolt"
 	"github.com/nameward/nameward/controlplane/store"
 	"github.com/nameward/nameward/controlplane/syncserver"
 )
@@ -78,19 +77,7 @@ type fixture struct {
 // newServer returns a server whose loops do not run: what it holds is what streams made it hold.
 func newServer(t testing.TB) fixture {
 	t.Helper()
-	backend, err := bolt.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := backend.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	s, err := store.Open(context.Background(), backend)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := syncserver.OpenStore(t)
 	f := fixture{store: s, mappings: ingest.New(10_000), flows: ingest.NewFlows(10_000)}
 	f.Server = syncserver.New(s, publish.New(s), f.mappings, f.flows, time.Second, slog.New(slog.DiscardHandler))
 	return f

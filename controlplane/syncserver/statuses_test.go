@@ -7,25 +7,12 @@ import (
 	"testing"
 
 	"github.com/nameward/nameward/api/node"
-	"github.com/nameward/nameward/controlplane/storage/bolt"
 	"github.com/nameward/nameward/controlplane/store"
 )
 
 func openStatuses(t *testing.T, nodes int) (*statuses, []*gathered, *[]node.ID) {
 	t.Helper()
-	backend, err := bolt.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := backend.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	s, err := store.Open(t.Context(), backend)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := OpenStore(t)
 	var forgotten []node.ID
 	all := newStatuses(s, func(id node.ID) { forgotten = append(forgotten, id) })
 	var of []*gathered
