@@ -144,9 +144,9 @@ static __always_inline const void *first_mapping(struct scratch *s)
 
 /*
  * Prefetches what the answer to a question that was read will need of the tables, names but for
- * suffixes of one label, which are few, and near. The addresses first and then all of it at once:
- * a load that waits for memory lets a few hundred instructions behind it go on, and no more. Not
- * inlined: the stack of who calls is short.
+ * suffixes of one label, which are few, and near; and notes where what was told is. The addresses
+ * first and then all of it at once: a load that waits for memory lets a few hundred instructions
+ * behind it go on, and no more. Not inlined: the stack of who calls is short.
  */
 __attribute__((noinline)) int prefetch_answer(struct scratch *s)
 {
